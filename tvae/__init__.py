@@ -1,0 +1,50 @@
+"""Ternary operations, learned by a variational autoencoder and placed in a Poincaré ball by 3-adic valuation."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from tvae.errors import (
+    ArchitectureError,
+    CheckpointError,
+    ConfigurationError,
+    EvaluationError,
+    TrainingError,
+    TVAEError,
+)
+
+if TYPE_CHECKING:
+    from tvae.architecture import Architecture
+    from tvae.checkpoint import load
+    from tvae.metrics import Evaluation, evaluate
+    from tvae.model import TernaryVAE
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Architecture",
+    "ArchitectureError",
+    "CheckpointError",
+    "ConfigurationError",
+    "Evaluation",
+    "EvaluationError",
+    "TVAEError",
+    "TernaryVAE",
+    "TrainingError",
+    "evaluate",
+    "load",
+]
+
+# Imported on first use: torch takes over a second to import, and `--help` of a command needs none of it.
+_HOME = {
+    "Architecture": "tvae.architecture",
+    "Evaluation": "tvae.metrics",
+    "TernaryVAE": "tvae.model",
+    "evaluate": "tvae.metrics",
+    "load": "tvae.checkpoint",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'tvae' has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)

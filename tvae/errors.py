@@ -1,0 +1,34 @@
+"""Errors that a user can act on. Each message says what must hold, what was found, and what to do."""
+
+__all__ = [
+    "ArchitectureError",
+    "CheckpointError",
+    "ConfigurationError",
+    "EvaluationError",
+    "TVAEError",
+    "TrainingError",
+]
+
+
+class TVAEError(Exception):
+    """Base of every error that tvae raises on purpose."""
+
+
+class ArchitectureError(TVAEError, ValueError):
+    """An architecture that cannot be built, or two that had to agree and do not."""
+
+
+class ConfigurationError(TVAEError, ValueError):
+    """A training setting that is unknown, of the wrong type or out of range."""
+
+
+class CheckpointError(TVAEError):
+    """A checkpoint that is missing, damaged, or not what it was asked to be."""
+
+
+class EvaluationError(TVAEError):
+    """A model whose metrics cannot be computed, such as one with a radius that is NaN."""
+
+
+class TrainingError(TVAEError):
+    """A training that had to stop: NaN or infinity in a loss, a gradient or a radius."""

@@ -1,0 +1,342 @@
+"""What a model is worth, measured on every operation at the posterior mean: no sampling, no noise.
+
+Definitions, with N operations and 10 levels of valuation (9 trits):
+
+- coverage: share of operations whose trits all come back from the decoder (argmax).
+- hierarchy: Spearman correlation of valuation and radius, in -1 … 1. Negative is right.
+- richness: (1/10)·Σ over levels with more than one member of the population variance of the unit norm within the level.
+- ordered levels: how many of the 9 neighbouring pairs of levels have strictly falling mean radius.
+- distance fidelity: Spearman correlation of hyperbolic and 3-adic distance over a fixed sample of pairs.
+- tree precision: for operation i and level k = 1 … 8, of the 3^(9-k) - 1 operations nearest to i, the share in its
+  3-adic ball i + 3^k·Z; averaged over k, then over a fixed sample of operations.
+- Q: distance fidelity + 1.5·|hierarchy|.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy.stats import rankdata
+from torch import Tensor
+
+from tvae import poincare, ternary
+from tvae.errors import EvaluationError
+from tvae.model import Embedding, TernaryVAE
+
+__all__ = [
+    "Evaluation",
+    "Measurement",
+    "evaluate",
+    "hierarchy_ceiling",
+    "measure",
+    "posterior_mean",
+    "reproduced",
+    "richness_ceiling",
+    "sample_pairs",
+    "targets",
+    "tree_precision_by_level",
+    "trit_table",
+]
+
+N_PAIRS = 40_960
+N_TREE_SAMPLE = 1_024
+# The samples are part of the metrics' definition: another seed is another metric.
+SAMPLE_SEED = 20_251_229
+# Operations that go through the network at a time: their activations then stay in the processor's cache.
+CHUNK = 2_187
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """The metrics of one embedding that cost little enough to be taken at every epoch.
+
+    Attributes:
+        hierarchy: in -1 … 1; `hierarchy_ceiling` bounds it where no two radii are equal.
+        richness: in 0 … `richness_ceiling`.
+        ordered_levels: 0 … n_trits.
+        distance_fidelity: in -1 … 1.
+        level_radii: mean radius of each level, hyperbolic length, from valuation 0 up.
+        level_variances: population variance of the unit norm within each level, from valuation 0 up.
+    """
+
+    hierarchy: float
+    richness: float
+    ordered_levels: int
+    distance_fidelity: float
+    level_radii: tuple[float, ...]
+    level_variances: tuple[float, ...]
+
+    @property
+    def q(self) -> float:
+        """Distance fidelity + 1.5·|hierarchy|."""
+        return self.distance_fidelity + 1.5 * abs(self.hierarchy)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Evaluation:
+    """Everything that is measured of a finished model, and every operation's radius and norm.
+
+    Attributes:
+        coverage: in 0 … 1.
+        hierarchy: in -1 … 1.
+        richness: in 0 … `richness_ceiling`.
+        ordered_levels: 0 … n_trits.
+        distance_fidelity: in -1 … 1.
+        tree_precision: in 0 … 1.
+        tree_precision_by_level: tree precision at k = 1 … n_trits - 1, before averaging over k.
+        level_radii: mean radius of each level, hyperbolic length, from valuation 0 up.
+        level_variances: population variance of the unit norm within each level, from valuation 0 up.
+        radii: hyperbolic distance from the origin of every operation in index order, shape `(N,)`, read-only.
+        norms: Euclidean norm of every operation's point in the ball, shape `(N,)`, in [0, 1/sqrt(c)), read-only.
+    """
+
+    coverage: float
+    hierarchy: float
+    richness: float
+    ordered_levels: int
+    distance_fidelity: float
+    tree_precision: float
+    tree_precision_by_level: tuple[float, ...]
+    level_radii: tuple[float, ...]
+    level_variances: tuple[float, ...]
+    radii: Floats
+    norms: Floats
+
+    @property
+    def q(self) -> float:
+        """Distance fidelity + 1.5·|hierarchy|."""
+        return self.distance_fidelity + 1.5 * abs(self.hierarchy)
+
+    def metrics(self) -> dict[str, float]:
+        """Return the scalar metrics under the names they are logged with."""
+        return {
+            "coverage": self.coverage,
+            "hierarchy": self.hierarchy,
+            "richness": self.richness,
+            "ordered_levels": float(self.ordered_levels),
+            "distance_fidelity": self.distance_fidelity,
+            "tree_precision": self.tree_precision,
+            "q": self.q,
+        }
+
+
+def evaluate(model: TernaryVAE) -> Evaluation:
+    """Measure a model on every operation at the posterior mean.
+
+    Args:
+        model: one network, on any device.
+
+    Returns:
+        The metrics, with float64 statistics over the float32 values that the model computes.
+
+    Raises:
+        EvaluationError: if a radius is NaN, infinite or outside the ball.
+    """
+    n_trits, curvature = model.architecture.n_trits, model.architecture.curvature
+    with torch.no_grad():
+        latent = posterior_mean(model)
+        covered = reproduced(model, latent).double().mean()
+        unit_norm, direction = model.project(latent)
+        embedding = Embedding(unit_norm.cpu(), direction.cpu())
+    measured = measure(embedding, n_trits=n_trits, curvature=curvature)
+    by_level = tree_precision_by_level(embedding, n_trits=n_trits, curvature=curvature)
+    radii = poincare.radius(embedding.unit_norm, curvature=curvature).double().numpy()
+    norms = embedding.unit_norm.double().numpy() / math.sqrt(curvature)
+    radii.flags.writeable = norms.flags.writeable = False
+    return Evaluation(
+        coverage=float(covered),
+        hierarchy=measured.hierarchy,
+        richness=measured.richness,
+        ordered_levels=measured.ordered_levels,
+        distance_fidelity=measured.distance_fidelity,
+        tree_precision=float(np.mean(by_level)),
+        tree_precision_by_level=by_level,
+        level_radii=measured.level_radii,
+        level_variances=measured.level_variances,
+        radii=radii,
+        norms=norms,
+    )
+
+
+def posterior_mean(model: TernaryVAE) -> Tensor:
+    """Return the posterior mean of all operations in index order, shape `(…, N, D)`, for a network or a cohort."""
+    table = trit_table(model.architecture.n_trits).to(_device(model))
+    return torch.cat([model.encode(table[start : start + CHUNK])[0] for start in range(0, len(table), CHUNK)], dim=-2)
+
+
+def measure(embedding: Embedding, *, n_trits: int, curvature: float) -> Measurement:
+    """Measure one embedding of all operations.
+
+    Args:
+        embedding: unit norms `(N,)` and directions `(N, D)` of all operations in index order, on the CPU.
+        n_trits: number of trits.
+        curvature: c > 0.
+
+    Raises:
+        EvaluationError: if a radius is NaN, infinite or outside the ball.
+    """
+    unit_norm, direction = embedding
+    inside = (unit_norm >= 0) & (unit_norm < 1)
+    if not bool(inside.all()):
+        worst = int(torch.nonzero(~inside)[0])
+        raise EvaluationError(
+            f"Every radius must be finite and inside the ball; operation {worst} has unit norm "
+            f"{float(unit_norm[worst])}, and {int((~inside).sum())} of {len(unit_norm)} operations are outside [0, 1). "
+            "The model is not usable."
+        )
+    radius = poincare.radius(unit_norm, curvature=curvature)
+    i, j, _ = sample_pairs(n_trits)
+    distance = poincare.distance(radius[i], direction[i], radius[j], direction[j], curvature=curvature)
+    if not bool(distance.isfinite().all()):
+        raise EvaluationError(
+            "Every hyperbolic distance must be finite; a direction of the embedding is NaN. The model is not usable."
+        )
+    sizes, valuations = ternary.level_sizes(n_trits), ternary.valuations(n_trits)
+    means = np.bincount(valuations, weights=radius.double().numpy()) / sizes
+    norm = unit_norm.double().numpy()
+    centred = norm - (np.bincount(valuations, weights=norm) / sizes)[valuations]
+    variances = np.bincount(valuations, weights=centred**2) / sizes
+    return Measurement(
+        hierarchy=_correlation(_valuation_ranks(n_trits), _centred_ranks(radius.numpy())),
+        richness=float(variances.sum() / len(sizes)),
+        ordered_levels=int((np.diff(means) < 0).sum()),
+        distance_fidelity=_correlation(_pair_ranks(n_trits), _centred_ranks(distance.numpy())),
+        level_radii=tuple(means.tolist()),
+        level_variances=tuple(variances.tolist()),
+    )
+
+
+def hierarchy_ceiling(n_trits: int = ternary.N_TRITS) -> float:
+    """Return the most negative hierarchy that embeddings with N distinct radii can reach.
+
+    Spearman's correlation with tied ranks on one side only is at most sqrt(1 - Σ(n³ - n)/(N³ - N)), n the sizes of the
+    ties: here the levels. Reached when every radius of a level is below every radius of the level before.
+
+    Source:
+        Kendall, Rank Correlation Methods (1948), section 3.8.
+
+    Example:
+        >>> round(hierarchy_ceiling(), 5)
+        -0.83205
+    """
+    n, total = ternary.level_sizes(n_trits).astype(float), float(3**n_trits)
+    return -math.sqrt(1 - float((n**3 - n).sum()) / (total**3 - total))
+
+
+def richness_ceiling(max_radius: float, n_trits: int = ternary.N_TRITS) -> float:
+    """Return the largest richness that levels which do not overlap can have: max_radius²/(4·number of levels).
+
+    The levels' unit norms then lie in disjoint intervals of total length max_radius at most, and an interval of length
+    L holds a variance of L²/4 at most; the sum is largest when one level has the whole length.
+
+    Example:
+        >>> round(richness_ceiling(0.95), 6)
+        0.022563
+    """
+    return max_radius**2 / (4 * (n_trits + 1))
+
+
+def reproduced(model: TernaryVAE, latent: Tensor) -> Tensor:
+    """Return which operations come back whole from the decoder.
+
+    Args:
+        model: a network or a cohort.
+        latent: posterior means of all operations in index order, shape `(…, N, D)`.
+
+    Returns:
+        Boolean, shape `(…, N)`.
+    """
+    target = targets(model.architecture.n_trits).to(latent.device)
+    chunks = [
+        (model.decode(latent[..., start : start + CHUNK, :]).argmax(-1) == target[start : start + CHUNK]).all(-1)
+        for start in range(0, len(target), CHUNK)
+    ]
+    return torch.cat(chunks, dim=-1)
+
+
+def tree_precision_by_level(
+    embedding: Embedding, *, n_trits: int, curvature: float, sample: int = N_TREE_SAMPLE
+) -> tuple[float, ...]:
+    """Return tree precision at k = 1 … n_trits - 1, before averaging over k.
+
+    Where several operations are equally far, the expected share under random tie-breaking counts.
+
+    Args:
+        embedding: unit norms `(N,)` and directions `(N, D)` of all operations in index order.
+        n_trits: number of trits.
+        curvature: c > 0.
+        sample: how many operations to average over; all of them if there are no more.
+    """
+    n = 3**n_trits
+    anchors = np.arange(n) if sample >= n else np.random.default_rng(SAMPLE_SEED).choice(n, sample, replace=False)
+    radius, direction = poincare.radius(embedding.unit_norm, curvature=curvature), embedding.direction
+    shares = np.empty((len(anchors), n_trits - 1))
+    for row, i in enumerate(anchors):
+        distances = poincare.distance(radius[i], direction[i], radius, direction, curvature=curvature).numpy()
+        distances[i] = -1.0  # the operation itself comes first, and is not counted
+        ordered = np.sort(distances)
+        for k in range(1, n_trits):
+            shares[row, k - 1] = _share_of_nearest(distances[i % 3**k :: 3**k], ordered)
+    return tuple(shares.mean(0).tolist())
+
+
+def _share_of_nearest(ball: npt.NDArray[np.float32], ordered: npt.NDArray[np.float32]) -> float:
+    """Share of a ball's members, its centre aside, among the `len(ball)` smallest of all distances."""
+    farthest = ordered[len(ball) - 1]
+    surely_in, tied = int((ball < farthest).sum()), int((ball == farthest).sum())
+    below, up_to = np.searchsorted(ordered, farthest, "left"), np.searchsorted(ordered, farthest, "right")
+    expected = surely_in + tied * (len(ball) - below) / (up_to - below)
+    return float((expected - 1) / (len(ball) - 1))
+
+
+@lru_cache
+def trit_table(n_trits: int) -> Tensor:
+    """Return all operations in index order as the network's input, float32 of shape `(N, n_trits)`."""
+    return torch.from_numpy(ternary.operations(n_trits).astype(np.float32))
+
+
+@lru_cache
+def targets(n_trits: int) -> Tensor:
+    """Return all operations in index order as classes 0, 1, 2 for -1, 0, 1, int64 of shape `(N, n_trits)`."""
+    return torch.from_numpy(ternary.operations(n_trits).astype(np.int64) + 1)
+
+
+@lru_cache
+def sample_pairs(n_trits: int) -> tuple[Tensor, Tensor, Floats]:
+    """Return the fixed sample of pairs i != j, and their 3-adic distances, each of shape `(40960,)`."""
+    rng = np.random.default_rng(SAMPLE_SEED)
+    n = 3**n_trits
+    i = rng.integers(n, size=N_PAIRS)
+    j = (i + rng.integers(1, n, size=N_PAIRS)) % n
+    return torch.from_numpy(i), torch.from_numpy(j), ternary.distance(i, j, n_trits)
+
+
+@lru_cache
+def _valuation_ranks(n_trits: int) -> Floats:
+    return _centred_ranks(ternary.valuations(n_trits))
+
+
+@lru_cache
+def _pair_ranks(n_trits: int) -> Floats:
+    return _centred_ranks(sample_pairs(n_trits)[2])
+
+
+def _centred_ranks(values: npt.NDArray[np.generic]) -> Floats:
+    ranks = rankdata(values)
+    centred: Floats = ranks - ranks.mean()
+    return centred
+
+
+def _correlation(a: Floats, b: Floats) -> float:
+    """Correlation of centred values; 0 where one side is constant, since nothing can be read off it."""
+    scale = math.sqrt(float(a @ a) * float(b @ b))
+    return float(a @ b) / scale if scale else 0.0
+
+
+def _device(model: TernaryVAE) -> torch.device:
+    return next(model.parameters()).device

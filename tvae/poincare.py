@@ -1,0 +1,129 @@
+"""Geometry of the Poincaré ball {z : sqrt(c)·|z| < 1} of sectional curvature -c, c > 0.
+
+A point is held in polar form, a direction of norm 1 and either its unit norm `sqrt(c)·|z|` in [0, 1) or its radius, the
+hyperbolic distance from the origin. Polar formulas keep their digits where coordinates lose them: near the boundary,
+where 1 - c·|z|² cancels, and between near points, where the distance is small against both radii.
+
+`curvature` is a number, or a tensor that broadcasts with the other arguments: one for each member of a cohort.
+Lengths are hyperbolic lengths at curvature -c.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+__all__ = ["distance", "distance_between_points", "radius", "unit_norm"]
+
+
+def radius(unit_norm: Tensor, *, curvature: float | Tensor) -> Tensor:
+    """Return the hyperbolic distance from the origin, (2/sqrt(c))·artanh(unit norm).
+
+    Value and gradient are finite for unit norms in [0, 1 - 1e-7] in float32. The two logarithms are exact where
+    `torch.atanh` has a gradient that cancels: 1 - x is exact for x >= 1/2, 1 - x² is not.
+
+    Args:
+        unit_norm: sqrt(c)·|z|, in [0, 1), any shape.
+        curvature: c > 0.
+
+    Returns:
+        Same shape, hyperbolic length, in [0, inf).
+
+    Source:
+        Nickel & Kiela 2017, arXiv:1705.08039, eq. 1 with one point at the origin; Ganea et al. 2018, arXiv:1805.09112.
+
+    Example:
+        >>> round(float(radius(torch.tensor(0.5), curvature=1.0)), 6)
+        1.098612
+    """
+    return (torch.log1p(unit_norm) - torch.log1p(-unit_norm)) / _sqrt(curvature)
+
+
+def unit_norm(radius: Tensor, *, curvature: float | Tensor) -> Tensor:
+    """Return the unit norm of a hyperbolic radius, tanh(sqrt(c)·radius/2): the inverse of `radius`.
+
+    Args:
+        radius: hyperbolic length, >= 0, any shape.
+        curvature: c > 0.
+
+    Returns:
+        Same shape, in [0, 1).
+    """
+    return torch.tanh(radius * _sqrt(curvature) / 2)
+
+
+def distance(
+    radius_a: Tensor, direction_a: Tensor, radius_b: Tensor, direction_b: Tensor, *, curvature: float | Tensor
+) -> Tensor:
+    """Return the hyperbolic distance of points in polar form.
+
+    With a = sqrt(c)·radius_a, b = sqrt(c)·radius_b and directions u, v, the hyperbolic law of cosines reads
+    cosh(sqrt(c)·d) - 1 = 2·sinh²((a - b)/2) + sinh(a)·sinh(b)·|u - v|²/2, a sum of terms >= 0 in which nothing cancels.
+
+    Args:
+        radius_a: hyperbolic length, shape `(…)`.
+        direction_a: norm 1, shape `(…, D)`.
+        radius_b: as `radius_a`.
+        direction_b: as `direction_a`.
+        curvature: c > 0; a tensor broadcasts with the radii.
+
+    Returns:
+        Shape `(…)`, hyperbolic length; exactly 0, with gradient 0, for equal points.
+
+    Source:
+        Ratcliffe, Foundations of Hyperbolic Manifolds (2006), theorem 3.5.3, with cos = 1 - |u - v|²/2.
+    """
+    chord = (direction_a - direction_b).square().sum(-1)
+    return distance_from_chord(radius_a, radius_b, chord, curvature=curvature)
+
+
+def distance_from_chord(radius_a: Tensor, radius_b: Tensor, chord: Tensor, *, curvature: float | Tensor) -> Tensor:
+    """Return `distance` where |u - v|², the squared chord of the two directions, is already known.
+
+    Args:
+        radius_a: hyperbolic length, shape `(…)`.
+        radius_b: as `radius_a`.
+        chord: |u - v|², in [0, 4], shape `(…)`.
+        curvature: c > 0; a tensor broadcasts with the radii.
+
+    Returns:
+        Shape `(…)`, hyperbolic length.
+    """
+    root = _sqrt(curvature)
+    a, b = radius_a * root, radius_b * root
+    excess = 2 * torch.sinh((a - b) / 2).square() + torch.sinh(a) * torch.sinh(b) * chord / 2
+    return 2 * torch.asinh(_safe_sqrt(excess / 2)) / root
+
+
+def distance_between_points(z: Tensor, w: Tensor, *, curvature: float | Tensor) -> Tensor:
+    """Return the hyperbolic distance of points given by their coordinates in the ball.
+
+    Args:
+        z: shape `(…, D)`, inside the ball: c·|z|² < 1.
+        w: as `z`.
+        curvature: c > 0; a tensor broadcasts with shape `(…)`.
+
+    Returns:
+        Shape `(…)`, hyperbolic length; exactly 0, with gradient 0, for equal points.
+
+    Source:
+        Nickel & Kiela 2017, arXiv:1705.08039, eq. 1: cosh(d) = 1 + 2·|z - w|²/((1 - |z|²)(1 - |w|²)) at c = 1.
+    """
+    root = _sqrt(curvature)
+    conformal = _one_minus_square(z, root) * _one_minus_square(w, root)
+    return 2 * torch.asinh(_safe_sqrt((z - w).square().sum(-1) * root**2 / conformal)) / root
+
+
+def _one_minus_square(z: Tensor, root: float | Tensor) -> Tensor:
+    norm = _safe_sqrt(z.square().sum(-1)) * root
+    return (1 - norm) * (1 + norm)
+
+
+def _safe_sqrt(x: Tensor) -> Tensor:
+    """Square root whose gradient at 0 is 0 rather than infinite."""
+    positive = x > 0
+    return torch.where(positive, torch.where(positive, x, 1.0).sqrt(), 0.0)
+
+
+def _sqrt(curvature: float | Tensor) -> float | Tensor:
+    return curvature.sqrt() if isinstance(curvature, Tensor) else math.sqrt(curvature)

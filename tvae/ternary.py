@@ -1,0 +1,171 @@
+"""The space of ternary operations and its 3-adic structure.
+
+Conventions, used everywhere: an operation is a row of trits `(t_0, …, t_8)`, each in {-1, 0, 1}, least significant
+first; its index is `i = Σ (t_k + 1)·3^k`, in 0 … 3^9 - 1. The valuation v(i) is the largest k with 3^k dividing i, and
+v(0) = `n_trits` stands for infinity. The 3-adic distance of i and j is 3^(-v(i - j)), and 0 for i = j.
+
+Every function takes `n_trits`, so that growth can be measured on larger and smaller spaces.
+"""
+
+from functools import lru_cache
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = [
+    "N_OPERATIONS",
+    "N_TRITS",
+    "ball",
+    "distance",
+    "level_sizes",
+    "operations",
+    "to_index",
+    "to_trits",
+    "valuation",
+    "valuations",
+]
+
+N_TRITS = 9
+N_OPERATIONS = 3**N_TRITS
+
+IntArray = npt.NDArray[np.int64]
+_T = TypeVar("_T", bound=np.generic)
+
+
+def to_trits(index: npt.ArrayLike, n_trits: int = N_TRITS) -> npt.NDArray[np.int8]:
+    """Return the trits of operations given by index.
+
+    Args:
+        index: integers in 0 … 3^n_trits - 1, any shape `(…)`.
+        n_trits: number of trits.
+
+    Returns:
+        Shape `(…, n_trits)`, values in {-1, 0, 1}, least significant first.
+
+    Raises:
+        ValueError: if an index is not an integer or out of range.
+
+    Example:
+        >>> to_trits(5).tolist()
+        [1, 0, -1, -1, -1, -1, -1, -1, -1]
+    """
+    i = _as_index(index, n_trits)
+    return (i[..., None] // 3 ** np.arange(n_trits) % 3 - 1).astype(np.int8)
+
+
+def to_index(trits: npt.ArrayLike) -> IntArray:
+    """Return the index `Σ (t_k + 1)·3^k` of operations given by trits.
+
+    Args:
+        trits: values in {-1, 0, 1}, shape `(…, n_trits)`, least significant first.
+
+    Returns:
+        Shape `(…)`, in 0 … 3^n_trits - 1.
+
+    Raises:
+        ValueError: if a value is not in {-1, 0, 1}.
+
+    Example:
+        >>> int(to_index([1, 0, -1, -1, -1, -1, -1, -1, -1]))
+        5
+    """
+    t = np.asarray(trits)
+    if not np.isin(t, (-1, 0, 1)).all():
+        raise ValueError(f"`trits` must be -1, 0 or 1, got {t[~np.isin(t, (-1, 0, 1))].flat[0]}.")
+    powers: IntArray = 3 ** np.arange(t.shape[-1], dtype=np.int64)
+    index: IntArray = (t.astype(np.int64) + 1) @ powers
+    return index
+
+
+@lru_cache
+def operations(n_trits: int = N_TRITS) -> npt.NDArray[np.int8]:
+    """Return all operations in index order, shape `(3^n_trits, n_trits)`, read-only."""
+    return _frozen(to_trits(np.arange(3**n_trits), n_trits))
+
+
+def valuation(i: npt.ArrayLike, n_trits: int = N_TRITS) -> IntArray:
+    """Return the 3-adic valuation of integers: the largest k with 3^k dividing i, and `n_trits` for 0.
+
+    Args:
+        i: integers of absolute value below 3^n_trits, any shape; differences of indices are allowed.
+        n_trits: number of trits, and the valuation of 0.
+
+    Returns:
+        Same shape, in 0 … n_trits.
+
+    Example:
+        >>> valuation([1, 3, -18, 0]).tolist()
+        [0, 1, 2, 9]
+    """
+    integers = np.asarray(i, dtype=np.int64)
+    powers = 3 ** np.arange(1, n_trits + 1)
+    v: IntArray = (integers[..., None] % powers == 0).sum(-1)
+    return v
+
+
+@lru_cache
+def valuations(n_trits: int = N_TRITS) -> IntArray:
+    """Return the valuation of every operation in index order, shape `(3^n_trits,)`, read-only."""
+    return _frozen(valuation(np.arange(3**n_trits), n_trits))
+
+
+def level_sizes(n_trits: int = N_TRITS) -> IntArray:
+    """Return how many operations have valuation 0, …, n_trits, shape `(n_trits + 1,)`.
+
+    Example:
+        >>> level_sizes().tolist()
+        [13122, 4374, 1458, 486, 162, 54, 18, 6, 2, 1]
+    """
+    below_top = 2 * 3 ** np.arange(n_trits - 1, -1, -1, dtype=np.int64)
+    return np.append(below_top, 1)
+
+
+def distance(i: npt.ArrayLike, j: npt.ArrayLike, n_trits: int = N_TRITS) -> npt.NDArray[np.float64]:
+    """Return the 3-adic distance 3^(-v(i - j)), 0 where i = j.
+
+    Args:
+        i: indices, any shape.
+        j: indices, of a shape that broadcasts with `i`.
+        n_trits: number of trits.
+
+    Returns:
+        The broadcast shape, values 0 or in 3^(-n_trits + 1) … 1.
+    """
+    difference = np.asarray(i, dtype=np.int64) - np.asarray(j, dtype=np.int64)
+    return np.where(difference == 0, 0.0, 3.0 ** -valuation(difference, n_trits).astype(np.float64))
+
+
+def ball(i: int, k: int, n_trits: int = N_TRITS) -> IntArray:
+    """Return the 3-adic ball i + 3^k·Z around an operation: every index that agrees with `i` on the first k trits.
+
+    Args:
+        i: the centre, an index.
+        k: level, in 0 … n_trits; the ball has 3^(n_trits - k) members, `i` among them.
+        n_trits: number of trits.
+
+    Returns:
+        Shape `(3^(n_trits - k),)`, ascending.
+
+    Raises:
+        ValueError: if `i` or `k` is out of range.
+    """
+    _as_index(i, n_trits)
+    if not 0 <= k <= n_trits:
+        raise ValueError(f"`k` must be in 0 … {n_trits}, got {k}.")
+    return np.arange(i % 3**k, 3**n_trits, 3**k, dtype=np.int64)
+
+
+def _as_index(index: npt.ArrayLike, n_trits: int) -> IntArray:
+    i = np.asarray(index)
+    if not np.issubdtype(i.dtype, np.integer):
+        raise ValueError(f"`index` must be integers, got {i.dtype}.")
+    outside = (i < 0) | (i >= 3**n_trits)
+    if outside.any():
+        raise ValueError(f"`index` must be in 0 … {3**n_trits - 1}, got {i[outside].flat[0]}.")
+    return i.astype(np.int64)
+
+
+def _frozen(array: npt.NDArray[_T]) -> npt.NDArray[_T]:
+    array.flags.writeable = False
+    return array
