@@ -235,8 +235,8 @@ def richness_ceiling(max_radius: float, n_trits: int = ternary.N_TRITS) -> float
     L holds a variance of L²/4 at most; the sum is largest when one level has the whole length.
 
     Example:
-        >>> round(richness_ceiling(0.95), 6)
-        0.022563
+        >>> round(richness_ceiling(0.95), 7)
+        0.0225625
     """
     return max_radius**2 / (4 * (n_trits + 1))
 
