@@ -135,7 +135,7 @@ def evaluate(model: TernaryVAE) -> Evaluation:
         The metrics, with float64 statistics over the float32 values that the model computes.
 
     Raises:
-        EvaluationError: if a radius is NaN, infinite or outside the ball.
+        EvaluationError: if a radius is NaN, infinite or outside the ball, or a direction is not finite.
     """
     n_trits, curvature = model.architecture.n_trits, model.architecture.curvature
     with torch.no_grad():
@@ -178,7 +178,7 @@ def measure(embedding: Embedding, *, n_trits: int, curvature: float) -> Measurem
         curvature: c > 0.
 
     Raises:
-        EvaluationError: if a radius is NaN, infinite or outside the ball.
+        EvaluationError: if a radius is NaN, infinite or outside the ball, or a direction is not finite.
     """
     unit_norm, direction = embedding
     inside = (unit_norm >= 0) & (unit_norm < 1)
@@ -189,13 +189,16 @@ def measure(embedding: Embedding, *, n_trits: int, curvature: float) -> Measurem
             f"{float(unit_norm[worst])}, and {int((~inside).sum())} of {len(unit_norm)} operations are outside [0, 1). "
             "The model is not usable."
         )
+    finite = direction.isfinite().all(-1)
+    if not bool(finite.all()):
+        worst = int(torch.nonzero(~finite)[0])
+        raise EvaluationError(
+            f"Every direction must be finite; that of operation {worst} is not, and those of {int((~finite).sum())} of "
+            f"{len(finite)} operations are not. The model is not usable."
+        )
     radius = poincare.radius(unit_norm, curvature=curvature)
     i, j, _ = sample_pairs(n_trits)
     distance = poincare.distance(radius[i], direction[i], radius[j], direction[j], curvature=curvature)
-    if not bool(distance.isfinite().all()):
-        raise EvaluationError(
-            "Every hyperbolic distance must be finite; a direction of the embedding is NaN. The model is not usable."
-        )
     sizes, valuations = ternary.level_sizes(n_trits), ternary.valuations(n_trits)
     means = np.bincount(valuations, weights=radius.double().numpy()) / sizes
     norm = unit_norm.double().numpy()
