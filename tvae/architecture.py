@@ -22,7 +22,7 @@ class Architecture:
         hidden_dim: width of the projection's direction net; its radius net has `max(32, hidden_dim // 2)`.
         n_projection_layers: hidden layers of each of the projection's nets, 1 … 16.
         curvature: c > 0 for sectional curvature -c; the ball is {z : sqrt(c)·|z| < 1}.
-        max_radius: largest unit norm sqrt(c)·|z| that the projection can give, in (0, 1 - 1e-7].
+        max_radius: largest unit norm sqrt(c)·|z| that the projection can give, in (0, 1 - 1e-6].
         use_controller: whether a small net weighs the terms of the loss during training.
 
     Raises:
@@ -122,6 +122,7 @@ def _finite_in(low: float, high: float) -> Any:
 
 _WIDTHS = "1 to 16 integers in 1 … 4096"
 # Up to 13 trits all operations fit in memory; curvature is bounded where float32 lengths keep their digits.
+# Rounding to float32 moves the norm of a point by up to 3e-7: max_radius leaves room for it inside the ball.
 _RULES = (
     ("n_trits", "an integer in 2 … 13", _int_in(2, 13)),
     ("latent_dim", "an integer in 2 … 4096", _int_in(2, 4096)),
@@ -132,8 +133,8 @@ _RULES = (
     ("curvature", "a number between 1e-6 and 1e6", _finite_in(1e-6, 1e6)),
     (
         "max_radius",
-        "a number in (0, 1), at most 0.9999999",
-        lambda value: isinstance(value, float) and 0 < value <= 1 - 1e-7,
+        "a number in (0, 1), at most 0.999999",
+        lambda value: isinstance(value, float) and 0 < value <= 1 - 1e-6,
     ),
     ("use_controller", "True or False", lambda value: isinstance(value, bool)),
 )
