@@ -45,8 +45,9 @@ class Architecture:
             if isinstance(value, list | tuple):
                 object.__setattr__(self, name, tuple(value))
         for name in ("curvature", "max_radius"):
-            if _is_int(getattr(self, name)):
-                object.__setattr__(self, name, float(getattr(self, name)))
+            value = getattr(self, name)
+            if _is_int(value) and abs(value) <= 2**53:  # a larger integer is out of range, and may pass the floats
+                object.__setattr__(self, name, float(value))
         problems = [
             f"`{name}` must be {allowed}, got {getattr(self, name)!r}."
             for name, allowed, holds in _RULES
