@@ -1,0 +1,56 @@
+"""Which code made a checkpoint: versions of the packages, and the commit it ran from."""
+
+import os
+import platform
+import subprocess
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import tvae
+
+__all__ = ["provenance"]
+
+
+@cache
+def provenance() -> dict[str, Any]:
+    """Return versions and commit of the running code, as plain JSON values without timestamps.
+
+    Read once in a process: what counts is the code that was imported, not what the tree holds by the end of a training.
+
+    Returns:
+        `tvae`, `torch`, `numpy` and `python` as version texts; `git_commit` and `git_dirty`, both None where the code
+        is not under git. Dirty means that a tracked file differs from the commit or an unknown file lies in the tree.
+    """
+    commit, dirty = _commit(Path(tvae.__file__).parent)
+    return {
+        "tvae": tvae.__version__,
+        "torch": str(torch.__version__),
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "git_commit": commit,
+        "git_dirty": dirty,
+    }
+
+
+def _commit(package: Path) -> tuple[str | None, bool | None]:
+    # An installed package can lie inside somebody else's repository, which then does not track it.
+    if _git(package, "ls-files", "--error-unmatch", "__init__.py") is None:
+        return None, None
+    commit, status = _git(package, "rev-parse", "HEAD"), _git(package, "status", "--porcelain")
+    return (None, None) if commit is None or status is None else (commit, bool(status))
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    # Inside a git hook these variables point at the hook's repository.
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *arguments], env=environment, capture_output=True, text=True, timeout=30
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
