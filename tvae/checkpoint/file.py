@@ -23,7 +23,6 @@ import io
 import json
 import math
 import os
-import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,10 +34,21 @@ from torch import Tensor
 from tvae.architecture import Architecture
 from tvae.checkpoint import atomic
 from tvae.checkpoint.provenance import provenance
+from tvae.checkpoint.refusal import RefusedError, cut, open_regular, quote, reason, refusing, require_finite
 from tvae.errors import ArchitectureError, CheckpointError
 from tvae.model import COMPONENTS, TernaryVAE
 
-__all__ = ["FILE_NAME", "FORMAT_VERSION", "MAX_BYTES", "Checkpoint", "load", "read", "require_storable", "save"]
+__all__ = [
+    "FILE_NAME",
+    "FORMAT_VERSION",
+    "MAX_BYTES",
+    "Checkpoint",
+    "load",
+    "read",
+    "require_storable",
+    "save",
+    "tensor_shapes",
+]
 
 FILE_NAME = "checkpoint.safetensors"
 FORMAT_VERSION = 1
@@ -50,8 +60,6 @@ _KEY = "tvae"
 _DTYPE = "F32"
 _LENGTH_BYTES = 8
 _FIELDS = ("architecture", "digest", "format_version", "metrics", "provenance", "trained", "training")
-# A refusal quotes what it found, and a hostile file can hold a megabyte there.
-_LONGEST_QUOTE = 400
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -107,7 +115,7 @@ def save(
     try:
         require_storable(model.architecture)
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(model.state_dict().items())}
-        shapes = _shapes(model.architecture)
+        shapes = tensor_shapes(model.architecture)
         _require_one_network(tensors, shapes)
         fields = {
             "format_version": FORMAT_VERSION,
@@ -119,14 +127,14 @@ def save(
         }
         digest = _new_digest(fields, shapes)
         for name, tensor in tensors.items():
-            _require_finite(name, tensor)
+            require_finite(name, tensor)
             digest.update(_bytes(tensor))
         header = _header(_canonical(fields | {"digest": digest.hexdigest()}), shapes)
         if len(header) > MAX_HEADER_BYTES:
-            raise _RefusedError(
+            raise RefusedError(
                 f"The header must have at most {MAX_HEADER_BYTES} bytes, got {len(header)}; put less into `training`."
             )
-    except _RefusedError as refused:
+    except RefusedError as refused:
         raise CheckpointError(f"{path} was not written: {refused}") from None
     length = len(header).to_bytes(_LENGTH_BYTES, "little")
     try:
@@ -135,7 +143,7 @@ def save(
     except (OSError, ValueError) as error:
         raise CheckpointError(
             f"{path} was not written: the folder must exist, be writable and have room; "
-            f"found: {getattr(error, 'strerror', None) or error}. What stood there before is unchanged."
+            f"found: {reason(error)}. What stood there before is unchanged."
         ) from error
 
 
@@ -161,15 +169,8 @@ def read(path: str | os.PathLike[str]) -> Checkpoint:
         CheckpointError: if the file is missing, damaged, or not a checkpoint of this format.
     """
     path = Path(path)
-    try:
-        with _open(path) as stream:
-            return _read(path, stream)
-    except _RefusedError as refused:
-        raise CheckpointError(f"{path}: {refused}") from None
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{path}: the file must be readable; found: {getattr(error, 'strerror', None) or error}."
-        ) from error
+    with refusing(path), open_regular(path, MAX_BYTES) as stream:
+        return _read(path, stream)
 
 
 def require_storable(architecture: Architecture) -> None:
@@ -181,24 +182,12 @@ def require_storable(architecture: Architecture) -> None:
     Raises:
         CheckpointError: if a checkpoint could not hold it.
     """
-    size = _data_bytes(_shapes(architecture))
+    size = _data_bytes(tensor_shapes(architecture))
     if size + MAX_HEADER_BYTES > MAX_BYTES:
         raise CheckpointError(
             f"The weights of a checkpoint must take at most {MAX_BYTES - MAX_HEADER_BYTES} bytes, got {size} for "
             f"{architecture}; choose smaller widths."
         )
-
-
-class _RefusedError(Exception):
-    """What is wrong with a file, before its path is known to the text."""
-
-
-def _open(path: Path) -> io.BufferedReader:
-    # Opening a FIFO would wait for a writer, and opening a device can have effects of its own.
-    kind = os.stat(path).st_mode
-    if not stat.S_ISREG(kind):
-        raise _RefusedError(f"A checkpoint must be a regular file; found {_kind(kind)}.")
-    return open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
 
 
 def _read(path: Path, stream: io.BufferedReader) -> Checkpoint:
@@ -220,13 +209,13 @@ def _read(path: Path, stream: io.BufferedReader) -> Checkpoint:
         fields | {"architecture": architecture.to_dict(), "trained": list(trained), "metrics": metrics}
     )
     if _header(canonical, shapes) != header:
-        raise _RefusedError(
+        raise RefusedError(
             "The header must have the exact bytes that tvae writes for its content; found others: it was edited or "
             "damaged."
         )
     expected = _LENGTH_BYTES + len(header) + _data_bytes(shapes)
     if size != expected:
-        raise _RefusedError(
+        raise RefusedError(
             f"The file must have {expected} bytes for its header and architecture, found {size}: "
             f"{'it was cut short' if size < expected else 'something was appended'}."
         )
@@ -238,17 +227,17 @@ def _read(path: Path, stream: io.BufferedReader) -> Checkpoint:
         tensors[name] = torch.empty(shape, dtype=torch.float32, device="cpu")
         buffer = _bytes(tensors[name])
         if stream.readinto(buffer) != len(buffer):
-            raise _RefusedError(
+            raise RefusedError(
                 f"The file must hold {len(buffer)} bytes for `{name}`; it was cut short while being read."
             )
         digest.update(buffer)
     if digest.hexdigest() != stated:
-        raise _RefusedError(
-            f"The digest must be the stated {_quote(stated)}, found {digest.hexdigest()}: "
+        raise RefusedError(
+            f"The digest must be the stated {quote(stated)}, found {digest.hexdigest()}: "
             "weights or header were changed after saving. Take another copy of the file."
         )
     for name, tensor in tensors.items():
-        _require_finite(name, tensor)
+        require_finite(name, tensor)
     model.load_state_dict(tensors, strict=True, assign=True)
     return Checkpoint(
         path=path,
@@ -263,19 +252,15 @@ def _read(path: Path, stream: io.BufferedReader) -> Checkpoint:
 
 
 def _read_header(stream: io.BufferedReader, size: int) -> bytes:
-    if size == 0:
-        raise _RefusedError("A checkpoint must hold a header and weights; the file is empty.")
-    if size > MAX_BYTES:
-        raise _RefusedError(f"A checkpoint must have at most {MAX_BYTES} bytes; the file has {size}.")
     start = stream.read(_LENGTH_BYTES)
     length = int.from_bytes(start, "little")
     if len(start) < _LENGTH_BYTES or length > min(MAX_HEADER_BYTES, size - _LENGTH_BYTES):
         if start.startswith((b"PK\x03\x04", b"\x80")):
-            raise _RefusedError(
+            raise RefusedError(
                 "A checkpoint must be a safetensors file; found a pickle or archive as torch.save writes it, which was "
                 "not opened. The entry point `convert` brings in legacy files."
             )
-        raise _RefusedError(
+        raise RefusedError(
             f"A safetensors header must fit into the file's {size} bytes and into {MAX_HEADER_BYTES}; "
             f"the file states {length}: it is no safetensors file, or was cut short."
         )
@@ -288,8 +273,8 @@ def _split(header: bytes) -> tuple[dict[str, Any], str]:
     metadata = table.pop("__metadata__", None)
     if not isinstance(metadata, dict) or list(metadata) != [_KEY] or not isinstance(metadata[_KEY], str):
         found = sorted(metadata) if isinstance(metadata, dict) else metadata
-        raise _RefusedError(
-            f"A checkpoint's `__metadata__` must have the one key `{_KEY}`, a text; found {_quote(found)}: "
+        raise RefusedError(
+            f"A checkpoint's `__metadata__` must have the one key `{_KEY}`, a text; found {quote(found)}: "
             "the file was not written by tvae."
         )
     return table, metadata[_KEY]
@@ -299,15 +284,15 @@ def _parse_fields(text: str) -> dict[str, Any]:
     fields = _parse_object(text.encode("utf-8", "surrogatepass"), f"The text of `{_KEY}`")
     version = fields.get("format_version")
     if type(version) is not int or version != FORMAT_VERSION:
-        raise _RefusedError(
-            f"The format version must be {FORMAT_VERSION}, found {_quote(version)}; "
+        raise RefusedError(
+            f"The format version must be {FORMAT_VERSION}, found {quote(version)}; "
             "read the file with the version of tvae that wrote it."
         )
     missing, unknown = sorted(set(_FIELDS) - set(fields)), sorted(set(fields) - set(_FIELDS))
     if missing or unknown:
-        raise _RefusedError(
+        raise RefusedError(
             f"The header must have the fields {', '.join(_FIELDS)}; "
-            f"missing: {', '.join(missing) or 'none'}; unknown: {_quote(unknown) if unknown else 'none'}."
+            f"missing: {', '.join(missing) or 'none'}; unknown: {quote(unknown) if unknown else 'none'}."
         )
     return fields
 
@@ -317,9 +302,9 @@ def _parse_object(raw: bytes, what: str) -> dict[str, Any]:
         value = json.loads(raw.decode(), parse_constant=_no_constant)
     # The parser of a hostile text can also run out of recursion.
     except (ValueError, RecursionError) as error:
-        raise _RefusedError(f"{what} must be JSON; found: {_quote(str(error))}.") from None
+        raise RefusedError(f"{what} must be JSON; found: {quote(str(error))}.") from None
     if not isinstance(value, dict):
-        raise _RefusedError(f"{what} must be a JSON object; found {type(value).__name__}.")
+        raise RefusedError(f"{what} must be a JSON object; found {type(value).__name__}.")
     return value
 
 
@@ -331,7 +316,7 @@ def _architecture(values: object) -> Architecture:
     try:
         return Architecture.from_dict(_mapping(values, "architecture"))
     except (ArchitectureError, OverflowError) as error:
-        raise _RefusedError(f"The architecture must be one that can be built; found: {_cut(str(error))}") from None
+        raise RefusedError(f"The architecture must be one that can be built; found: {cut(str(error))}") from None
 
 
 def _components(names: object, architecture: Architecture) -> tuple[str, ...]:
@@ -339,15 +324,15 @@ def _components(names: object, architecture: Architecture) -> tuple[str, ...]:
     known = [name for name in COMPONENTS if name != "controller" or architecture.use_controller]
     found = list(names) if isinstance(names, Iterable) and not isinstance(names, str) else [names]
     if any(name not in known for name in found) or len(set(found)) < len(found):
-        raise _RefusedError(
-            f"`trained` must name components out of {', '.join(known)}, each once; found {_quote(found)}."
+        raise RefusedError(
+            f"`trained` must name components out of {', '.join(known)}, each once; found {quote(found)}."
         )
     return tuple(name for name in known if name in found)
 
 
 def _mapping(value: object, name: str) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
-        raise _RefusedError(f"`{name}` must be a mapping from names; found {_quote(value)}.")
+        raise RefusedError(f"`{name}` must be a mapping from names; found {quote(value)}.")
     return value
 
 
@@ -357,7 +342,7 @@ def _finite_number(name: object, value: object) -> float:
     except OverflowError:
         number = math.inf
     if isinstance(value, bool) or not math.isfinite(number):
-        raise _RefusedError(f"Metric {_quote(name)} must be a finite number, found {_quote(value)}.")
+        raise RefusedError(f"Metric {quote(name)} must be a finite number, found {quote(value)}.")
     return number
 
 
@@ -366,13 +351,13 @@ def _plain(value: object, where: str) -> Any:
     if isinstance(value, Mapping):
         for key in value:
             if not isinstance(key, str):
-                raise _RefusedError(f"`{where}` must have texts as keys, found {_quote(key)}.")
+                raise RefusedError(f"`{where}` must have texts as keys, found {quote(key)}.")
         return {key: _plain(item, f"{where}.{key}") for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item, f"{where}[{i}]") for i, item in enumerate(value)]
     if value is None or isinstance(value, str | bool | int) or (isinstance(value, float) and math.isfinite(value)):
         return value
-    raise _RefusedError(f"`{where}` must be a JSON value with finite numbers, found {_quote(value)}.")
+    raise RefusedError(f"`{where}` must be a JSON value with finite numbers, found {quote(value)}.")
 
 
 def _canonical(value: object) -> str:
@@ -391,7 +376,8 @@ def _header(text: str, shapes: Shapes) -> bytes:
     return raw + b" " * (-len(raw) % _LENGTH_BYTES)
 
 
-def _shapes(architecture: Architecture) -> Shapes:
+def tensor_shapes(architecture: Architecture) -> Shapes:
+    """Return the shape of every tensor of one network, in the order in which a checkpoint holds them."""
     with torch.device("meta"):
         return _shapes_of(TernaryVAE(architecture))
 
@@ -418,12 +404,12 @@ def _require_one_network(tensors: Mapping[str, Tensor], shapes: Shapes) -> None:
     for name, shape in shapes.items():
         found = tensors.get(name)
         if found is None or tuple(found.shape) != shape or found.dtype != torch.float32:
-            raise _RefusedError(
+            raise RefusedError(
                 f"`{name}` must be float32 of shape {shape}, found {_described(found)}; "
                 "a checkpoint holds one network in float32, not a cohort."
             )
     if unknown := sorted(set(tensors) - set(shapes)):
-        raise _RefusedError(f"The model must have the tensors of its architecture only, found also {_quote(unknown)}.")
+        raise RefusedError(f"The model must have the tensors of its architecture only, found also {quote(unknown)}.")
 
 
 def _described(tensor: Tensor | None) -> str:
@@ -433,34 +419,14 @@ def _described(tensor: Tensor | None) -> str:
 def _require_same_tensors(table: Mapping[str, Any], shapes: Shapes) -> None:
     missing, unknown = sorted(set(shapes) - set(table)), sorted(set(table) - set(shapes))
     if missing or unknown:
-        raise _RefusedError(
+        raise RefusedError(
             "The tensors must be those of the architecture; "
-            f"missing: {_quote(missing) if missing else 'none'}; unknown: {_quote(unknown) if unknown else 'none'}."
+            f"missing: {quote(missing) if missing else 'none'}; unknown: {quote(unknown) if unknown else 'none'}."
         )
     for name, shape in shapes.items():
         entry = table[name] if isinstance(table[name], dict) else {}
         if entry.get("dtype") != _DTYPE or entry.get("shape") != list(shape):
-            raise _RefusedError(
+            raise RefusedError(
                 f"`{name}` must be {_DTYPE} of shape {list(shape)} for the architecture, found "
-                f"{_quote(entry.get('dtype'))} of shape {_quote(entry.get('shape'))}."
+                f"{quote(entry.get('dtype'))} of shape {quote(entry.get('shape'))}."
             )
-
-
-def _require_finite(name: str, tensor: Tensor) -> None:
-    if not bool((finite := tensor.isfinite()).all()):
-        raise _RefusedError(
-            f"Every weight must be finite; `{name}` has {int((~finite).sum())} of {tensor.numel()} that are not."
-        )
-
-
-def _kind(mode: int) -> str:
-    kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket"}
-    return kinds.get(stat.S_IFMT(mode), "a device")
-
-
-def _quote(value: object) -> str:
-    return _cut(repr(value))
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= _LONGEST_QUOTE else f"{text[:_LONGEST_QUOTE]}…"

@@ -1,0 +1,36 @@
+"""Load a checkpoint in this process and print what it embeds, as a digest: `python -m tvae.checkpoint.reload FILE`.
+
+`verify` runs this several times in fresh processes. Loading that leaves anything to chance gives other digests.
+"""
+
+import hashlib
+import json
+import sys
+
+import torch
+
+from tvae import poincare
+from tvae.checkpoint.file import read
+from tvae.metrics import posterior_mean
+
+
+def main(path: str) -> None:
+    """Print SHA-256 of the posterior means and of the radii of all operations, as one line of JSON.
+
+    Args:
+        path: a checkpoint.
+    """
+    # Processes run side by side; with one thread each they share the cores, and sum in one order.
+    torch.set_num_threads(1)
+    model = read(path).model
+    with torch.no_grad():
+        latent = posterior_mean(model)
+        radius = poincare.radius(model.project(latent).unit_norm, curvature=model.architecture.curvature)
+    digests = {
+        name: hashlib.sha256(x.numpy().tobytes()).hexdigest() for name, x in (("mean", latent), ("radii", radius))
+    }
+    print(json.dumps(digests))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

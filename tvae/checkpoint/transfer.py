@@ -1,0 +1,123 @@
+"""Building a model partly from a checkpoint and partly anew, with every component accounted for.
+
+A component comes from the file if its weights were learned there, and is drawn anew if not. What the components from
+the file are made of cannot be asked for differently: another curvature would give the same weights another meaning.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from tvae.architecture import Architecture, Difference, differences
+from tvae.checkpoint.file import Checkpoint
+from tvae.errors import CheckpointError
+from tvae.model import COMPONENTS, TernaryVAE
+
+__all__ = ["Transfer", "transfer"]
+
+_CODEC_FIELDS = {
+    "encoder": {"n_trits", "latent_dim", "encoder_hidden"},
+    "decoder": {"n_trits", "latent_dim", "decoder_hidden"},
+}
+_PROJECTION_FIELDS = {"latent_dim", "hidden_dim", "n_projection_layers", "curvature", "max_radius"}
+_RENEWABLE = ("projection", "controller")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Transfer:
+    """A model, and where each of its components comes from.
+
+    Attributes:
+        model: of the requested architecture, in training mode, on the CPU.
+        taken: components whose weights come from the file, in the order of `tvae.model.COMPONENTS`.
+        drawn: components whose weights were drawn at random; with `taken`, every component of the model.
+        source: digest of the checkpoint.
+    """
+
+    model: TernaryVAE
+    taken: tuple[str, ...]
+    drawn: tuple[str, ...]
+    source: str
+
+    def describe(self) -> str:
+        """Return one line for the terminal and the log."""
+        drawn = f"drawn anew: {', '.join(self.drawn)}" if self.drawn else "nothing drawn anew"
+        return f"From the checkpoint (sha256 {self.source[:12]}…): {', '.join(self.taken)}; {drawn}."
+
+
+def transfer(
+    checkpoint: Checkpoint, requested: Architecture, *, new_projection: bool = False, generator: torch.Generator
+) -> Transfer:
+    """Build a model of the requested architecture from what a checkpoint has learned.
+
+    Args:
+        checkpoint: where learned components come from.
+        requested: the architecture to build; it must agree with the checkpoint's in every field that a component from
+            the file depends on.
+        new_projection: draw projection and controller anew, even if the file has learned ones.
+        generator: draws the components that do not come from the file.
+
+    Returns:
+        The model, and which of its components were taken and which drawn.
+
+    Raises:
+        CheckpointError: names every field that differs, with both values, and the options that would agree.
+    """
+    taken = _taken(checkpoint, new_projection)
+    differing = [d for d in differences(requested, checkpoint.architecture) if d.field in _binding(checkpoint, taken)]
+    if differing:
+        raise CheckpointError(_refusal(checkpoint, differing, taken))
+    if not taken:
+        raise CheckpointError(
+            f"{checkpoint.path}: a checkpoint to start from must have learned components; "
+            f"found: {', '.join(checkpoint.trained) or 'none'}. Train a foundation first."
+        )
+
+    model = TernaryVAE(requested)
+    drawn = tuple(name for name in COMPONENTS if getattr(model, name) is not None and name not in taken)
+    model.initialise(generator, drawn)
+    for name in taken:
+        getattr(model, name).load_state_dict(getattr(checkpoint.model, name).state_dict(), strict=True)
+    return Transfer(model=model, taken=taken, drawn=drawn, source=checkpoint.digest)
+
+
+def _taken(checkpoint: Checkpoint, new_projection: bool) -> tuple[str, ...]:
+    return tuple(name for name in checkpoint.trained if not (new_projection and name in _RENEWABLE))
+
+
+def _binding(checkpoint: Checkpoint, taken: tuple[str, ...]) -> set[str]:
+    """Return the fields in which the request must agree with the file."""
+    fields = {field for name in taken for field in _CODEC_FIELDS.get(name, ())}
+    if "projection" in taken:
+        fields |= _PROJECTION_FIELDS
+    # A projection that was learned without a controller would otherwise get a random one without a word.
+    if "controller" in taken or ("projection" in taken and not checkpoint.architecture.use_controller):
+        fields.add("use_controller")
+    return fields
+
+
+def _refusal(checkpoint: Checkpoint, differing: list[Difference], taken: tuple[str, ...]) -> str:
+    listed = "; ".join(
+        f"`{d.field}` is {_shown(d.found)} in the file, {_shown(d.expected)} was asked for" for d in differing
+    )
+    keep = " ".join(f"{d.field}={_shown(d.found)}" for d in differing)
+    codec = {field for name in taken for field in _CODEC_FIELDS.get(name, ())}
+    renewable = any(name in taken for name in _RENEWABLE)
+    if not renewable or codec >= {d.field for d in differing}:
+        advice = f"pass {keep}"
+    elif fixed := [d for d in differing if d.field in codec]:
+        also = " ".join(f"{d.field}={_shown(d.found)}" for d in fixed)
+        advice = f"pass {keep}, or {also} with new_projection=true to learn a new projection on this encoder"
+    else:
+        advice = f"pass {keep}, or new_projection=true to learn a new projection on this encoder"
+    return (
+        f"{checkpoint.path}: the architecture asked for must be the file's in what comes from the file "
+        f"({', '.join(taken)}): {listed}; {advice}."
+    )
+
+
+def _shown(value: object) -> str:
+    """Return a value as it is typed on the command line."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -1,0 +1,317 @@
+"""Whether a checkpoint is what it claims to be, and good enough: every check with its value, bound and verdict."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import tvae
+from tvae.checkpoint import atomic
+from tvae.checkpoint.file import Checkpoint, read
+from tvae.checkpoint.refusal import cut, reason
+from tvae.errors import CheckpointError, EvaluationError
+from tvae.metrics import Evaluation, evaluate, hierarchy_ceiling, posterior_mean, reproduced
+
+__all__ = ["FILE_NAME", "Bounds", "Check", "Verification", "verify"]
+
+FILE_NAME = "verification.json"
+RELOADS = 3
+_RELOAD_SECONDS = 600
+_COVERAGE = "Share of operations whose trits all come back from the decoder."
+_CEILING = "No embedding with distinct radii passes the ceiling; beyond it radii are tied, as in a saturated model."
+_DISTINCT = "Share of distinct values among all radii; a collapsed model has few."
+
+Number = float | int
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What a model must reach.
+
+    Attributes:
+        coverage: smallest share of operations that come back whole from the decoder.
+        hierarchy: largest correlation of valuation and radius; negative is right.
+        ordered_levels: smallest number of neighbouring levels with falling mean radius; None means all of them.
+        distinct_radii: smallest share of distinct values among all radii.
+        ceiling_slack: how far the hierarchy may pass the ceiling for distinct radii; few accidental ties in float32
+            move it by less, while a level at one radius moves it by more.
+        metric_tolerance: largest difference of a claimed metric from the recomputed one.
+    """
+
+    coverage: float = 1.0
+    hierarchy: float = -0.8
+    ordered_levels: int | None = None
+    distinct_radii: float = 0.9
+    ceiling_slack: float = 1e-5
+    metric_tolerance: float = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was looked at.
+
+    Attributes:
+        name: short, the same in every verification.
+        value: what was found; None if it could not be computed.
+        bound: what it must be, as text.
+        passed: the verdict.
+        meaning: one sentence.
+    """
+
+    name: str
+    value: Number | str | None
+    bound: str
+    passed: bool
+    meaning: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """The verdict on one checkpoint.
+
+    Attributes:
+        path: the checkpoint.
+        digest: SHA-256 of its content; None if it did not load.
+        scope: what kind of model it is, and so which checks apply.
+        checks: all that were made; at least one.
+    """
+
+    path: Path
+    digest: str | None
+    scope: str
+    checks: tuple[Check, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every check passed."""
+        return bool(self.checks) and all(check.passed for check in self.checks)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as plain JSON values."""
+        return {
+            "file": str(self.path),
+            "digest": self.digest,
+            "scope": self.scope,
+            "passed": self.passed,
+            "checks": [asdict(check) for check in self.checks],
+        }
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Write `to_json` to a file, atomically; tvae calls it `FILE_NAME`.
+
+        Args:
+            path: the file, in a folder that exists.
+
+        Raises:
+            CheckpointError: if it cannot be written.
+        """
+        text = json.dumps(self.to_json(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        try:
+            atomic.replace(Path(path), [text.encode()])
+        except (OSError, ValueError) as error:
+            raise CheckpointError(
+                f"{path} was not written: the folder must exist, be writable and have room; found: {reason(error)}."
+            ) from error
+
+    def table(self) -> str:
+        """Return the checks as aligned plain text, with a verdict on the last line."""
+        rows = [("check", "value", "bound", "verdict")]
+        rows += [(c.name, _shown(c.value), c.bound, _verdict(c.passed)) for c in self.checks]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        failed = [f"{c.name}: {c.meaning}" for c in self.checks if not c.passed]
+        return "\n".join([f"{self.path}", self.scope, "", *lines, "", *failed, f"verification {_verdict(self.passed)}"])
+
+    def markdown(self) -> str:
+        """Return the checks as a Markdown table, with scope and verdict above it."""
+        lines = [f"Verification **{_verdict(self.passed)}**. {self.scope}", ""]
+        lines += ["| check | value | bound | verdict | meaning |", "| --- | --- | --- | --- | --- |"]
+        for c in self.checks:
+            cells = (c.name, _shown(c.value), c.bound, _verdict(c.passed), c.meaning)
+            lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
+        return "\n".join(lines) + "\n"
+
+
+def verify(path: str | os.PathLike[str], *, bounds: Bounds | None = None, reloads: int = RELOADS) -> Verification:
+    """Check a checkpoint: that it loads, loads the same each time, is what it claims, and is good enough.
+
+    A checkpoint whose projection was never learned (a foundation) has radii that mean nothing; for it only the file,
+    reloading (of posterior means) and coverage are checked.
+
+    Args:
+        path: a checkpoint.
+        bounds: what the model must reach; None means the defaults of `Bounds`.
+        reloads: fresh processes to load the file in, at least 2.
+
+    Returns:
+        The verdict; a file that cannot be loaded gives a failed one.
+
+    Raises:
+        ValueError: if `reloads` is below 2.
+    """
+    if reloads < 2:
+        raise ValueError(f"`reloads` must be at least 2, got {reloads}: one reload has nothing to be compared with.")
+    bounds = bounds or Bounds()
+    path = Path(path)
+    try:
+        checkpoint = read(path)
+    except CheckpointError as error:
+        check = Check("file", "refused", "loads", False, str(error))
+        return Verification(path, None, "The file did not load; nothing else could be checked.", (check,))
+    loaded = Check("file", "loads", "loads", True, "Structure, architecture, digest and finite weights were checked.")
+    learned = "projection" in checkpoint.trained
+    again = _reload_check(_reload(path, reloads), "radii" if learned else "mean")
+    return Verification(
+        path=path,
+        digest=checkpoint.digest,
+        scope="A model with a learned projection: all checks apply."
+        if learned
+        else "A foundation, whose projection was never learned: only file, reloading and coverage are checked.",
+        checks=(
+            loaded,
+            again,
+            *(model_checks(checkpoint, bounds) if learned else foundation_checks(checkpoint, bounds)),
+        ),
+    )
+
+
+def model_checks(checkpoint: Checkpoint, bounds: Bounds) -> tuple[Check, ...]:
+    """Return the checks of a model with a learned projection.
+
+    Args:
+        checkpoint: the model and its claims.
+        bounds: what it must reach.
+    """
+    model, n_trits = checkpoint.model, checkpoint.architecture.n_trits
+    with torch.no_grad():
+        unit_norm, direction = model.project(posterior_mean(model))
+    not_finite = int((~(unit_norm.isfinite() & direction.isfinite().all(-1))).sum())
+    outside = int((~((unit_norm >= 0) & (unit_norm < 1))).sum())
+    ordered = n_trits if bounds.ordered_levels is None else bounds.ordered_levels
+    ceiling = hierarchy_ceiling(n_trits) - bounds.ceiling_slack
+    measured = _evaluation(checkpoint)
+    claims = _claims_check(checkpoint, measured.metrics() if measured else {}, bounds)
+    coverage = measured.coverage if measured else None
+    hierarchy = measured.hierarchy if measured else None
+    falling = measured.ordered_levels if measured else None
+    distinct = len(np.unique(measured.radii)) / len(measured.radii) if measured else None
+    return (
+        _at_most("finite", not_finite, 0, "Operations whose radius or direction is NaN or infinite."),
+        _at_most("inside the ball", outside, 0, "Operations whose unit norm is not in [0, 1)."),
+        claims,
+        _at_least("coverage", coverage, bounds.coverage, _COVERAGE),
+        _at_most("hierarchy", hierarchy, bounds.hierarchy, "Spearman correlation of valuation and radius."),
+        _at_least("hierarchy ceiling", hierarchy, ceiling, _CEILING),
+        _at_least("ordered levels", falling, ordered, "Neighbouring pairs of levels whose mean radius falls."),
+        _at_least("distinct radii", distinct, bounds.distinct_radii, _DISTINCT),
+    )
+
+
+def foundation_checks(checkpoint: Checkpoint, bounds: Bounds) -> tuple[Check, ...]:
+    """Return the checks of a model whose projection was never learned.
+
+    Args:
+        checkpoint: the model and its claims.
+        bounds: what it must reach; only coverage counts.
+    """
+    with torch.no_grad():
+        coverage = float(reproduced(checkpoint.model, posterior_mean(checkpoint.model)).double().mean())
+    recomputed = {"coverage": coverage}
+    # What is claimed of a random projection means nothing, but must not be false either.
+    if set(checkpoint.metrics) - set(recomputed) and (measured := _evaluation(checkpoint)):
+        recomputed |= measured.metrics()
+    return (
+        _claims_check(checkpoint, recomputed, bounds),
+        _at_least("coverage", coverage, bounds.coverage, _COVERAGE),
+    )
+
+
+def _evaluation(checkpoint: Checkpoint) -> Evaluation | None:
+    """Return what the model is worth, None if that cannot be computed."""
+    try:
+        return evaluate(checkpoint.model)
+    except EvaluationError:
+        return None
+
+
+def _claims_check(checkpoint: Checkpoint, recomputed: Mapping[str, float], bounds: Bounds) -> Check:
+    name, bound = "claimed metrics", f"differ by <= {bounds.metric_tolerance:g}"
+    claimed = checkpoint.metrics
+    if unknown := sorted(set(claimed) - set(recomputed)):
+        listed = ", ".join(unknown)
+        return Check(name, None, bound, False, cut(f"These metrics are claimed and could not be recomputed: {listed}."))
+    differences = {metric: abs(claimed[metric] - recomputed[metric]) for metric in claimed}
+    if not differences:
+        return Check(name, 0.0, bound, True, "The file claims no metrics.")
+    worst = max(differences, key=lambda metric: differences[metric])
+    return _at_most(
+        name,
+        differences[worst],
+        bounds.metric_tolerance,
+        f"Largest difference of {len(claimed)} claimed metrics from the recomputed ones: `{worst}` is claimed as "
+        f"{claimed[worst]:.9g}, recomputed as {recomputed[worst]:.9g}.",
+        bound,
+    )
+
+
+def _reload(path: Path, reloads: int) -> list[dict[str, str] | str]:
+    """Load the file in fresh processes, side by side; return what each printed, or why it failed."""
+    root = str(Path(tvae.__file__).parents[1])
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))}
+    command = [sys.executable, "-P", "-m", "tvae.checkpoint.reload", str(path.absolute())]
+
+    def run(_: int) -> dict[str, str] | str:
+        try:
+            done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=_RELOAD_SECONDS)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            return str(error)
+        if done.returncode != 0:
+            return (done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1]
+        digests: dict[str, str] = json.loads(done.stdout)
+        return digests
+
+    with ThreadPoolExecutor(min(reloads, os.cpu_count() or 1)) as pool:
+        return list(pool.map(run, range(reloads)))
+
+
+def _reload_check(results: Sequence[dict[str, str] | str], key: str) -> Check:
+    what = {"radii": "radii", "mean": "posterior means"}[key]
+    bound = f"1 result in {len(results)} processes"
+    if failures := [result for result in results if isinstance(result, str)]:
+        return Check("reloads", None, bound, False, f"A fresh process could not load the file: {cut(failures[0])}")
+    digests = {result[key] for result in results if isinstance(result, dict)}
+    meaning = f"SHA-256 of the {what} of all operations, computed in fresh processes: equal means equal bit for bit."
+    return Check("reloads", len(digests), bound, len(digests) == 1, meaning)
+
+
+def _at_least(name: str, value: Number | None, bound: Number, meaning: str) -> Check:
+    # Written so that a NaN on either side fails.
+    return Check(name, _finite(value), f">= {bound:.6g}", value is not None and value >= bound, meaning)
+
+
+def _at_most(name: str, value: Number | None, bound: Number, meaning: str, text: str | None = None) -> Check:
+    return Check(name, _finite(value), text or f"<= {bound:.6g}", value is not None and value <= bound, meaning)
+
+
+def _finite(value: Number | None) -> Number | None:
+    """JSON has no NaN."""
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _shown(value: Number | str | None) -> str:
+    if value is None:
+        return "not computed"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _verdict(passed: bool) -> str:
+    return "passed" if passed else "failed"
