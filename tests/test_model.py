@@ -1,0 +1,404 @@
+"""The network: its layout, its arithmetic against torch's own functions, and cohorts against single networks."""
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from tvae.architecture import Architecture
+from tvae.model import COMPONENTS, TernaryVAE
+
+DEFAULT = Architecture(use_controller=True)
+SMALL = Architecture(
+    n_trits=5,
+    latent_dim=6,
+    encoder_hidden=(20,),
+    decoder_hidden=(12, 24),
+    hidden_dim=24,
+    n_projection_layers=1,
+    curvature=0.5,
+    use_controller=True,
+)
+DEEP = Architecture(n_trits=3, latent_dim=4, hidden_dim=80, n_projection_layers=3)
+
+each_architecture = pytest.mark.parametrize("architecture", [DEFAULT, SMALL, DEEP], ids=["default", "small", "deep"])
+
+# The layout that checkpoints are written in: Linear weights are (out, in).
+CONTROLLER = {
+    "controller.net.0.weight": (32, 8),
+    "controller.net.0.bias": (32,),
+    "controller.net.1.weight": (32,),
+    "controller.net.1.bias": (32,),
+    "controller.net.3.weight": (32, 32),
+    "controller.net.3.bias": (32,),
+    "controller.net.5.weight": (6, 32),
+    "controller.net.5.bias": (6,),
+}
+DEFAULT_LAYOUT = {
+    "encoder.hidden.0.weight": (256, 9),
+    "encoder.hidden.0.bias": (256,),
+    "encoder.hidden.2.weight": (128, 256),
+    "encoder.hidden.2.bias": (128,),
+    "encoder.hidden.4.weight": (64, 128),
+    "encoder.hidden.4.bias": (64,),
+    "encoder.mean.weight": (16, 64),
+    "encoder.mean.bias": (16,),
+    "encoder.log_variance.weight": (16, 64),
+    "encoder.log_variance.bias": (16,),
+    "decoder.layers.0.weight": (32, 16),
+    "decoder.layers.0.bias": (32,),
+    "decoder.layers.2.weight": (64, 32),
+    "decoder.layers.2.bias": (64,),
+    "decoder.layers.4.weight": (27, 64),
+    "decoder.layers.4.bias": (27,),
+    "projection.direction_net.0.weight": (128, 16),
+    "projection.direction_net.0.bias": (128,),
+    "projection.direction_net.1.weight": (128,),
+    "projection.direction_net.1.bias": (128,),
+    "projection.direction_net.3.weight": (128, 128),
+    "projection.direction_net.3.bias": (128,),
+    "projection.direction_net.4.weight": (128,),
+    "projection.direction_net.4.bias": (128,),
+    "projection.direction_net.6.weight": (16, 128),
+    "projection.direction_net.6.bias": (16,),
+    "projection.radius_net.0.weight": (64, 16),
+    "projection.radius_net.0.bias": (64,),
+    "projection.radius_net.2.weight": (64, 64),
+    "projection.radius_net.2.bias": (64,),
+    "projection.radius_net.4.weight": (1, 64),
+    "projection.radius_net.4.bias": (1,),
+    **CONTROLLER,
+}
+SMALL_LAYOUT = {
+    "encoder.hidden.0.weight": (20, 5),
+    "encoder.hidden.0.bias": (20,),
+    "encoder.mean.weight": (6, 20),
+    "encoder.mean.bias": (6,),
+    "encoder.log_variance.weight": (6, 20),
+    "encoder.log_variance.bias": (6,),
+    "decoder.layers.0.weight": (12, 6),
+    "decoder.layers.0.bias": (12,),
+    "decoder.layers.2.weight": (24, 12),
+    "decoder.layers.2.bias": (24,),
+    "decoder.layers.4.weight": (15, 24),
+    "decoder.layers.4.bias": (15,),
+    "projection.direction_net.0.weight": (24, 6),
+    "projection.direction_net.0.bias": (24,),
+    "projection.direction_net.1.weight": (24,),
+    "projection.direction_net.1.bias": (24,),
+    "projection.direction_net.3.weight": (6, 24),
+    "projection.direction_net.3.bias": (6,),
+    "projection.radius_net.0.weight": (32, 6),
+    "projection.radius_net.0.bias": (32,),
+    "projection.radius_net.2.weight": (1, 32),
+    "projection.radius_net.2.bias": (1,),
+    **CONTROLLER,
+}
+DEEP_PROJECTION = {
+    "projection.direction_net.0.weight": (80, 4),
+    "projection.direction_net.0.bias": (80,),
+    "projection.direction_net.1.weight": (80,),
+    "projection.direction_net.1.bias": (80,),
+    "projection.direction_net.3.weight": (80, 80),
+    "projection.direction_net.3.bias": (80,),
+    "projection.direction_net.4.weight": (80,),
+    "projection.direction_net.4.bias": (80,),
+    "projection.direction_net.6.weight": (80, 80),
+    "projection.direction_net.6.bias": (80,),
+    "projection.direction_net.7.weight": (80,),
+    "projection.direction_net.7.bias": (80,),
+    "projection.direction_net.9.weight": (4, 80),
+    "projection.direction_net.9.bias": (4,),
+    "projection.radius_net.0.weight": (40, 4),
+    "projection.radius_net.0.bias": (40,),
+    "projection.radius_net.2.weight": (40, 40),
+    "projection.radius_net.2.bias": (40,),
+    "projection.radius_net.4.weight": (40, 40),
+    "projection.radius_net.4.bias": (40,),
+    "projection.radius_net.6.weight": (1, 40),
+    "projection.radius_net.6.bias": (1,),
+}
+
+
+def generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def network(architecture: Architecture, seed: int = 0, dtype: torch.dtype = torch.float32) -> TernaryVAE:
+    """A network with every parameter drawn, those too that `initialise` sets to a constant."""
+    model = TernaryVAE(architecture)
+    model.initialise(generator(seed))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.05 * torch.randn(parameter.shape, generator=generator(seed))
+    return model.to(dtype)
+
+
+def cohort(members: list[TernaryVAE]) -> TernaryVAE:
+    """One model with the members' weights stacked."""
+    states = [member.state_dict() for member in members]
+    together = TernaryVAE(members[0].architecture, members=len(members))
+    together.load_state_dict({name: torch.stack([state[name] for state in states]) for name in states[0]})
+    return together
+
+
+def batch(architecture: Architecture, n: int = 512, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.randint(-1, 2, (n, architecture.n_trits)).to(dtype)
+
+
+def everything(model: TernaryVAE, trits: Tensor, statistics: Tensor) -> dict[str, Tensor]:
+    """What every method of a model returns."""
+    mean, log_variance = model.encode(trits)
+    unit_norm, direction = model.project(mean)
+    outputs = {
+        "mean": mean,
+        "log_variance": log_variance,
+        "logits": model.decode(mean),
+        "unit_norm": unit_norm,
+        "direction": direction,
+        "point": model(trits),
+    }
+    if model.controller is not None:
+        outputs["weights"] = model.controller(statistics)
+    return outputs
+
+
+def layout(model: TernaryVAE) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+
+
+@pytest.mark.parametrize(("architecture", "expected"), [(DEFAULT, DEFAULT_LAYOUT), (SMALL, SMALL_LAYOUT)])
+def test_layout_is_that_of_the_checkpoints(architecture: Architecture, expected: dict[str, tuple[int, ...]]) -> None:
+    assert layout(TernaryVAE(architecture)) == expected
+
+
+def test_layout_of_a_deeper_projection_goes_on_in_the_same_way() -> None:
+    projection = {name: shape for name, shape in layout(TernaryVAE(DEEP)).items() if name.startswith("projection")}
+    assert projection == DEEP_PROJECTION
+
+
+def test_layout_without_a_controller_leaves_only_the_controller_out() -> None:
+    assert layout(TernaryVAE(Architecture())) == {k: v for k, v in DEFAULT_LAYOUT.items() if k not in CONTROLLER}
+
+
+def test_layout_of_a_cohort_has_the_member_axis_first() -> None:
+    assert layout(TernaryVAE(DEFAULT, members=7)) == {name: (7, *shape) for name, shape in DEFAULT_LAYOUT.items()}
+
+
+@pytest.mark.parametrize(("members", "axis"), [(None, ()), (1, (1,)), (7, (7,))])
+@each_architecture
+def test_shapes(architecture: Architecture, members: int | None, axis: tuple[int, ...]) -> None:
+    model = TernaryVAE(architecture, members=members)
+    model.initialise(generator(0))
+    outputs = everything(model, batch(architecture, 10), torch.zeros(*axis, 8))
+    d = architecture.latent_dim
+    assert {name: tuple(tensor.shape) for name, tensor in outputs.items()} == {
+        "mean": (*axis, 10, d),
+        "log_variance": (*axis, 10, d),
+        "logits": (*axis, 10, architecture.n_trits, 3),
+        "unit_norm": (*axis, 10),
+        "direction": (*axis, 10, d),
+        "point": (*axis, 10, d),
+        **({"weights": (*axis, 6)} if architecture.use_controller else {}),
+    }
+
+
+def linear(x: Tensor, state: dict[str, Tensor], name: str) -> Tensor:
+    return functional.linear(x, state[f"{name}.weight"], state[f"{name}.bias"])
+
+
+def forward_by_hand(state: dict[str, Tensor], trits: Tensor, statistics: Tensor) -> dict[str, Tensor]:
+    """The default architecture, written out in torch's own functions."""
+    h = trits
+    for n in (0, 2, 4):
+        h = torch.relu(linear(h, state, f"encoder.hidden.{n}"))
+    mean, log_variance = linear(h, state, "encoder.mean"), linear(h, state, "encoder.log_variance")
+    h = torch.relu(linear(mean, state, "decoder.layers.0"))
+    h = torch.relu(linear(h, state, "decoder.layers.2"))
+    logits = linear(h, state, "decoder.layers.4").reshape(-1, 9, 3)
+    h = mean
+    for n in (0, 3):
+        norm = f"projection.direction_net.{n + 1}"
+        h = linear(h, state, f"projection.direction_net.{n}")
+        h = functional.silu(functional.layer_norm(h, (128,), state[f"{norm}.weight"], state[f"{norm}.bias"]))
+    direction = functional.normalize(mean + linear(h, state, "projection.direction_net.6"), dim=-1)
+    h = mean
+    for n in (0, 2):
+        h = functional.silu(linear(h, state, f"projection.radius_net.{n}"))
+    unit_norm = 0.95 * torch.sigmoid(linear(h, state, "projection.radius_net.4"))[:, 0]
+    h = linear(statistics, state, "controller.net.0")
+    h = functional.layer_norm(h, (32,), state["controller.net.1.weight"], state["controller.net.1.bias"])
+    h = functional.silu(linear(functional.silu(h), state, "controller.net.3"))
+    return {
+        "mean": mean,
+        "log_variance": log_variance,
+        "logits": logits,
+        "unit_norm": unit_norm,
+        "direction": direction,
+        "point": direction * unit_norm[:, None] / math.sqrt(2.0),
+        "weights": 6 * torch.softmax(linear(h, state, "controller.net.5"), -1),
+    }
+
+
+def test_forward_pass_is_that_written_out_by_hand() -> None:
+    model = network(DEFAULT, dtype=torch.float64)
+    trits, statistics = batch(DEFAULT, 100, torch.float64), torch.randn(8, dtype=torch.float64)
+    expected = forward_by_hand(model.state_dict(), trits, statistics)
+    torch.testing.assert_close(everything(model, trits, statistics), expected, rtol=1e-12, atol=1e-12)
+
+
+@each_architecture
+def test_every_parameter_gets_a_gradient(architecture: Architecture) -> None:
+    model = network(architecture)
+    outputs = everything(model, batch(architecture), torch.randn(8))
+    sum((output * torch.randn_like(output)).sum() for output in outputs.values()).backward()
+    without = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
+    flat = [name for name, p in model.named_parameters() if p.grad is not None and not p.grad.any()]
+    assert (without, flat) == ([], [])
+
+
+@pytest.mark.parametrize("curvature", [1e-5, 0.01, 0.5, 1.0, 2.0, 3.0, 100.0, 1e5])
+@pytest.mark.parametrize("max_radius", [0.5, 0.95, 1 - 1e-6])
+def test_points_of_a_saturated_radius_net_lie_inside_the_ball(curvature: float, max_radius: float) -> None:
+    model = network(Architecture(curvature=curvature, max_radius=max_radius))
+    with torch.no_grad():
+        model.projection.radius_net[-2].bias.fill_(100.0)
+        z = model(batch(model.architecture, 5000)).double()
+    assert (math.sqrt(curvature) * z.norm(dim=-1)).max() < 1
+
+
+@each_architecture
+def test_unit_norms_lie_below_max_radius_and_directions_have_norm_1(architecture: Architecture) -> None:
+    unit_norm, direction = network(architecture).project(torch.randn(1000, architecture.latent_dim) * 10)
+    assert (unit_norm >= 0).all()
+    assert (unit_norm <= architecture.max_radius).all()
+    torch.testing.assert_close(direction.norm(dim=-1), torch.ones(1000))
+
+
+def test_curvature_scales_the_points_and_nothing_else() -> None:
+    flat, curved = (network(Architecture(curvature=c)) for c in (1.0, 4.0))
+    trits = batch(flat.architecture)
+    torch.testing.assert_close(curved(trits), flat(trits) / 2)
+
+
+def test_a_point_depends_on_its_operation_alone() -> None:
+    model, trits = network(DEFAULT), batch(DEFAULT)
+    order = torch.randperm(len(trits))
+    torch.testing.assert_close(model(trits[order])[:100], model(trits)[order][:100])
+
+
+def test_forward_leaves_nothing_to_chance() -> None:
+    model, trits = network(DEFAULT), batch(DEFAULT)
+    assert torch.equal(model(trits), model(trits))
+
+
+@pytest.mark.parametrize("members", [None, 3])
+def test_initialise_is_reproducible(members: int | None) -> None:
+    one, two = (TernaryVAE(DEFAULT, members=members) for _ in range(2))
+    for model in (one, two):
+        model.initialise(generator(5))
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
+
+
+def test_initialise_of_another_seed_draws_other_weights() -> None:
+    one, two = TernaryVAE(DEFAULT), TernaryVAE(DEFAULT)
+    one.initialise(generator(5))
+    two.initialise(generator(6))
+    assert not torch.equal(one.encoder.mean.weight, two.encoder.mean.weight)
+
+
+def test_members_of_a_cohort_are_drawn_apart() -> None:
+    model = TernaryVAE(DEFAULT, members=2)
+    model.initialise(generator(0))
+    assert not torch.equal(model.encoder.mean.weight[0], model.encoder.mean.weight[1])
+
+
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_initialise_touches_the_named_component_alone(component: str) -> None:
+    model = network(DEFAULT)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    model.initialise(generator(1), (component,))
+    touched = {
+        name.split(".")[0] for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])
+    }
+    assert touched == {component}
+
+
+@pytest.mark.parametrize("name", ["encoder.hidden.2", "encoder.mean", "decoder.layers.4", "projection.radius_net.2"])
+def test_initialise_draws_evenly_up_to_the_inverse_root_of_the_inputs(name: str) -> None:
+    model = TernaryVAE(DEFAULT, members=20)
+    model.initialise(generator(0))
+    weight = model.get_parameter(f"{name}.weight")
+    drawn = torch.cat([weight.flatten(), model.get_parameter(f"{name}.bias").flatten()])
+    bound = weight.shape[-1] ** -0.5
+    assert drawn.abs().max() <= bound
+    assert float(drawn.detach().std()) == pytest.approx(bound / math.sqrt(3), rel=0.02)
+
+
+def test_initialise_starts_layer_norms_at_the_identity() -> None:
+    model = network(DEFAULT)
+    model.initialise(generator(0))
+    norm = model.projection.direction_net[1]
+    assert torch.equal(norm.weight, torch.ones(128))
+    assert not norm.bias.any()
+
+
+@pytest.mark.parametrize("members", [1, 7])
+@pytest.mark.parametrize("rows", [1, 227, 512])
+@each_architecture
+def test_a_member_of_a_cohort_computes_what_its_network_computes(
+    architecture: Architecture, members: int, rows: int
+) -> None:
+    singles = [network(architecture, seed) for seed in range(members)]
+    trits, statistics = batch(architecture, rows), torch.randn(members, 8)
+    together = everything(cohort(singles), trits, statistics)
+    for m, single in enumerate(singles):
+        alone = everything(single, trits, statistics[m])
+        torch.testing.assert_close({name: together[name][m] for name in alone}, alone, rtol=1e-6, atol=1e-6)
+
+
+def test_a_member_of_a_cohort_has_the_gradient_of_its_network() -> None:
+    singles = [network(SMALL, seed) for seed in range(3)]
+    together, trits = cohort(singles), batch(SMALL)
+    together(trits).square().sum().backward()
+    singles[1](trits).square().sum().backward()
+    for name, parameter in singles[1].projection.named_parameters():
+        gradient = together.projection.get_parameter(name).grad[1]
+        torch.testing.assert_close(gradient, parameter.grad, rtol=1e-4, atol=1e-4)
+
+
+def test_each_member_can_have_a_batch_of_its_own() -> None:
+    singles = [network(SMALL, seed) for seed in range(3)]
+    trits = torch.stack([batch(SMALL, 64) for _ in singles])
+    expected = torch.stack([single(rows) for single, rows in zip(singles, trits, strict=True)])
+    torch.testing.assert_close(cohort(singles)(trits), expected, rtol=1e-6, atol=1e-6)
+
+
+def test_a_broken_member_leaves_the_others_alone() -> None:
+    singles = [network(SMALL, seed) for seed in range(3)]
+    together, trits = cohort(singles), batch(SMALL)
+    before = together(trits)
+    with torch.no_grad():
+        for parameter in together.parameters():
+            parameter[1] = math.nan
+    after = together(trits)
+    assert after[1].isnan().all()
+    assert torch.equal(after[[0, 2]], before[[0, 2]])
+
+
+def test_there_is_a_controller_only_where_the_architecture_has_one() -> None:
+    assert TernaryVAE(Architecture()).controller is None
+    assert TernaryVAE(Architecture(use_controller=True)).controller is not None
+
+
+@pytest.mark.parametrize("scale", [0.0, 1.0, 1e4])
+@pytest.mark.parametrize("build", [lambda: network(DEFAULT), lambda: cohort([network(DEFAULT, s) for s in range(3)])])
+def test_controller_weights_are_not_negative_and_average_1(build: Callable[[], TernaryVAE], scale: float) -> None:
+    model = build()
+    assert model.controller is not None
+    weights = model.controller(scale * torch.randn(3, 8))
+    assert (weights >= 0).all()
+    torch.testing.assert_close(weights.mean(-1), torch.ones(weights.shape[:-1]))
