@@ -184,6 +184,10 @@ class TernaryVAE(nn.Module):
                 for layer in component.modules():
                     if isinstance(layer, Linear | LayerNorm):
                         layer.initialise(generator)
+        if "projection" in components:
+            # Before it learns, the direction is the latent's own: nothing random is added to it.
+            for parameter in self.projection.direction_net[-1].parameters():
+                nn.init.zeros_(parameter)
 
     def encode(self, trits: Tensor) -> tuple[Tensor, Tensor]:
         """Return the posterior's mean and log variance.

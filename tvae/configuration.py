@@ -1,0 +1,160 @@
+"""How a model is trained: every setting with its default, stated once and checked once.
+
+Commands, MLproject and sweeps take their defaults from here; a test holds them together.
+"""
+
+import difflib
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+from tvae.errors import ConfigurationError
+
+__all__ = ["FINETUNE", "FOUNDATION", "OBJECTIVES", "PRESETS", "SCHEDULERS", "UNFREEZE", "Configuration"]
+
+OBJECTIVES = ("ranking", "level_mean", "elbo")
+SCHEDULERS = ("constant", "cosine", "step", "plateau", "one_cycle")
+UNFREEZE = ("none", "encoder", "all")
+INITIAL_HIERARCHY = ("negative", "any", "positive")
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """An immutable, validated set of training settings.
+
+    Attributes:
+        objective: `ranking`, `level_mean` (the reference sweep's loss) or `elbo` (encoder and decoder alone).
+        lr: peak learning rate of Adam.
+        epochs: passes over all operations.
+        batch_size: operations in a step.
+        patience: epochs without a better one before training stops.
+        scheduler: how the learning rate moves from step to step.
+        seed: of weights, redraws, batches and noise.
+        hierarchy_weight: weight of the order of radii by valuation.
+        coverage_weight: weight of the cross-entropy of the trits.
+        richness_weight: weight of the spread of unit norms within a level.
+        separation_weight: weight of the order of neighbouring levels.
+        distance_weight: weight of the order of hyperbolic distances.
+        beta: weight of the Kullback-Leibler divergence of the posterior from the prior.
+        unfreeze: what learns besides the projection: `none`, the `encoder`, or `all`.
+        encoder_lr_scale: learning rate of an unfrozen encoder, as a share of `lr`.
+        decoder_lr_scale: learning rate of an unfrozen decoder, as a share of `lr`.
+        initial_hierarchy: `negative` draws a new projection again while its hierarchy is positive; `positive` does the
+            opposite, to show that the start does not decide the end; `any` keeps the first.
+
+    Raises:
+        ConfigurationError: names every field that is of the wrong type or out of range.
+    """
+
+    objective: str = "ranking"
+    lr: float = 3e-2
+    epochs: int = 30
+    batch_size: int = 512
+    patience: int = 30
+    scheduler: str = "one_cycle"
+    seed: int = 0
+    hierarchy_weight: float = 5.0
+    coverage_weight: float = 1.0
+    richness_weight: float = 2.0
+    separation_weight: float = 3.0
+    distance_weight: float = 0.0
+    beta: float = 0.01
+    unfreeze: str = "none"
+    encoder_lr_scale: float = 0.1
+    decoder_lr_scale: float = 0.1
+    initial_hierarchy: str = "negative"
+
+    def __post_init__(self) -> None:
+        for name in _FLOATS:
+            value = getattr(self, name)
+            if isinstance(value, int) and not isinstance(value, bool):
+                object.__setattr__(self, name, float(value))
+        problems = [
+            f"`{name}` must be {allowed}, got {getattr(self, name)!r}."
+            for name, (allowed, holds) in _RULES.items()
+            if not holds(getattr(self, name))
+        ]
+        if problems:
+            raise ConfigurationError(" ".join(problems))
+
+    def replace(self, **changes: Any) -> "Configuration":
+        """Return a copy with some settings changed.
+
+        Raises:
+            ConfigurationError: if a name is unknown, with the nearest known one, or a value is not allowed.
+        """
+        names = [f.name for f in fields(self)]
+        for name in changes:
+            if name not in names:
+                near = difflib.get_close_matches(name, names, n=1)
+                hint = f"did you mean `{near[0]}`?" if near else f"there are {', '.join(names)}."
+                raise ConfigurationError(f"`{name}` is no setting of a training; {hint}")
+        return replace(self, **changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings as plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Configuration":
+        """Build from settings by name; what is not named has its default.
+
+        Raises:
+            ConfigurationError: if a name is unknown or a value is not allowed.
+        """
+        return cls().replace(**values)
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _one_of(*values: str) -> Any:
+    return f"one of {', '.join(values)}", lambda value: value in values
+
+
+def _int_in(low: int, high: int) -> Any:
+    return f"an integer in {low} … {high}", lambda value: _is_int(value) and low <= value <= high
+
+
+def _weight(value: object) -> bool:
+    return isinstance(value, float) and math.isfinite(value) and 0 <= value <= 1e6
+
+
+_WEIGHTS = [f"{term}_weight" for term in ("hierarchy", "coverage", "richness", "separation", "distance")]
+_FLOATS = ["lr", *_WEIGHTS, "beta", "encoder_lr_scale", "decoder_lr_scale"]
+_SCALE = ("a number in (0, 10]", lambda value: isinstance(value, float) and 0 < value <= 10)
+_RULES: dict[str, Any] = {
+    "objective": _one_of(*OBJECTIVES),
+    "lr": ("a number in (0, 10]", lambda value: isinstance(value, float) and 0 < value <= 10),
+    "epochs": _int_in(1, 100_000),
+    "batch_size": _int_in(1, 100_000),
+    "patience": _int_in(1, 100_000),
+    "scheduler": _one_of(*SCHEDULERS),
+    "seed": _int_in(0, 2**32 - 1),
+    **dict.fromkeys([*_WEIGHTS, "beta"], ("a number in 0 … 1e6", _weight)),
+    "unfreeze": _one_of(*UNFREEZE),
+    "encoder_lr_scale": _SCALE,
+    "decoder_lr_scale": _SCALE,
+    "initial_hierarchy": _one_of(*INITIAL_HIERARCHY),
+}
+
+FINETUNE = Configuration()
+"""What `finetune` does by default: only the projection learns."""
+
+FOUNDATION = Configuration(objective="elbo", lr=4e-3, epochs=12, patience=12, unfreeze="all", initial_hierarchy="any")
+"""What `train` does by default: encoder and decoder, to full coverage."""
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "max_hierarchy": {
+        "lr": 3e-4,
+        "scheduler": "constant",
+        "patience": 5,
+        "epochs": 10,
+        "hierarchy_weight": 5.0,
+        "richness_weight": 2.0,
+    },
+    "stable": {"lr": 3e-4, "scheduler": "cosine", "epochs": 60, "patience": 60},
+}
+"""Named settings of the reference sweep; both ran at curvature 2, the default."""

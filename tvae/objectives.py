@@ -1,0 +1,178 @@
+"""The losses. Every term is a vector of length `M`, one value for each member of a cohort.
+
+A batch holds `R` operations for each member: a population part, drawn evenly over operations, so that a term weighs
+levels as the metrics do; then a stratified part, `S` operations of each level, so that the rare high valuations are
+ordered too. All radii below are hyperbolic lengths, divided by the largest that the projection can give: a loss then
+has one scale at every curvature, while a margin stays the length that it is.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tvae import poincare
+
+__all__ = ["TERMS", "Placed", "distance_term", "elbo_terms", "level_mean_terms", "ranking_terms"]
+
+TERMS = ("hierarchy", "coverage", "richness", "separation", "distance", "kl")
+
+# The margin between levels is a hyperbolic length where the ball has room for ten levels of it, and a share of the
+# largest radius where it has not: at 1/100, nine margins take a tenth of the ball and leave the rest to richness.
+MARGIN = 0.03
+MARGIN_SHARE = (1 / 200, 1 / 100)
+N_PARTNERS = 4
+# Beyond this share of max_radius the sigmoid runs out of float32 digits, and radii would become equal.
+SATURATION = 0.98
+SATURATION_WEIGHT = 2.0
+# Richness is asked for up to this share of its ceiling: the rest of the ball is what nine other levels and the margins
+# need. Each level is also asked for a spread of its own, in shares of max_radius.
+RICHNESS_TARGET = 0.6
+RICHNESS_SCALE = 0.003
+LEAST_SPREAD = 0.003
+LEAST_SPREAD_SCALE = 0.3
+
+DISTANCE_MARGIN = 0.3
+DISTANCE_MARGIN_SHARE = 0.0375
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """Where a batch lies in the ball.
+
+    Attributes:
+        valuations: int64, shape `(M, R)`.
+        n_population: how many of the `R` belong to the population part; the rest is `(levels, S)`, flattened.
+        unit_norm: shape `(M, R)`.
+        radius: hyperbolic length, shape `(M, R)`.
+        largest_radius: hyperbolic length of max_radius, shape `(M, 1)`.
+        max_radius: largest unit norm.
+        n_levels: number of levels of valuation.
+    """
+
+    valuations: Tensor
+    n_population: int
+    unit_norm: Tensor
+    radius: Tensor
+    largest_radius: Tensor
+    max_radius: float
+    n_levels: int
+
+
+def ranking_terms(placed: Placed) -> dict[str, Tensor]:
+    """Order radii by valuation, pair by pair: what the Spearman correlation counts, with a margin.
+
+    - hierarchy: mean over pairs of different level in the population part of relu(margin - (r_low - r_high)), r_low the
+      radius of the operation of lower valuation; plus a wall before the sigmoid's saturation.
+    - separation: the same over pairs of neighbouring levels in the stratified part, each pair of levels counting alike.
+    - richness: what the variance of the unit norm within levels still lacks to its target.
+
+    Returns:
+        hierarchy, separation and richness, each >= 0, of shape `(M,)`.
+    """
+    n, members = placed.n_population, placed.radius.shape[0]
+    scaled = placed.radius / placed.largest_radius
+    margin = (MARGIN / placed.largest_radius).clamp(*MARGIN_SHARE)
+
+    # The batch is in random order, so that neighbours in it are random partners.
+    places = torch.arange(n, device=scaled.device)
+    partner = (places + torch.arange(1, N_PARTNERS + 1, device=scaled.device)[:, None]) % n
+    population, v = scaled[:, None, :n], placed.valuations[:, None, :n]
+    order = (v[:, 0, partner] - v).sign()
+    gap = order * (population - population[:, 0, partner])
+    violation = torch.relu((margin[..., None] - gap) * order.abs()).sum((1, 2))
+    pairs = order.abs().sum((1, 2))
+    share = placed.unit_norm / placed.max_radius
+    wall = torch.relu(share - SATURATION).sum(1) / share.shape[1]
+
+    levels = scaled[:, n:].reshape(members, placed.n_levels, -1)
+    gaps = levels[:, :-1, :, None] - levels[:, 1:, None, :]
+    crossed = torch.relu(margin[:, :, None, None] - gaps).mean((1, 2, 3))
+
+    spread = share[:, n:].reshape(members, placed.n_levels, -1)[:, :-1]
+    variance = spread.var(2, correction=0)
+    missing = torch.relu(RICHNESS_TARGET - 4 * variance.sum(1))
+    too_narrow = torch.relu(LEAST_SPREAD - (variance + 1e-10).sqrt()).sum(1) / (placed.n_levels - 1)
+    return {
+        "hierarchy": violation / pairs.clamp(min=1) + SATURATION_WEIGHT * wall,
+        "separation": crossed,
+        "richness": RICHNESS_SCALE * missing + LEAST_SPREAD_SCALE * too_narrow,
+    }
+
+
+def level_mean_terms(placed: Placed, initial_variance: Tensor) -> dict[str, Tensor]:
+    """The reference sweep's loss, kept to reproduce it: level means are pulled to targets, whatever the overlap.
+
+    It works on unit norms, so that curvature does not enter, and on the population part alone.
+
+    - hierarchy: mean over the levels present of (mean of level v - (0.9 - 0.8·v/9))².
+    - separation: sum over neighbouring levels present of relu(mean of the higher - mean of the lower + 0.01).
+    - richness: mean over the levels present of (0.5 - ratio)² where the ratio of the variance now to that at the start
+      is under 0.5.
+
+    Args:
+        placed: the batch.
+        initial_variance: variance of the unit norm within each level before training, shape `(M, levels)`.
+
+    Returns:
+        hierarchy, separation and richness, each of shape `(M,)`.
+    """
+    n = placed.n_population
+    norm, levels = placed.unit_norm[:, :n], torch.arange(placed.n_levels, device=placed.unit_norm.device)
+    member_of = (placed.valuations[:, :n, None] == levels).to(norm.dtype)
+    count = member_of.sum(1)
+    present = count > 0
+    mean = (member_of * norm[..., None]).sum(1) / count.clamp(min=1)
+    variance = (member_of * (norm[..., None] - mean[:, None]).square()).sum(1) / count.clamp(min=1)
+
+    target = 0.9 - 0.8 * levels / (placed.n_levels - 1)
+    off_target = torch.where(present, (mean - target).square(), 0.0).sum(1) / present.sum(1)
+    both = present[:, 1:] & present[:, :-1]
+    overlap = torch.where(both, torch.relu(mean[:, 1:] - mean[:, :-1] + 0.01), 0.0).sum(1)
+    ratio = variance / initial_variance.clamp(min=1e-12)
+    lost = torch.where(present & (count > 1) & (ratio < 0.5), (0.5 - ratio).square(), 0.0).sum(1) / present.sum(1)
+    return {"hierarchy": off_target, "separation": overlap, "richness": lost}
+
+
+def elbo_terms(logits: Tensor, target: Tensor, mean: Tensor, log_variance: Tensor) -> dict[str, Tensor]:
+    """The negative evidence lower bound's two parts.
+
+    - coverage: cross-entropy of a trit, mean over trits and operations.
+    - kl: Kullback-Leibler divergence of N(mean, exp(log_variance)) from N(0, 1), summed over dimensions, mean over
+      operations.
+
+    Args:
+        logits: shape `(M, R, n_trits, 3)`.
+        target: classes 0, 1, 2, int64 of shape `(M, R, n_trits)`.
+        mean: shape `(M, R, D)`.
+        log_variance: shape `(M, R, D)`.
+
+    Source:
+        Kingma & Welling 2014, arXiv:1312.6114, appendix B.
+    """
+    entropy = -logits.log_softmax(-1).gather(-1, target.unsqueeze(-1)).squeeze(-1)
+    divergence = (mean.square() + log_variance.exp() - 1 - log_variance).sum(-1) / 2
+    return {"coverage": entropy.mean((1, 2)), "kl": divergence.mean(1)}
+
+
+def distance_term(radius: Tensor, direction: Tensor, *, curvature: Tensor, largest_radius: Tensor) -> Tensor:
+    """Order hyperbolic distances as the 3-adic tree does, triplet by triplet, with a margin.
+
+    For an anchor i, and p one level nearer to it than n: relu(margin + d(i, p) - d(i, n)) + relu(margin + d(i, p) -
+    d(p, n)), since n is as far from p as from i in an ultrametric space.
+
+    Args:
+        radius: hyperbolic length of i, p and n, shape `(M, 3, B)`.
+        direction: norm 1, shape `(M, 3, B, D)`.
+        curvature: c > 0, shape `(M, 1)`.
+        largest_radius: hyperbolic length, shape `(M, 1)`.
+
+    Returns:
+        Shape `(M,)`, in shares of the largest radius.
+    """
+    (ri, rp, rn), (ui, up, un) = radius.unbind(1), direction.unbind(1)
+    near = poincare.distance(ri, ui, rp, up, curvature=curvature) / largest_radius
+    far = poincare.distance(ri, ui, rn, un, curvature=curvature) / largest_radius
+    across = poincare.distance(rp, up, rn, un, curvature=curvature) / largest_radius
+    margin = (DISTANCE_MARGIN / largest_radius).clamp(max=DISTANCE_MARGIN_SHARE)
+    return (torch.relu(margin + near - far) + torch.relu(margin + near - across)).mean(1)

@@ -1,0 +1,405 @@
+"""The training loop: runs of one shape train as one batch, each by its own seed, settings and best epoch."""
+
+import copy
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from tvae import metrics
+from tvae.architecture import differences
+from tvae.configuration import Configuration
+from tvae.errors import ConfigurationError, EvaluationError, TrainingError
+from tvae.metrics import Measurement
+from tvae.model import Embedding
+from tvae.objectives import TERMS
+from tvae.training.controller import controlled_weights, controller_loss
+from tvae.training.member import Member, Observer, Record, Result
+from tvae.training.sampling import Sample, Sampler
+from tvae.training.schedule import Schedule
+from tvae.training.selection import Standing, standing
+from tvae.training.step import Step
+from tvae.training.weights import Weights
+
+__all__ = ["MAX_REDRAWS", "train", "train_cohort"]
+
+# A random projection's hierarchy is as often positive as negative: nine in a row of one sign is one case in 500.
+MAX_REDRAWS = 8
+# Fewer members than this do not keep a further thread busy: one run alone is faster on one thread than on two.
+MEMBERS_PER_THREAD = 4
+# A run is warned of once when its hierarchy is this far above its best, or its coverage this far below the start's.
+DEGRADATION_WARNING = 0.01
+COVERAGE_WARNING = 0.001
+CONTROLLER_LR_SHARE = 0.1
+# Settings that shape the batch, and so must be one for the whole cohort.
+_ADVICE = "Try a lower `lr`; smaller weights of the terms help too."
+SHARED_SETTINGS = ("objective", "batch_size", "unfreeze", "encoder_lr_scale", "decoder_lr_scale")
+
+
+def train(member: Member, *, device: str = "cpu", observer: Observer | None = None) -> Result:
+    """Train one run: a cohort of one.
+
+    Args:
+        member: the run.
+        device: a torch device.
+        observer: is told of every epoch and event.
+
+    Returns:
+        The trained run, with the weights of its best epoch.
+
+    Raises:
+        TrainingError: on NaN or infinity in a loss, a gradient or a radius, with the epoch and the term.
+    """
+    (result,) = train_cohort([member], device=device, observer=observer)
+    if result.error is not None:
+        raise result.error
+    return result
+
+
+def train_cohort(members: Sequence[Member], *, device: str = "cpu", observer: Observer | None = None) -> list[Result]:
+    """Train runs of one shape as one batch.
+
+    A member's result does not depend on who trains beside it: it has draws, learning rate, schedule, patience and best
+    epoch of its own, and batched products compute each member as they would compute it alone. A member that fails keeps
+    its error, and the others go on.
+
+    Args:
+        members: runs whose architectures differ at most in curvature, and whose settings agree in those that shape the
+            batch: objective, batch size and what is unfrozen.
+        device: a torch device.
+        observer: is told of every epoch and event.
+
+    Returns:
+        A result for each member, in their order.
+
+    Raises:
+        ConfigurationError: if the members do not fit into one cohort.
+    """
+    if not members:
+        raise ConfigurationError("A cohort must have at least one member.")
+    for member in members[1:]:
+        _check_one_shape(members[0], member)
+    before = torch.get_num_threads()
+    torch.set_num_threads(min(before, max(1, len(members) // MEMBERS_PER_THREAD)))
+    try:
+        return _Cohort(members, torch.device(device), observer).run()
+    finally:
+        torch.set_num_threads(before)
+
+
+def _check_one_shape(first: Member, other: Member) -> None:
+    fields = [d.field for d in differences(first.model.architecture, other.model.architecture)]
+    fields = [name for name in fields if name != "curvature"]
+    fields += [s for s in SHARED_SETTINGS if getattr(first.configuration, s) != getattr(other.configuration, s)]
+    if fields:
+        raise ConfigurationError(f"Members of a cohort must agree in {', '.join(fields)}; train them apart.")
+
+
+class _Epoch(NamedTuple):
+    """What an epoch of training leaves: mean terms and their weights, `(M, terms)`, and the last learning rates."""
+
+    terms: Tensor
+    weights: Tensor
+    lr: list[float]
+
+
+class _Run:
+    """What the loop keeps of one member."""
+
+    def __init__(self, place: int, member: Member, sampler: Sampler) -> None:
+        self.place, self.generator, self.sampler = place, member.generator, sampler
+        self.schedule = Schedule(member.configuration, sampler.steps)
+        self.result = Result(member.configuration, copy.deepcopy(member.model))
+        self.best: Standing | None = None
+        self.best_weights: dict[str, Tensor] = {}
+        self.warned: set[str] = set()
+
+    @property
+    def configuration(self) -> Configuration:
+        return self.result.configuration
+
+    @property
+    def curvature(self) -> float:
+        return self.result.model.architecture.curvature
+
+    def term_weights(self, terms: Sequence[str]) -> list[float]:
+        c = self.configuration
+        weights = {name: c.beta if name == "kl" else getattr(c, f"{name}_weight") for name in TERMS}
+        return [weights[name] if name in terms else 0.0 for name in TERMS]
+
+
+class _Cohort:
+    """One cohort in training. The rows of every tensor are the members that still train, in the order of `active`."""
+
+    def __init__(self, members: Sequence[Member], device: torch.device, observer: Observer | None) -> None:
+        self.device, self.observer, self.watched = device, observer, 0.0
+        settings, architecture = members[0].configuration, members[0].model.architecture
+        self.n_trits = architecture.n_trits
+        distances = settings.objective != "elbo" and any(m.configuration.distance_weight > 0 for m in members)
+        self.step = Step(architecture, settings, distances, device)
+        self.controls = architecture.use_controller and self.step.projects
+        self.runs = [
+            _Run(place, member, Sampler(self.n_trits, settings.batch_size, distances, member.generator))
+            for place, member in enumerate(members)
+        ]
+        self.active = list(self.runs)
+        self.started = time.perf_counter()
+        with torch.no_grad():
+            self.latents, self.latent_rows = self._distinct_latents()
+            for run, member in zip(self.runs, members, strict=True):
+                if self.step.projects and "projection" in member.drawn:
+                    self._redraw(run)
+            self.weights = Weights([run.result.model for run in self.runs], self._learning(settings), device)
+            self.initial_variance = torch.ones(len(members), self.n_trits + 1)
+            self.first_terms = torch.ones(len(members), len(TERMS), device=device)
+            self.covered: dict[int, float] = {}
+            self.directions: dict[int, Tensor] | None = None
+            self._end_epoch(0, None)
+        self._seat()
+
+    def run(self) -> list[Result]:
+        """Train all members to their end."""
+        epoch = 0
+        while self.active:
+            epoch += 1
+            self._train_epoch(epoch)
+        seconds = (time.perf_counter() - self.started - self.watched) / len(self.runs)
+        for run in self.runs:
+            run.result.seconds = seconds
+            run.result.model.load_state_dict(run.result.model.state_dict() | run.best_weights)
+            run.result.model.cpu().eval()
+        return [run.result for run in self.runs]
+
+    # Before training
+
+    def _learning(self, settings: Configuration) -> dict[str, float]:
+        """Return which parameters learn, by prefix, with their share of the learning rate."""
+        if not self.step.projects:
+            return {"encoder.": 1.0, "decoder.": 1.0}
+        learning = {"projection.radius_net.": 1.0}
+        if self.step.distances:
+            learning["projection.direction_net."] = 1.0
+        if settings.unfreeze in ("encoder", "all"):
+            learning["encoder."] = settings.encoder_lr_scale
+        if settings.unfreeze == "all":
+            learning["decoder."] = settings.decoder_lr_scale
+        if self.controls:
+            learning["controller."] = CONTROLLER_LR_SHARE
+        return learning
+
+    def _distinct_latents(self) -> tuple[Tensor, list[int]]:
+        """Return the posterior means of the distinct encoders, `(U, N, D)`, and which one each member has."""
+        latents: dict[bytes, Tensor] = {}
+        rows = []
+        for run in self.runs:
+            weights = b"".join(p.numpy(force=True).tobytes() for p in run.result.model.encoder.parameters())
+            key = hashlib.sha256(weights).digest()
+            if key not in latents:
+                latents[key] = metrics.posterior_mean(run.result.model).to(self.device)
+            rows.append(list(latents).index(key))
+        return torch.stack(list(latents.values())), rows
+
+    def _redraw(self, run: _Run) -> None:
+        """Draw a new projection again while its hierarchy has the sign that was not asked for."""
+        wanted, model = run.configuration.initial_hierarchy, run.result.model
+        latent = self.latents[self.latent_rows[run.place]].cpu()
+        for attempt in range(1, MAX_REDRAWS + 1):
+            measured = metrics.measure(model.project(latent), n_trits=self.n_trits, curvature=run.curvature)
+            if wanted == "any" or (measured.hierarchy < 0) == (wanted == "negative"):
+                return
+            run.result.redraws.append(measured.hierarchy)
+            self._event(
+                run,
+                f"The new projection's hierarchy was {measured.hierarchy:+.4f} before training; "
+                f"drawing another (redraw {attempt} of at most {MAX_REDRAWS}).",
+            )
+            model.initialise(run.generator, ("projection",))
+
+    def _seat(self) -> None:
+        """Tell the step who trains."""
+        places = [run.place for run in self.active]
+        self.term_weights = torch.tensor([r.term_weights(self.step.terms) for r in self.active], device=self.device)
+        self.step.set_members(
+            [run.curvature for run in self.active],
+            [run.generator for run in self.active],
+            self.latents,
+            [self.latent_rows[place] for place in places],
+            self.initial_variance[places],
+        )
+
+    # One epoch
+
+    def _train_epoch(self, epoch: int) -> None:
+        samples = zip(*[run.sampler.epoch() for run in self.active], strict=True)
+        sample = Sample(*(torch.stack(parts).to(self.device) for parts in samples))
+        steps = self.active[0].sampler.steps
+        totals = torch.zeros(len(self.active), len(TERMS), device=self.device)
+        shares = torch.zeros_like(totals)
+        for step in range(steps):
+            lr = [run.schedule.lr((epoch - 1) * steps + step) for run in self.active]
+            terms, statistics = self.step(self.weights.model, sample, step)
+            share, loss = self._weigh(terms, statistics, first=epoch == 1 and step == 0)
+            gradient = self.weights.gradient(loss)
+            self._check(epoch, terms, gradient)
+            self.weights.step(gradient, torch.tensor(lr, device=self.device))
+            totals += terms.detach()
+            shares += share
+        with torch.no_grad():
+            self._end_epoch(epoch, _Epoch(totals / steps, shares / steps, lr))
+        self._keep([run for run in self.active if not self._is_over(run, epoch)])
+
+    def _weigh(self, terms: Tensor, statistics: Tensor, first: bool) -> tuple[Tensor, Tensor]:
+        """Return the weights of the terms, `(M, terms)`, and the loss of all members, the controllers' own included."""
+        controller, weights = self.weights.model.controller, self.term_weights
+        if controller is None or not self.controls:
+            return weights, (terms * weights).sum()
+        known = terms.detach()
+        if first:
+            self.first_terms = known.clamp(min=1e-8)
+        progress = (known / self.first_terms).clamp(max=10.0)
+        shifted = controlled_weights(controller, progress, statistics, weights)
+        fixed = shifted.detach()
+        return fixed, (terms * fixed).sum() + controller_loss(shifted, progress, weights).sum()
+
+    def _check(self, epoch: int, terms: Tensor, gradient: Tensor) -> None:
+        """Note the first epoch and term at which a member was no longer finite."""
+        finite = terms.isfinite()
+        sound = finite.all(1) & gradient.isfinite().all(1)
+        if bool(sound.all()):
+            return
+        for row in torch.nonzero(~sound).flatten().tolist():
+            lost = [name for name, ok in zip(TERMS, finite[row].tolist(), strict=True) if not ok]
+            self._fail(self.active[row], epoch, f"the loss term `{lost[0]}`" if lost else "the gradient")
+
+    def _end_epoch(self, epoch: int, trained: "_Epoch | None") -> None:
+        """Measure every member, keep the weights of its best epoch, and tell the observer."""
+        latent = self._posterior_mean()
+        coverage = self._coverage(latent)
+        embeddings = self._embeddings(latent) if self.step.projects else [None] * len(self.active)
+        for row, (run, embedding) in enumerate(zip(self.active, embeddings, strict=True)):
+            if run.result.error is not None:
+                continue
+            record: Record = {"epoch": float(epoch), "coverage": coverage[row]}
+            measured = None
+            if embedding is not None:
+                try:
+                    measured = metrics.measure(embedding, n_trits=self.n_trits, curvature=run.curvature)
+                except EvaluationError as error:
+                    self._fail(run, epoch, "a radius", str(error))
+                    continue
+                record |= _record(measured)
+            if trained is not None:
+                record |= self._trained_record(row, trained)
+            elif measured is not None:
+                self.initial_variance[row] = torch.tensor(measured.level_variances)
+            self._select(run, row, record, standing(record, measured, self.n_trits))
+
+    def _trained_record(self, row: int, trained: "_Epoch") -> Record:
+        terms, shares = trained.terms[row].tolist(), trained.weights[row].tolist()
+        record = {"loss": sum(t * w for t, w in zip(terms, shares, strict=True)), "lr": trained.lr[row]}
+        for name, term, share in zip(TERMS, terms, shares, strict=True):
+            if name in self.step.terms:
+                record[f"terms/{name}"] = term
+                if self.controls:
+                    record[f"controller/{name}"] = share
+        return record
+
+    def _select(self, run: _Run, row: int, record: Record, reached: Standing) -> None:
+        epoch = int(record["epoch"])
+        improved = run.best is None or reached > run.best
+        run.result.history.append(record)
+        if improved:
+            run.best, run.result.best_epoch = reached, epoch
+            run.best_weights = self.weights.snapshot(row)
+        if epoch > 0:
+            run.schedule.observe(improved)
+            self._warn(run, record)
+        self._tell(lambda observer: observer.epoch(run.place, record))
+
+    def _warn(self, run: _Run, record: Record) -> None:
+        """Say, once a run, that hierarchy degrades or that coverage is being lost."""
+        first, best = run.result.history[0], run.result.history[run.result.best_epoch]
+        at = f"at epoch {record['epoch']:.0f}"
+        warnings = {}
+        if "hierarchy" in record and record["hierarchy"] - best["hierarchy"] > DEGRADATION_WARNING:
+            warnings["hierarchy"] = (
+                f"Hierarchy degrades: {record['hierarchy']:.4f} {at}, from {best['hierarchy']:.4f} at epoch "
+                f"{best['epoch']:.0f}. The weights of the best epoch are kept."
+            )
+        if self.step.projects and record["coverage"] < first["coverage"] - COVERAGE_WARNING:
+            warnings["coverage"] = (
+                f"Coverage fell to {record['coverage']:.4f} {at}, from {first['coverage']:.4f} at the start. "
+                "An epoch with less coverage never counts as the best."
+            )
+        for name in warnings.keys() - run.warned:
+            run.warned.add(name)
+            self._event(run, warnings[name])
+
+    def _is_over(self, run: _Run, epoch: int) -> bool:
+        stale = epoch - run.result.best_epoch >= run.configuration.patience
+        return stale or epoch >= run.configuration.epochs or run.result.error is not None
+
+    def _keep(self, going_on: list[_Run]) -> None:
+        if len(going_on) == len(self.active):
+            return
+        rows = [row for row, run in enumerate(self.active) if run in going_on]
+        self.active = going_on
+        if going_on:
+            self.weights.keep(rows)
+            self.first_terms = self.first_terms[rows]
+            self._seat()
+
+    # Measuring
+
+    def _posterior_mean(self) -> Tensor:
+        """Return the posterior means of every active member, shape `(M, N, D)`."""
+        if self.step.encodes:
+            return metrics.posterior_mean(self.weights.model)
+        return self.latents[[self.latent_rows[run.place] for run in self.active]]
+
+    def _coverage(self, latent: Tensor) -> list[float]:
+        """Return each active member's coverage, computed once where encoder and decoder do not learn."""
+        if self.step.encodes or not self.covered:
+            covered = metrics.reproduced(self.weights.model, latent).double().mean(-1).tolist()
+            self.covered = dict(zip((run.place for run in self.active), covered, strict=True))
+        return [self.covered[run.place] for run in self.active]
+
+    def _embeddings(self, latent: Tensor) -> list[Embedding]:
+        """Return where each active member places all operations, on the CPU."""
+        projection, chunks = self.weights.model.projection, torch.split(latent, metrics.CHUNK, dim=1)
+        unit_norm = torch.cat([projection.unit_norm(chunk) for chunk in chunks], 1).cpu()
+        if self.directions is None or self.step.encodes or self.step.distances:
+            direction = torch.cat([projection.direction(chunk) for chunk in chunks], 1).cpu()
+            self.directions = {run.place: direction[row] for row, run in enumerate(self.active)}
+        return [Embedding(unit_norm[row], self.directions[run.place]) for row, run in enumerate(self.active)]
+
+    # Telling
+
+    def _fail(self, run: _Run, epoch: int, what: str, why: str = "") -> None:
+        if run.result.error is None:
+            run.result.error = TrainingError(
+                f"Training stopped at epoch {epoch}: {what} is NaN or infinite. {why or _ADVICE}"
+            )
+
+    def _event(self, run: _Run, text: str) -> None:
+        run.result.events.append(text)
+        self._tell(lambda observer: observer.event(run.place, text))
+
+    def _tell(self, call: Callable[[Observer], None]) -> None:
+        if self.observer is not None:
+            started = time.perf_counter()
+            call(self.observer)
+            self.watched += time.perf_counter() - started
+
+
+def _record(measured: Measurement) -> Record:
+    return {
+        "hierarchy": measured.hierarchy,
+        "richness": measured.richness,
+        "ordered_levels": float(measured.ordered_levels),
+        "distance_fidelity": measured.distance_fidelity,
+        **{f"radius_v{level}": radius for level, radius in enumerate(measured.level_radii)},
+    }

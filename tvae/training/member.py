@@ -1,0 +1,77 @@
+"""A run before and after it is trained, and who watches it."""
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+
+from tvae.configuration import Configuration
+from tvae.errors import TrainingError
+from tvae.model import TernaryVAE
+
+__all__ = ["Member", "Observer", "Record", "Result"]
+
+Record = dict[str, float]
+"""The metrics of one epoch of one run, by the names they are logged with, and `epoch`, 0 before training."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One run, before it is trained.
+
+    Attributes:
+        configuration: how to train.
+        model: where to start; it is copied, not changed.
+        drawn: components whose weights were drawn at random for this run, and may be drawn again.
+        generator: the source of every further draw of this run.
+    """
+
+    configuration: Configuration
+    model: TernaryVAE
+    drawn: tuple[str, ...]
+    generator: torch.Generator
+
+
+@dataclass(slots=True)
+class Result:
+    """One run, after it was trained.
+
+    Attributes:
+        configuration: how it was trained.
+        model: with the weights of the best epoch, on the CPU.
+        history: a record an epoch, epoch 0 (before training) first.
+        best_epoch: the epoch whose weights `model` has.
+        redraws: the hierarchies of the projections that were drawn and thrown away.
+        events: what was unusual, a sentence each.
+        error: why the run had to stop, or None.
+        seconds: training time, the metrics of each epoch included; in a cohort an equal share of the cohort's.
+    """
+
+    configuration: Configuration
+    model: TernaryVAE
+    history: list[Record] = field(default_factory=list)
+    best_epoch: int = 0
+    redraws: list[float] = field(default_factory=list)
+    events: list[str] = field(default_factory=list)
+    error: TrainingError | None = None
+    seconds: float = 0.0
+
+    def summary(self) -> dict[str, float]:
+        """Return init, best and final hierarchy, the best epoch, degradation (final - best) and training time."""
+        summary = {"best_epoch": float(self.best_epoch), "train_seconds": self.seconds}
+        if "hierarchy" in self.history[0]:
+            initial, final = self.history[0]["hierarchy"], self.history[-1]["hierarchy"]
+            best = self.history[self.best_epoch]["hierarchy"]
+            summary["init_hierarchy"], summary["best_hierarchy"] = initial, best
+            summary["final_hierarchy"], summary["degradation"] = final, final - best
+        return summary
+
+
+class Observer(Protocol):
+    """Who wants to know how a training goes. Its time does not count as training time."""
+
+    def epoch(self, member: int, record: Record) -> None:
+        """Take the record of one epoch of one member."""
+
+    def event(self, member: int, text: str) -> None:
+        """Take one sentence on something unusual: a redraw, a degradation."""

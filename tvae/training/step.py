@@ -1,0 +1,130 @@
+"""One step: from the operations of a batch to the terms of the loss, for every member that still trains."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from tvae import metrics, objectives, poincare, ternary
+from tvae.architecture import Architecture
+from tvae.configuration import Configuration
+from tvae.model import TernaryVAE
+from tvae.objectives import TERMS, Placed
+from tvae.training.sampling import Sample
+
+__all__ = ["Step"]
+
+
+class Step:
+    """Computes the loss terms of a step.
+
+    Args:
+        architecture: of the cohort.
+        settings: those that the cohort shares.
+        distances: whether distances are part of the loss.
+        device: where to compute.
+    """
+
+    def __init__(
+        self, architecture: Architecture, settings: Configuration, distances: bool, device: torch.device
+    ) -> None:
+        self.projects = settings.objective != "elbo"
+        self.encodes = settings.unfreeze != "none" or not self.projects
+        self.distances = distances
+        self.terms = [
+            *(["coverage", "kl"] if self.encodes else []),
+            *(["hierarchy", "richness", "separation"] if self.projects else []),
+            *(["distance"] if distances else []),
+        ]
+        self._level_mean = settings.objective == "level_mean"
+        self._size, self._device, self._max_radius = settings.batch_size, device, architecture.max_radius
+        self._levels = architecture.n_trits + 1
+        self._valuations = torch.from_numpy(ternary.valuations(architecture.n_trits).copy()).to(device)
+        self._trits = metrics.trit_table(architecture.n_trits).to(device)
+        self._targets = metrics.targets(architecture.n_trits).to(device)
+
+    def set_members(
+        self,
+        curvatures: Sequence[float],
+        generators: Sequence[torch.Generator],
+        latents: Tensor,
+        latent_rows: Sequence[int],
+        initial_variance: Tensor,
+    ) -> None:
+        """Say who trains.
+
+        Args:
+            curvatures: c > 0, a member each.
+            generators: source of the latents' noise, a member each.
+            latents: posterior means of the distinct encoders, shape `(U, N, D)`; used where encoders do not learn.
+            latent_rows: which of them each member has.
+            initial_variance: variance of the unit norm within levels before training, shape `(M, levels)`.
+        """
+        self._curvature = torch.tensor(curvatures, device=self._device)[:, None]
+        at_most = torch.full_like(self._curvature, self._max_radius)
+        self._largest_radius = poincare.radius(at_most, curvature=self._curvature)
+        self._generators, self._latents = generators, latents
+        self._latent_rows = torch.tensor(latent_rows, device=self._device)[:, None]
+        self._initial_variance = initial_variance.to(self._device)
+
+    def __call__(self, model: TernaryVAE, sample: Sample, step: int) -> tuple[Tensor, Tensor]:
+        """Compute one step.
+
+        Args:
+            model: the cohort.
+            sample: of the epoch, with a leading member axis.
+            step: which part of the epoch.
+
+        Returns:
+            The terms in the order of `TERMS`, 0 where not in use, shape `(M, terms)`; and mean and standard deviation
+            of the unit norms, without gradient, shape `(M, 2)`.
+        """
+        part = slice(step * self._size, (step + 1) * self._size)
+        population = sample.population[:, part]
+        n = population.shape[1]
+        index, placed_end = population, n
+        if self.projects:
+            index = torch.cat([population, sample.stratified[:, step].flatten(1)], 1)
+            placed_end = index.shape[1]
+        if self.distances:
+            index = torch.cat([index, sample.nearer[:, part], sample.farther[:, part]], 1)
+
+        terms: dict[str, Tensor] = {}
+        if self.encodes:
+            mean, log_variance = model.encode(self._trits[index])
+            noise = [torch.randn(mean.shape[-2:], generator=g)[:n] for g in self._generators]
+            latent = mean[:, :n] + torch.exp(log_variance[:, :n] / 2) * torch.stack(noise).to(self._device)
+            logits = model.decode(latent)
+            terms |= objectives.elbo_terms(logits, self._targets[population], mean[:, :n], log_variance[:, :n])
+        else:
+            mean = self._latents[self._latent_rows, index]
+
+        statistics = torch.zeros(len(index), 2, device=self._device)
+        if self.projects:
+            unit_norm = model.projection.unit_norm(mean)
+            radius = poincare.radius(unit_norm, curvature=self._curvature)
+            placed = Placed(
+                valuations=self._valuations[index[:, :placed_end]],
+                n_population=n,
+                unit_norm=unit_norm[:, :placed_end],
+                radius=radius[:, :placed_end],
+                largest_radius=self._largest_radius,
+                max_radius=self._max_radius,
+                n_levels=self._levels,
+            )
+            if self._level_mean:
+                terms |= objectives.level_mean_terms(placed, self._initial_variance)
+            else:
+                terms |= objectives.ranking_terms(placed)
+            statistics = torch.stack([unit_norm.mean(1), unit_norm.std(1)], 1).detach()
+            if self.distances:
+                members = (len(index), 3, n)
+                triplet = torch.cat([mean[:, :n], mean[:, placed_end:]], 1)
+                terms["distance"] = objectives.distance_term(
+                    torch.cat([radius[:, :n], radius[:, placed_end:]], 1).reshape(members),
+                    model.projection.direction(triplet).reshape(*members, -1),
+                    curvature=self._curvature,
+                    largest_radius=self._largest_radius,
+                )
+        unused = torch.zeros(len(index), device=self._device)
+        return torch.stack([terms.get(name, unused) for name in TERMS], 1), statistics

@@ -1,0 +1,96 @@
+"""The weights of a cohort: those that learn lie in one matrix with a row a member, and Adam moves it as a whole."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from tvae.model import TernaryVAE
+
+__all__ = ["Weights"]
+
+BETAS, EPSILON = (0.9, 0.99), 1e-8
+# Each parameter starts on a 64-byte boundary of every row: products then take the same path for every member.
+ALIGNMENT = 16
+
+
+class Weights:
+    """A cohort's model, its gradients, and Adam's moments.
+
+    Args:
+        models: the members, networks of one architecture; they are copied, not changed.
+        learning: share of the learning rate by prefix of parameter name; parameters under no prefix stay as they are.
+        device: where to train.
+
+    Source:
+        Adam: Kingma & Ba 2015, arXiv:1412.6980, algorithm 1; β₂ = 0.99 instead of 0.999 reaches the ceiling in two
+        thirds of the epochs here.
+    """
+
+    def __init__(self, models: Sequence[TernaryVAE], learning: Mapping[str, float], device: torch.device) -> None:
+        states = [model.state_dict() for model in models]
+        self.model = TernaryVAE(models[0].architecture, members=len(models)).to(device)
+        self.model.load_state_dict({name: torch.stack([state[name] for state in states]) for name in states[0]})
+        self.model.requires_grad_(False)
+        shares = {
+            name: share
+            for name, _ in self.model.named_parameters()
+            for prefix, share in learning.items()
+            if name.startswith(prefix)
+        }
+        sizes = {name: self.model.get_parameter(name)[0].numel() for name in shares}
+        padded = {name: -(-size // ALIGNMENT) * ALIGNMENT for name, size in sizes.items()}
+        self._share = torch.cat([torch.full((padded[name],), share) for name, share in shares.items()]).to(device)
+        self._slots: dict[str, slice] = {}
+        start = 0
+        for name, size in sizes.items():
+            self._slots[name] = slice(start, start + size)
+            start += padded[name]
+        values = torch.zeros(len(models), start, device=device)
+        for name, slot in self._slots.items():
+            values[:, slot] = self.model.get_parameter(name).flatten(1)
+        self._steps = 0
+        self._mean, self._square = torch.zeros_like(values), torch.zeros_like(values)
+        self._bind(values)
+
+    def gradient(self, loss: Tensor) -> Tensor:
+        """Return the gradient of a loss, a row a member; members do not mix, so `loss` may be their sum."""
+        parameters = [self.model.get_parameter(name) for name in self._slots]
+        gradient = torch.zeros_like(self._values)
+        for slot, part in zip(self._slots.values(), torch.autograd.grad(loss, parameters), strict=True):
+            gradient[:, slot] = part.flatten(1)
+        return gradient
+
+    def step(self, gradient: Tensor, lr: Tensor) -> None:
+        """Move every member against its gradient, by its own learning rate, shape `(M,)`."""
+        self._steps += 1
+        beta1, beta2 = BETAS
+        with torch.no_grad():
+            self._mean.lerp_(gradient, 1 - beta1)
+            self._square.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+            scale = (self._square / (1 - beta2**self._steps)).sqrt_().add_(EPSILON)
+            rate = lr[:, None] * self._share / (1 - beta1**self._steps)
+            self._values.sub_(self._mean.div(scale).mul_(rate))
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Go on with some of the members."""
+        chosen = torch.tensor(rows, device=self._values.device)
+        state = {name: value[chosen] for name, value in self.model.state_dict().items()}
+        values = self._values[chosen]
+        self._mean, self._square = self._mean[chosen], self._square[chosen]
+        self.model = TernaryVAE(self.model.architecture, members=len(rows)).to(values.device)
+        self.model.load_state_dict(state)
+        self.model.requires_grad_(False)
+        self._bind(values)
+
+    def snapshot(self, row: int) -> dict[str, Tensor]:
+        """Return a copy, on the CPU, of one member's parameters that learn."""
+        return {name: self.model.get_parameter(name)[row].detach().to("cpu", copy=True) for name in self._slots}
+
+    def _bind(self, values: Tensor) -> None:
+        """Make the model's parameters that learn views of one matrix."""
+        self._values = values
+        for name, slot in self._slots.items():
+            parameter = self.model.get_parameter(name)
+            parameter.data = values[:, slot].view(parameter.shape)
+            parameter.requires_grad_(True)
