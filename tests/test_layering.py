@@ -1,0 +1,184 @@
+"""Who may know whom: the arrows between rooms, read from the sources, and what an import really pulls in.
+
+A room is a module or a package directly under `tvae/`, or all of `entry_points/`. To add one, add a line to `ROOMS`.
+"""
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+import tvae
+
+ROOT = Path(__file__).resolve().parent.parent
+
+WATCHED = {"click", "joblib", "matplotlib", "mlflow", "numpy", "pandas", "scipy", "sklearn", "torch"}
+NOTHING: set[str] = set()
+NUMPY = {"numpy"}
+TORCH = NUMPY | {"torch"}
+STATISTICS = TORCH | {"joblib", "scipy", "sklearn"}
+DRAWING = STATISTICS | {"matplotlib"}
+EVERYTHING_ABOVE = "everything above"
+
+
+class Room(NamedTuple):
+    """What a room may import of tvae, and which of the watched packages its import may pull in (None: not probed)."""
+
+    knows: str
+    loads: set[str] | None
+
+
+# From the bottom up: a room knows only rooms above its line, and loads no less than they do.
+ROOMS = {
+    "errors": Room("", NOTHING),
+    "architecture": Room("errors", NOTHING),
+    "configuration": Room("errors architecture", NOTHING),
+    "ternary": Room("errors", NUMPY),
+    "poincare": Room("errors", TORCH),
+    "model": Room("errors architecture poincare", TORCH),
+    "objectives": Room("errors configuration ternary poincare", TORCH),
+    "metrics": Room("errors ternary poincare model", STATISTICS),
+    "training": Room("errors architecture configuration ternary poincare model objectives metrics", STATISTICS),
+    "checkpoint": Room("errors architecture ternary poincare model metrics", STATISTICS),
+    "experiments": Room("errors architecture configuration ternary model metrics training checkpoint", STATISTICS),
+    "plots": Room("errors ternary poincare metrics training", DRAWING),
+    "serving": Room("errors architecture ternary poincare model metrics checkpoint", None),
+    "tracking": Room(EVERYTHING_ABOVE, None),
+    "registry": Room("errors architecture metrics checkpoint experiments tracking", None),
+    "report": Room("errors metrics experiments plots tracking registry", None),
+    "entry_points": Room(EVERYTHING_ABOVE, None),
+}
+
+# Imports the rooms in turn, and after each prints every foreign package that has come in since the start.
+PROBE = """
+import importlib, json, sys
+own = {"tvae"} | set(sys.stdlib_module_names) | {name.partition(".")[0] for name in sys.modules}
+for room in sys.argv[1:]:
+    importlib.import_module(room)
+    print(json.dumps([room, sorted({name.partition(".")[0] for name in sys.modules} - own)]))
+"""
+
+
+def rooms_on_disk() -> list[str]:
+    found = [path.stem for path in (ROOT / "tvae").glob("*.py")]
+    found += [path.name for path in (ROOT / "tvae").iterdir() if any(path.glob("**/*.py"))]
+    return sorted(set(found) - {"__init__"})
+
+
+def sources() -> list[Path]:
+    """Every source of a room in the table; `tvae/__init__.py` is the face of all rooms, and belongs to none."""
+    return sorted(path for path in (ROOT / "tvae").rglob("*.py") if room_of(path) in ROOMS)
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(ROOT / "tvae").parts[0].removesuffix(".py")
+
+
+def modules_imported(source: str) -> Iterator[str]:
+    """Every module or name that a source imports, anywhere in it, and every attribute it takes of `tvae`."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name != "tvae")
+        elif isinstance(node, ast.ImportFrom):
+            base = "." * node.level + (node.module or "")
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "tvae":
+            yield f"tvae.{node.attr}"
+
+
+def arrows(source: str) -> set[str]:
+    """The rooms that a source knows. What it takes of `tvae` itself, save `__version__`, stands under its own name."""
+    parts = [name.split(".") for name in modules_imported(source)]
+    known = {p[0] if p[0] == "entry_points" else p[1] for p in parts if p[0] in ("tvae", "entry_points")}
+    return {name for name in known if not name.startswith("__")}
+
+
+def allowed(room: str) -> list[str]:
+    above = list(ROOMS)[: list(ROOMS).index(room)]
+    return above if ROOMS[room].knows == EVERYTHING_ABOVE else ROOMS[room].knows.split()
+
+
+@pytest.fixture(scope="module")
+def loaded() -> dict[str, set[str]]:
+    """What has come in after the import of each room that is probed, lightest room first."""
+    names = [f"tvae.{name}" for name, room in ROOMS.items() if room.loads is not None and name in rooms_on_disk()]
+    command = [sys.executable, "-c", PROBE, "tvae", *names]
+    run = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True, timeout=120)
+    assert run.returncode == 0, run.stderr
+    return {room.removeprefix("tvae."): set(packages) for room, packages in map(json.loads, run.stdout.splitlines())}
+
+
+def test_rooms_are_found_where_they_are_looked_for() -> None:
+    assert set(rooms_on_disk()) >= {"errors", "architecture", "ternary", "poincare", "model", "metrics"}
+
+
+def test_every_room_has_its_line_in_the_table() -> None:
+    unknown = set(rooms_on_disk()) - set(ROOMS)
+    assert not unknown, (
+        f"{', '.join(sorted(unknown))} is in tvae/ but not in ROOMS of {Path(__file__).name}: "
+        "add a line that says what it may know, and what its import may pull in."
+    )
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_arrows_of_the_table_point_upwards(room: str) -> None:
+    names = list(ROOMS)
+    assert set(allowed(room)) <= set(names[: names.index(room)])
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_source_knows_no_more_than_its_room_may(path: Path) -> None:
+    room = room_of(path)
+    beyond = arrows(path.read_text(encoding="utf-8")) - {room, *allowed(room)}
+    assert not beyond, f"`{room}` must not know {', '.join(sorted(beyond))}; it may know: {', '.join(allowed(room))}."
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_source_imports_by_absolute_names(path: Path) -> None:
+    assert not [name for name in modules_imported(path.read_text(encoding="utf-8")) if name.startswith(".")]
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("import numpy, math", set()),
+        ("import tvae\nprint(tvae.__version__)", set()),
+        ("from tvae import __version__", set()),
+        ("from tvae import metrics, poincare as p", {"metrics", "poincare"}),
+        ("from tvae.training.cohort import train", {"training"}),
+        ("import tvae.registry as r", {"registry"}),
+        ("import tvae\ntvae.serving.predict", {"serving"}),
+        ("from tvae import Architecture", {"Architecture"}),
+        ("from entry_points import train", {"entry_points"}),
+        ("import entry_points.train", {"entry_points"}),
+        ("def f():\n    from tvae.tracking import log", {"tracking"}),
+        ("if TYPE_CHECKING:\n    from tvae.report import Page", {"report"}),
+    ],
+)
+def test_arrow_is_seen_however_it_is_written(source: str, expected: set[str]) -> None:
+    assert arrows(source) == expected
+
+
+@pytest.mark.parametrize("room", ["tvae", "errors", "architecture", "configuration"])
+def test_light_room_loads_nothing_from_outside(loaded: dict[str, set[str]], room: str) -> None:
+    assert loaded[room] == set()
+
+
+@pytest.mark.parametrize("room", [name for name in rooms_on_disk() if name in ROOMS and ROOMS[name].loads is not None])
+def test_import_of_a_room_pulls_in_no_more_than_it_may(loaded: dict[str, set[str]], room: str) -> None:
+    assert (loaded[room] & WATCHED) <= (ROOMS[room].loads or set())
+
+
+@pytest.mark.parametrize("name", tvae.__all__)
+def test_public_name_is_found_on_first_use(name: str) -> None:
+    assert getattr(tvae, name).__name__ == name
+
+
+def test_name_that_is_not_there_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="module 'tvae' has no attribute 'nonsense'"):
+        tvae.nonsense  # noqa: B018
