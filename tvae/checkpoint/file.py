@@ -322,10 +322,10 @@ def _architecture(values: object) -> Architecture:
 def _components(names: object, architecture: Architecture) -> tuple[str, ...]:
     """Return components in the order of `COMPONENTS`."""
     known = [name for name in COMPONENTS if name != "controller" or architecture.use_controller]
-    found = list(names) if isinstance(names, Iterable) and not isinstance(names, str) else [names]
-    if any(name not in known for name in found) or len(set(found)) < len(found):
+    found = list(names) if isinstance(names, Iterable) and not isinstance(names, str) else None
+    if found is None or any(name not in known for name in found) or len(set(found)) < len(found):
         raise RefusedError(
-            f"`trained` must name components out of {', '.join(known)}, each once; found {quote(found)}."
+            f"`trained` must name components out of {', '.join(known)}, each once; found {quote(names)}."
         )
     return tuple(name for name in known if name in found)
 

@@ -12,7 +12,7 @@ import torch
 
 import tvae
 
-__all__ = ["provenance"]
+__all__ = ["commit", "provenance"]
 
 
 @cache
@@ -25,23 +25,31 @@ def provenance() -> dict[str, Any]:
         `tvae`, `torch`, `numpy` and `python` as version texts; `git_commit` and `git_dirty`, both None where the code
         is not under git. Dirty means that a tracked file differs from the commit or an unknown file lies in the tree.
     """
-    commit, dirty = _commit(Path(tvae.__file__).parent)
+    git_commit, git_dirty = commit(Path(tvae.__file__).parent)
     return {
         "tvae": tvae.__version__,
         "torch": str(torch.__version__),
         "numpy": np.__version__,
         "python": platform.python_version(),
-        "git_commit": commit,
-        "git_dirty": dirty,
+        "git_commit": git_commit,
+        "git_dirty": git_dirty,
     }
 
 
-def _commit(package: Path) -> tuple[str | None, bool | None]:
+def commit(package: Path) -> tuple[str | None, bool | None]:
+    """Return the commit that a package is checked out from, and whether its repository differs from it.
+
+    Args:
+        package: the package's folder.
+
+    Returns:
+        Commit and dirty, or None twice if the package is not under git.
+    """
     # An installed package can lie inside somebody else's repository, which then does not track it.
     if _git(package, "ls-files", "--error-unmatch", "__init__.py") is None:
         return None, None
-    commit, status = _git(package, "rev-parse", "HEAD"), _git(package, "status", "--porcelain")
-    return (None, None) if commit is None or status is None else (commit, bool(status))
+    head, status = _git(package, "rev-parse", "HEAD"), _git(package, "status", "--porcelain")
+    return (None, None) if head is None or status is None else (head, bool(status))
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

@@ -1,0 +1,431 @@
+"""The checkpoint file: what is written comes back, and nothing else is accepted."""
+
+import dataclasses
+import hashlib
+import io
+import os
+import pickle
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import safetensors
+import safetensors.torch
+import torch
+from checkpoint_bytes import Edit, forged, join, split
+from exact_model import architecture, random_model
+
+import tvae
+from tvae.architecture import Architecture
+from tvae.checkpoint import FORMAT_VERSION, load, provenance, read, require_storable, save
+from tvae.checkpoint.file import MAX_BYTES, MAX_HEADER_BYTES
+from tvae.checkpoint.provenance import commit
+from tvae.errors import CheckpointError
+from tvae.model import COMPONENTS, TernaryVAE
+
+TRAINING = {
+    "seed": 3,
+    "start": "random",
+    "configuration": {"lr": 0.004, "widths": [1, 2], "note": 'é"\\\n', "none": None},
+}
+METRICS = {"coverage": 1.0, "hierarchy": -0.83}
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "checkpoint.safetensors"
+    save(path, random_model(architecture()), trained=COMPONENTS, training=TRAINING, metrics=METRICS)
+    return path
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(CheckpointError, match=r".") as caught:
+        read(path)
+    return str(caught.value)
+
+
+def forge(path: Path, edit: Edit) -> str:
+    """Refusal of the file with an edit under a right digest."""
+    path.write_bytes(forged(path.read_bytes(), edit))
+    return refusal(path)
+
+
+class TestRoundTrip:
+    @pytest.mark.parametrize("use_controller", [False, True])
+    def test_every_weight_comes_back_bit_for_bit(self, tmp_path: Path, use_controller: bool) -> None:
+        model = random_model(Architecture(use_controller=use_controller))
+        save(tmp_path / "c", model, trained=("encoder", "decoder"), training={}, metrics={})
+        loaded = load(tmp_path / "c").state_dict()
+        assert list(loaded) == list(model.state_dict())
+        assert all(torch.equal(loaded[name], tensor) for name, tensor in model.state_dict().items())
+
+    def test_what_was_said_of_the_model_comes_back(self, file: Path) -> None:
+        checkpoint = read(file)
+        assert checkpoint.path == file
+        assert checkpoint.architecture == checkpoint.model.architecture == architecture()
+        assert checkpoint.trained == COMPONENTS
+        assert checkpoint.training == TRAINING
+        assert checkpoint.metrics == METRICS
+
+    def test_the_model_is_ready_for_use_and_for_further_training(self, file: Path) -> None:
+        model = tvae.load(file)
+        assert not model.training
+        assert all(parameter.requires_grad and parameter.is_leaf for parameter in model.parameters())
+
+    def test_trained_components_are_stated_in_their_own_order(self, file: Path) -> None:
+        save(file, random_model(architecture()), trained=["decoder", "encoder"], training={}, metrics={})
+        assert read(file).trained == ("encoder", "decoder")
+
+    def test_a_checkpoint_cannot_be_changed(self, file: Path) -> None:
+        with pytest.raises(dataclasses.FrozenInstanceError, match="digest"):
+            read(file).digest = "0"
+
+    def test_loading_draws_no_random_numbers(self, file: Path) -> None:
+        before = torch.get_rng_state()
+        load(file)
+        assert torch.equal(torch.get_rng_state(), before)
+
+    def test_a_symbolic_link_is_followed_and_stays(self, file: Path) -> None:
+        link = file.with_name("link")
+        link.symlink_to(file.name)
+        save(link, random_model(architecture(), seed=1), trained=(), training={}, metrics={})
+        assert link.is_symlink()
+        assert read(file).trained == read(link).trained == ()
+
+
+class TestFormat:
+    def test_the_file_is_what_the_safetensors_library_writes(self, file: Path) -> None:
+        with safetensors.safe_open(file, "pt") as opened:
+            metadata = opened.metadata()
+        tensors = {name: tensor.detach() for name, tensor in load(file).state_dict().items()}
+        assert safetensors.torch.save(tensors, metadata=metadata) == file.read_bytes()
+
+    def test_the_digest_is_computed_as_documented(self, file: Path) -> None:
+        content = file.read_bytes()
+        assert forged(content, lambda fields, table: None) == content
+
+    def test_the_digest_is_the_one_that_is_exposed(self, file: Path) -> None:
+        assert read(file).digest == split(file.read_bytes())[0]["digest"]
+
+    def test_saving_again_what_was_read_gives_the_same_bytes(self, file: Path) -> None:
+        checkpoint, again = read(file), file.with_name("again")
+        save(
+            again,
+            checkpoint.model,
+            trained=checkpoint.trained,
+            training=checkpoint.training,
+            metrics=checkpoint.metrics,
+        )
+        assert again.read_bytes() == file.read_bytes()
+
+    @pytest.mark.integration
+    def test_another_process_writes_the_same_bytes(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        # Without git the provenance cannot change while somebody works on the tree.
+        monkeypatch.setenv("PATH", str(tmp_path))
+        provenance.provenance.cache_clear()
+        script = (
+            "from exact_model import architecture, random_model; from tvae.checkpoint import save;"
+            "save({!r}, random_model(architecture()), trained=('decoder', 'encoder'), training={{'b': 1, 'a': 2}}, "
+            "metrics={{'y': 1, 'x': 2}})"
+        )
+        here, there = str(tmp_path / "here"), str(tmp_path / "there")
+        path = os.pathsep.join([str(Path(__file__).parent), str(Path(tvae.__file__).parents[1])])
+        environment = os.environ | {"PYTHONPATH": path, "PYTHONHASHSEED": "7"}
+        subprocess.run([sys.executable, "-c", script.format(there)], env=environment, check=True, timeout=300)
+        save(
+            here,
+            random_model(architecture()),
+            trained=("encoder", "decoder"),
+            training={"a": 2, "b": 1},
+            metrics={"x": 2, "y": 1},
+        )
+        provenance.provenance.cache_clear()
+        assert Path(here).read_bytes() == Path(there).read_bytes()
+
+
+class TestProvenance:
+    def test_it_names_the_versions_and_the_commit(self, file: Path) -> None:
+        stated = read(file).provenance
+        assert sorted(stated) == ["git_commit", "git_dirty", "numpy", "python", "torch", "tvae"]
+        assert (stated["tvae"], stated["torch"]) == (tvae.__version__, torch.__version__)
+
+    def test_outside_git_the_commit_is_none(self, tmp_path: Path) -> None:
+        (tmp_path / "__init__.py").touch()
+        assert commit(tmp_path) == (None, None)
+
+    @pytest.mark.integration
+    def test_a_changed_tree_is_dirty(self, tmp_path: Path) -> None:
+        package = tmp_path / "package"
+        package.mkdir()
+        (package / "__init__.py").touch()
+        identity = ("-c", "user.name=a", "-c", "user.email=a@b")
+        for command in (("init",), ("add", "."), (*identity, "commit", "-m", "first")):
+            subprocess.run(["git", *command], cwd=tmp_path, check=True, capture_output=True)
+        head, dirty = commit(package)
+        assert head is not None
+        assert len(head) == 40
+        assert dirty is False
+        (package / "new.py").touch()
+        assert commit(package) == (head, True)
+
+    @pytest.mark.integration
+    def test_a_package_installed_inside_a_foreign_repository_has_no_commit(self, tmp_path: Path) -> None:
+        subprocess.run(["git", "init"], cwd=tmp_path, check=True, capture_output=True)
+        (tmp_path / "__init__.py").touch()
+        assert commit(tmp_path) == (None, None)
+
+
+class TestSavingRefuses:
+    @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+    def test_weights_that_are_not_finite(self, file: Path, bad: float) -> None:
+        model, old = random_model(architecture()), file.read_bytes()
+        model.encoder.mean.bias.data[1] = bad
+        with pytest.raises(CheckpointError, match=r"must be finite; `encoder.mean.bias` has 1 of 3 that are not"):
+            save(file, model, trained=(), training={}, metrics={})
+        assert file.read_bytes() == old
+
+    @pytest.mark.parametrize("bad", [float("nan"), float("-inf"), 10**400, True, None, "1"])
+    def test_metrics_that_are_not_finite_numbers(self, file: Path, bad: object) -> None:
+        with pytest.raises(CheckpointError, match="Metric 'coverage' must be a finite number"):
+            save(file, random_model(architecture()), trained=(), training={}, metrics={"coverage": bad})
+
+    def test_a_cohort(self, file: Path) -> None:
+        cohort = TernaryVAE(architecture(), members=2)
+        with pytest.raises(CheckpointError, match=r"found float32 of shape \(2, 32\); a checkpoint holds one network"):
+            save(file, cohort, trained=(), training={}, metrics={})
+
+    def test_another_precision(self, file: Path) -> None:
+        with pytest.raises(CheckpointError, match=r"must be float32 of shape .* found float64"):
+            save(file, random_model(architecture()).double(), trained=(), training={}, metrics={})
+
+    def test_a_model_with_something_added(self, file: Path) -> None:
+        model = random_model(architecture())
+        model.extra = torch.nn.Linear(1, 1)
+        with pytest.raises(CheckpointError, match=r"found also .*'extra.bias', 'extra.weight'"):
+            save(file, model, trained=(), training={}, metrics={})
+
+    @pytest.mark.parametrize("trained", [["encodr"], ["encoder", "encoder"], "encoder"])
+    def test_unknown_trained_components(self, file: Path, trained: object) -> None:
+        with pytest.raises(
+            CheckpointError, match="`trained` must name components out of encoder, decoder, projection, "
+        ):
+            save(file, random_model(architecture()), trained=trained, training={}, metrics={})
+
+    def test_a_trained_controller_where_there_is_none(self, file: Path) -> None:
+        model = random_model(architecture(use_controller=False))
+        with pytest.raises(CheckpointError, match=r"encoder, decoder, projection, each once; found .*controller"):
+            save(file, model, trained=COMPONENTS, training={}, metrics={})
+
+    @pytest.mark.parametrize(
+        ("training", "where"),
+        [
+            ({"lr": float("nan")}, "training.lr"),
+            ({"paths": [Path("x")]}, r"training.paths\[0\]"),
+            ({"seeds": {1: 2}}, "training.seeds"),
+        ],
+    )
+    def test_training_that_json_cannot_hold(self, file: Path, training: dict, where: str) -> None:
+        with pytest.raises(CheckpointError, match=f"`{where}` must "):
+            save(file, random_model(architecture()), trained=(), training=training, metrics={})
+
+    def test_a_header_that_could_not_be_read_again(self, file: Path) -> None:
+        with pytest.raises(CheckpointError, match=f"at most {MAX_HEADER_BYTES} bytes, got .* put less into `training`"):
+            save(file, random_model(architecture()), trained=(), training={"x": "y" * MAX_HEADER_BYTES}, metrics={})
+
+    def test_an_architecture_that_is_too_large_before_it_is_trained(self) -> None:
+        with pytest.raises(CheckpointError, match=r"must take at most .* choose smaller widths"):
+            require_storable(Architecture(hidden_dim=4096, n_projection_layers=16))
+
+
+class TestReadingRefuses:
+    def test_a_missing_file(self, tmp_path: Path) -> None:
+        assert (
+            refusal(tmp_path / "none")
+            == f"{tmp_path / 'none'}: the file must be readable; found: No such file or directory."
+        )
+
+    def test_a_folder(self, tmp_path: Path) -> None:
+        assert "must be a regular file; found a folder" in refusal(tmp_path)
+
+    def test_a_fifo_without_waiting_for_a_writer(self, tmp_path: Path) -> None:
+        os.mkfifo(tmp_path / "fifo")
+        assert "found a FIFO" in refusal(tmp_path / "fifo")
+
+    def test_a_device(self) -> None:
+        assert "found a device" in refusal(Path("/dev/zero"))
+
+    def test_a_socket(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind("s")
+            assert "found a socket" in refusal(Path("s"))
+
+    def test_a_path_with_nul(self) -> None:
+        assert "embedded null byte" in refusal(Path("a\0b"))
+
+    def test_an_empty_file(self, file: Path) -> None:
+        file.write_bytes(b"")
+        assert "it is empty" in refusal(file)
+
+    def test_a_file_above_the_limit_without_reading_it(self, file: Path) -> None:
+        os.truncate(file, 2**40)
+        assert f"at most {MAX_BYTES} bytes; it has {2**40}" in refusal(file)
+
+    @pytest.mark.parametrize("size", [1, 7, 8, 100])
+    def test_a_file_that_ends_within_its_header(self, file: Path, size: int) -> None:
+        os.truncate(file, size)
+        assert "it is no safetensors file, or was cut short" in refusal(file)
+
+    def test_a_pickle_of_the_right_name_without_opening_it(self, file: Path) -> None:
+        file.write_bytes(pickle.dumps(Bomb(file.with_name("executed"))))
+        assert "found a pickle" in refusal(file)
+        assert not file.with_name("executed").exists()
+
+    def test_an_archive_of_torch_save(self, file: Path) -> None:
+        torch.save({"model": {}}, file)
+        assert "The entry point `convert` brings in legacy files" in refusal(file)
+
+    def test_data_that_were_cut_short(self, file: Path) -> None:
+        size = file.stat().st_size
+        os.truncate(file, size - 4)
+        assert f"must have {size} bytes for its header and architecture, found {size - 4}: it was cut short" in refusal(
+            file
+        )
+
+    def test_appended_bytes(self, file: Path) -> None:
+        size = file.stat().st_size
+        file.write_bytes(file.read_bytes() + b"\0")
+        assert f"found {size + 1}: something was appended" in refusal(file)
+
+    def test_a_changed_weight(self, file: Path) -> None:
+        content = bytearray(file.read_bytes())
+        content[-1] ^= 1
+        file.write_bytes(content)
+        stated = split(bytes(content))[0]["digest"]
+        assert f"The digest must be the stated '{stated}', found " in refusal(file)
+
+    def test_weights_of_another_model_of_the_same_architecture(self, file: Path) -> None:
+        fields, table, _ = split(file.read_bytes())
+        other = file.with_name("other")
+        save(other, random_model(architecture(), seed=1), trained=(), training={}, metrics={})
+        file.write_bytes(join(fields, table, split(other.read_bytes())[2]))
+        assert "weights or header were changed after saving" in refusal(file)
+
+    def test_a_header_that_is_not_json(self, file: Path) -> None:
+        file.write_bytes((2).to_bytes(8, "little") + b"{]")
+        assert "The safetensors header must be JSON" in refusal(file)
+
+    def test_a_header_that_is_not_an_object(self, file: Path) -> None:
+        file.write_bytes((2).to_bytes(8, "little") + b"[]")
+        assert "The safetensors header must be a JSON object; found list" in refusal(file)
+
+    def test_a_safetensors_file_of_another_programme(self, file: Path) -> None:
+        safetensors.torch.save_file({"w": torch.zeros(2)}, file, metadata={"format": "pt"})
+        assert "must have the one key `tvae`, a text; found ['format']: the file was not written by tvae" in refusal(
+            file
+        )
+
+    def test_another_format_version(self, file: Path) -> None:
+        text = forge(file, lambda fields, table: fields.update(format_version=FORMAT_VERSION + 1))
+        assert f"format version must be {FORMAT_VERSION}, found {FORMAT_VERSION + 1}" in text
+
+    def test_a_missing_and_an_unknown_field(self, file: Path) -> None:
+        text = forge(file, lambda fields, table: fields.update(extra=fields.pop("metrics")))
+        assert "missing: metrics; unknown: ['extra']" in text
+
+    def test_an_architecture_that_cannot_be_built(self, file: Path) -> None:
+        text = forge(file, lambda fields, table: fields["architecture"].update(curvature=-1.0))
+        assert "`curvature` must be a number between 1e-6 and 1e6, got -1.0" in text
+
+    def test_an_architecture_with_an_unknown_field(self, file: Path) -> None:
+        text = forge(file, lambda fields, table: fields["architecture"].update(colour="red"))
+        assert "unknown: colour" in text
+
+    def test_an_architecture_that_does_not_fit_the_tensors(self, file: Path) -> None:
+        text = forge(file, lambda fields, table: fields["architecture"].update(hidden_dim=5))
+        assert "`projection.direction_net.0.bias` must be F32 of shape [5] for the architecture" in text
+        assert "found 'F32' of shape [4]" in text
+
+    def test_a_controller_that_the_architecture_does_not_have(self, file: Path) -> None:
+        def edit(fields: dict, table: dict) -> None:
+            fields["architecture"]["use_controller"] = False
+            fields["trained"].remove("controller")
+
+        assert "missing: none; unknown: ['controller.net.0.bias'" in forge(file, edit)
+
+    def test_a_missing_tensor(self, file: Path) -> None:
+        text = forge(file, lambda fields, table: table.pop("encoder.mean.bias"))
+        assert "missing: ['encoder.mean.bias']; unknown: none" in text
+
+    def test_another_dtype(self, file: Path) -> None:
+        text = forge(file, lambda fields, table: table["encoder.mean.bias"].update(dtype="I32"))
+        assert "`encoder.mean.bias` must be F32 of shape [3] for the architecture, found 'I32' of shape [3]" in text
+
+    def test_other_offsets(self, file: Path) -> None:
+        text = forge(file, lambda fields, table: table["encoder.mean.bias"].update(data_offsets=[0, 12]))
+        assert "The header must have the exact bytes that tvae writes" in text
+
+    @pytest.mark.parametrize("names", [["nothing"], "encoder", None, [["encoder"]], 3])
+    def test_trained_components_that_do_not_exist(self, file: Path, names: object) -> None:
+        assert "`trained` must name components" in forge(file, lambda fields, table: fields.update(trained=names))
+
+    def test_trained_components_in_another_order(self, file: Path) -> None:
+        text = forge(file, lambda fields, table: fields["trained"].reverse())
+        assert "The header must have the exact bytes that tvae writes" in text
+
+    @pytest.mark.parametrize("field", ["training", "provenance", "metrics", "architecture"])
+    def test_a_field_that_is_no_mapping(self, file: Path, field: str) -> None:
+        text = forge(file, lambda fields, table: fields.update({field: [1]}))
+        assert f"`{field}` must be a mapping from names; found [1]" in text
+
+    @pytest.mark.parametrize("value", [float("inf"), None, "1", True])
+    def test_claimed_metrics_that_are_not_finite_numbers(self, file: Path, value: object) -> None:
+        text = forge(file, lambda fields, table: fields["metrics"].update(coverage=value))
+        assert "which JSON does not know" in text if value == float("inf") else "must be a finite number" in text
+
+    def test_a_metric_beyond_the_floats(self, file: Path) -> None:
+        text = forge(file, lambda fields, table: fields["metrics"].update(coverage=10**400))
+        assert "Metric 'coverage' must be a finite number" in text
+
+    def test_weights_that_are_not_finite_under_a_right_digest(self, file: Path) -> None:
+        fields, table, data = split(file.read_bytes())
+        nan = torch.full((len(data) // 4,), torch.nan).numpy().tobytes()
+        file.write_bytes(forged(join(fields, table, nan), lambda fields, table: None))
+        assert "Every weight must be finite; `controller.net.0.bias` has 32 of 32 that are not" in refusal(file)
+
+    def test_a_key_that_is_stated_twice(self, file: Path) -> None:
+        content = file.read_bytes()
+        length = int.from_bytes(content[:8], "little")
+        header = content[8 : 8 + length].rstrip()
+        entry = header[header.rindex(b'"projection.radius_net.2.weight"') : -1]
+        header = header[:-1] + b"," + entry + b"}"
+        header += b" " * (-len(header) % 8)
+        file.write_bytes(len(header).to_bytes(8, "little") + header + content[8 + length :])
+        assert "The header must have the exact bytes that tvae writes" in refusal(file)
+
+    def test_what_it_quotes_is_cut_to_a_readable_length(self, file: Path) -> None:
+        text = forge(file, lambda fields, table: fields.update(format_version="9" * 100_000))
+        assert len(text) < 1000
+
+
+class Bomb:
+    """Leaves a trace when it is unpickled."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> tuple:
+        return Path.touch, (self.trace,)
+
+
+def test_the_bomb_of_these_tests_is_live(tmp_path: Path) -> None:
+    pickle.load(io.BytesIO(pickle.dumps(Bomb(tmp_path / "executed"))))
+    assert (tmp_path / "executed").exists()
+
+
+def test_the_digest_covers_what_the_header_says_of_the_tensors(file: Path) -> None:
+    fields, _, data = split(file.read_bytes())
+    del fields["digest"]
+    assert read(file).digest != hashlib.sha256(data).hexdigest()

@@ -1,0 +1,161 @@
+"""Starting from a checkpoint: every component is taken from it or drawn anew, and said to be."""
+
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from exact_model import random_model
+
+from tvae.architecture import Architecture
+from tvae.checkpoint import Checkpoint, Transfer, read, save, transfer
+from tvae.errors import CheckpointError
+from tvae.model import TernaryVAE
+
+SMALL = Architecture(n_trits=2, latent_dim=2, encoder_hidden=(3,), decoder_hidden=(3,), hidden_dim=4)
+CODEC = ("encoder", "decoder")
+ALL = (*CODEC, "projection")
+
+
+def checkpoint(folder: Path, architecture: Architecture = SMALL, trained: tuple[str, ...] = ALL) -> Checkpoint:
+    path = folder / "checkpoint.safetensors"
+    save(path, random_model(architecture), trained=trained, training={}, metrics={})
+    return read(path)
+
+
+def start(
+    source: Checkpoint, requested: Architecture | None = None, *, new_projection: bool = False, seed: int = 9
+) -> Transfer:
+    generator = torch.Generator().manual_seed(seed)
+    return transfer(source, requested or source.architecture, new_projection=new_projection, generator=generator)
+
+
+def refusal(source: Checkpoint, *, new_projection: bool = False, **changes: object) -> str:
+    with pytest.raises(CheckpointError, match=re.escape(str(source.path))) as caught:
+        start(source, dataclasses.replace(source.architecture, **changes), new_projection=new_projection)
+    return str(caught.value)
+
+
+def equal(a: torch.nn.Module, b: torch.nn.Module) -> bool:
+    return all(torch.equal(a.state_dict()[name], tensor) for name, tensor in b.state_dict().items())
+
+
+class TestWhatIsTaken:
+    def test_learned_components_come_from_the_file(self, tmp_path: Path) -> None:
+        source = checkpoint(tmp_path)
+        result = start(source)
+        assert (result.taken, result.drawn) == (ALL, ())
+        assert equal(result.model, source.model)
+
+    def test_a_projection_that_was_never_learned_is_drawn_anew(self, tmp_path: Path) -> None:
+        source = checkpoint(tmp_path, trained=CODEC)
+        result = start(source)
+        assert (result.taken, result.drawn) == (CODEC, ("projection",))
+        assert equal(result.model.encoder, source.model.encoder)
+        assert not equal(result.model.projection, source.model.projection)
+
+    def test_new_projection_draws_anew_what_was_learned(self, tmp_path: Path) -> None:
+        source = checkpoint(tmp_path, dataclasses.replace(SMALL, use_controller=True), (*ALL, "controller"))
+        result = start(source, new_projection=True)
+        assert (result.taken, result.drawn) == (CODEC, ("projection", "controller"))
+        assert not equal(result.model.projection, source.model.projection)
+        assert not equal(result.model.controller, source.model.controller)
+
+    def test_what_is_drawn_comes_from_the_generator(self, tmp_path: Path) -> None:
+        source = checkpoint(tmp_path, trained=CODEC)
+        expected = TernaryVAE(SMALL)
+        expected.initialise(torch.Generator().manual_seed(9), ["projection"])
+        assert equal(start(source, seed=9).model.projection, expected.projection)
+        assert not equal(start(source, seed=8).model.projection, expected.projection)
+
+    def test_no_weight_is_left_undefined(self, tmp_path: Path) -> None:
+        result = start(checkpoint(tmp_path, trained=CODEC), dataclasses.replace(SMALL, use_controller=True))
+        assert {name.split(".")[0] for name in result.model.state_dict()} == {*result.taken, *result.drawn}
+        assert all(tensor.isfinite().all() for tensor in result.model.state_dict().values())
+
+    def test_training_the_result_leaves_the_checkpoint_as_it_was(self, tmp_path: Path) -> None:
+        source = checkpoint(tmp_path)
+        result = start(source)
+        result.model.encoder.mean.bias.data.zero_()
+        assert not equal(result.model.encoder, source.model.encoder)
+
+    def test_the_result_is_in_training_mode(self, tmp_path: Path) -> None:
+        assert start(checkpoint(tmp_path)).model.training
+
+    def test_one_line_says_it_all(self, tmp_path: Path) -> None:
+        source = checkpoint(tmp_path, trained=CODEC)
+        line = f"From the checkpoint (sha256 {source.digest[:12]}…): encoder, decoder; drawn anew: projection."
+        assert start(source).describe() == line
+
+    def test_the_line_says_when_nothing_is_drawn(self, tmp_path: Path) -> None:
+        assert start(checkpoint(tmp_path)).describe().endswith("projection; nothing drawn anew.")
+
+
+class TestWhatMayDiffer:
+    @pytest.mark.parametrize(
+        "changes", [{"curvature": 0.5}, {"max_radius": 0.5}, {"hidden_dim": 9}, {"n_projection_layers": 3}]
+    )
+    @pytest.mark.parametrize("foundation", [True, False])
+    def test_a_projection_that_is_drawn_anew(self, tmp_path: Path, changes: dict, foundation: bool) -> None:
+        source = checkpoint(tmp_path, trained=CODEC if foundation else ALL)
+        requested = dataclasses.replace(SMALL, **changes)
+        result = start(source, requested, new_projection=not foundation)
+        assert result.model.architecture == requested
+        assert result.drawn == ("projection",)
+
+    def test_a_controller_where_no_projection_was_learned(self, tmp_path: Path) -> None:
+        result = start(checkpoint(tmp_path, trained=CODEC), dataclasses.replace(SMALL, use_controller=True))
+        assert result.drawn == ("projection", "controller")
+
+    def test_a_controller_that_was_never_learned(self, tmp_path: Path) -> None:
+        source = checkpoint(tmp_path, dataclasses.replace(SMALL, use_controller=True))
+        assert start(source, SMALL).drawn == ()
+
+
+class TestWhatMayNotDiffer:
+    def test_the_old_bug_is_refused_with_all_three_fields_named(self, tmp_path: Path) -> None:
+        file = Architecture(use_controller=True, curvature=1.0, max_radius=0.95)
+        source = checkpoint(tmp_path, file, (*ALL, "controller"))
+        text = refusal(source, use_controller=False, curvature=2.0, max_radius=0.99)
+        assert "`curvature` is 1.0 in the file, 2.0 was asked for" in text
+        assert "`max_radius` is 0.95 in the file, 0.99 was asked for" in text
+        assert "`use_controller` is true in the file, false was asked for" in text
+        assert "pass curvature=1.0 max_radius=0.95 use_controller=true, or new_projection=true to learn a new" in text
+
+    @pytest.mark.parametrize(
+        ("field", "value", "shown"),
+        [
+            ("n_trits", 3, "`n_trits` is 2 in the file, 3 was asked for"),
+            ("latent_dim", 3, "`latent_dim` is 2 in the file, 3 was asked for"),
+            ("encoder_hidden", (3, 4), "`encoder_hidden` is 3 in the file, 3,4 was asked for"),
+            ("decoder_hidden", (5,), "`decoder_hidden` is 3 in the file, 5 was asked for"),
+        ],
+    )
+    @pytest.mark.parametrize("new_projection", [False, True])
+    def test_encoder_and_decoder(
+        self, tmp_path: Path, field: str, value: object, shown: str, new_projection: bool
+    ) -> None:
+        text = refusal(checkpoint(tmp_path), new_projection=new_projection, **{field: value})
+        assert shown in text
+        assert "new_projection=true" not in text
+
+    @pytest.mark.parametrize(
+        ("field", "value"), [("curvature", 0.5), ("max_radius", 0.5), ("hidden_dim", 9), ("n_projection_layers", 3)]
+    )
+    def test_a_learned_projection(self, tmp_path: Path, field: str, value: object) -> None:
+        text = refusal(checkpoint(tmp_path), **{field: value})
+        assert f"`{field}` is {getattr(SMALL, field)} in the file, {value} was asked for" in text
+        assert f"pass {field}={getattr(SMALL, field)}, or new_projection=true to learn" in text
+
+    def test_every_differing_field_is_named_with_what_helps(self, tmp_path: Path) -> None:
+        text = refusal(checkpoint(tmp_path), latent_dim=3, curvature=1.0)
+        assert "pass latent_dim=2 curvature=2.0, or latent_dim=2 with new_projection=true" in text
+
+    def test_a_controller_beside_a_projection_that_was_learned_without(self, tmp_path: Path) -> None:
+        assert "`use_controller` is false in the file, true was asked for" in refusal(
+            checkpoint(tmp_path), use_controller=True
+        )
+
+    def test_a_file_in_which_nothing_was_learned(self, tmp_path: Path) -> None:
+        assert "must have learned components; found: none" in refusal(checkpoint(tmp_path, trained=()))

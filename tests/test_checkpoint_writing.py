@@ -1,0 +1,220 @@
+"""Writing: whatever happens, the old file or the new one is there, and nothing else."""
+
+import fcntl
+import json
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from exact_model import architecture, random_model
+
+import tvae
+from tvae.checkpoint import atomic, read, save
+from tvae.errors import CheckpointError
+
+
+def write(path: Path, seed: int = 0) -> None:
+    save(path, random_model(architecture(), seed), trained=(), training={"seed": seed}, metrics={})
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir())
+
+
+def test_saving_leaves_the_file_and_nothing_else(tmp_path: Path) -> None:
+    write(tmp_path / "c")
+    write(tmp_path / "c", seed=1)
+    assert names(tmp_path) == ["c"]
+    assert read(tmp_path / "c").training == {"seed": 1}
+
+
+def test_a_file_has_the_permissions_of_any_new_file(tmp_path: Path) -> None:
+    write(tmp_path / "c")
+    (tmp_path / "plain").touch()
+    assert (tmp_path / "c").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+@pytest.mark.parametrize("folder", ["none", "file"])
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path, folder: str) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(
+        CheckpointError, match=r"was not written: the folder must exist, be writable and have room; found: N"
+    ):
+        write(tmp_path / folder / "c")
+
+
+def test_a_folder_in_the_place_of_the_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "c").mkdir()
+    with pytest.raises(CheckpointError, match="there is something here that is not a regular file"):
+        write(tmp_path / "c")
+    assert names(tmp_path) == ["c"]
+
+
+def test_a_device_is_not_replaced_by_a_file(tmp_path: Path) -> None:
+    # A FIFO, since the test must not be able to harm /dev/null.
+    os.mkfifo(tmp_path / "c")
+    with pytest.raises(CheckpointError, match="there is something here that is not a regular file"):
+        write(tmp_path / "c")
+    assert (tmp_path / "c").is_fifo()
+
+
+@pytest.fixture
+def full_disk() -> Iterator[None]:
+    """No file may grow past 1,000 bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Path:
+    write(tmp_path / "c")
+    return tmp_path / "c"
+
+
+def test_a_full_disk_leaves_the_old_file(old: Path, full_disk: None) -> None:
+    before = old.read_bytes()
+    with pytest.raises(CheckpointError, match=r"found: File too large\. What stood there before is unchanged"):
+        write(old, seed=1)
+    assert old.read_bytes() == before
+    assert names(old.parent) == ["c"]
+
+
+def test_an_interrupted_save_leaves_the_old_file(old: Path) -> None:
+    before = old.read_bytes()
+
+    def interrupted() -> Iterator[bytes]:
+        yield b"half"
+        raise KeyboardInterrupt("by hand")
+
+    with pytest.raises(KeyboardInterrupt, match="by hand"):
+        atomic.replace(old, interrupted())
+    assert old.read_bytes() == before
+    assert names(old.parent) == ["c"]
+
+
+def test_what_a_killed_writer_left_is_removed(old: Path) -> None:
+    old.with_name(".c.0123456789abcdef.tmp").write_bytes(b"half")
+    write(old)
+    assert names(old.parent) == ["c"]
+
+
+def test_what_another_writer_is_writing_is_not_removed(old: Path) -> None:
+    with old.with_name(".c.0123456789abcdef.tmp").open("wb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        write(old)
+        assert names(old.parent) == [".c.0123456789abcdef.tmp", "c"]
+
+
+def test_files_of_other_names_are_not_removed(old: Path) -> None:
+    others = [".other.0123456789abcdef.tmp", "c.tmp", ".c.bak"]
+    for name in others:
+        old.with_name(name).touch()
+    write(old)
+    assert names(old.parent) == sorted([*others, "c"])
+
+
+KILLED = """
+import json, os, random, signal, sys, time
+from pathlib import Path
+import torch
+torch.set_num_threads(1)  # a fork must not inherit locks of other threads
+from exact_model import architecture, random_model
+from tvae.checkpoint import atomic, read, save
+
+folder = Path(sys.argv[1])
+path = folder / "c"
+models = [random_model(architecture(), seed) for seed in (0, 1)]
+
+def write(seed):
+    save(path, models[seed], trained=(), training={"seed": seed}, metrics={})
+
+def killed(work, delay=None):
+    pid = os.fork()
+    if pid == 0:
+        work()
+        os._exit(0)
+    if delay is not None:
+        time.sleep(delay)  # the moment of death is what is tested
+        os.kill(pid, signal.SIGKILL)
+    return os.WIFSIGNALED(os.waitpid(pid, 0)[1])
+
+def found():
+    return read(path).training["seed"]
+
+def dies_at(step):
+    lines = 0
+    def trace(frame, event, argument):
+        nonlocal lines
+        if frame.f_code.co_filename == atomic.__file__:
+            lines += 1
+            if lines == step:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return trace
+    def work():
+        sys.settrace(trace)
+        write(1)
+    return work
+
+write(0)
+at_lines = []
+step = 1
+while killed(dies_at(step)):
+    at_lines.append(found())
+    write(0)
+    step += 1
+
+def forever():
+    while True:
+        write(0)
+        write(1)
+
+moments = random.Random(0)
+at_moments = []
+leftovers = 0
+for _ in range(60):
+    assert killed(forever, moments.uniform(0, 0.02))
+    at_moments.append(found())
+    leftovers = max(leftovers, len(os.listdir(folder)) - 1)
+write(0)
+print(json.dumps({"at_lines": at_lines, "at_moments": at_moments, "leftovers": leftovers, "left": os.listdir(folder)}))
+"""
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> dict:
+    path = os.pathsep.join([str(Path(__file__).parent), str(Path(tvae.__file__).parents[1])])
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, str(tmp_path_factory.mktemp("killed"))],
+        env=os.environ | {"PYTHONPATH": path},
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    return json.loads(done.stdout)
+
+
+@pytest.mark.integration
+def test_kill_at_any_line_of_writing_leaves_the_old_file_or_the_new(killed: dict) -> None:
+    assert len(killed["at_lines"]) > 20
+    # Until the rename the old one, from then on the new one.
+    assert killed["at_lines"] == sorted(killed["at_lines"])
+    assert set(killed["at_lines"]) == {0, 1}
+
+
+@pytest.mark.integration
+def test_kill_at_any_moment_leaves_the_old_file_or_the_new(killed: dict) -> None:
+    assert len(killed["at_moments"]) == 60
+    assert set(killed["at_moments"]) <= {0, 1}
+
+
+@pytest.mark.integration
+def test_what_killed_writers_leave_does_not_pile_up(killed: dict) -> None:
+    assert killed["leftovers"] <= 1
+    assert killed["left"] == ["c"]

@@ -1,0 +1,229 @@
+"""Verification: a good model passes, and each way of not being good fails its check."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from exact_model import exact_model
+
+from tvae.checkpoint import Bounds, Check, Checkpoint, Verification, read, save, verify
+from tvae.checkpoint.verification import foundation_checks, model_checks
+from tvae.errors import CheckpointError
+from tvae.metrics import evaluate
+from tvae.model import COMPONENTS, TernaryVAE
+
+FOUNDATION = ("encoder", "decoder")
+
+
+def checkpoint(folder: Path, model: TernaryVAE, metrics: dict | None = None, trained: tuple = COMPONENTS) -> Checkpoint:
+    path = folder / "checkpoint.safetensors"
+    save(path, model, trained=trained, training={}, metrics=metrics or {})
+    return read(path)
+
+
+def checks(source: Checkpoint, bounds: Bounds | None = None) -> dict[str, Check]:
+    return {check.name: check for check in model_checks(source, bounds or Bounds())}
+
+
+def failed(source: Checkpoint, bounds: Bounds | None = None) -> list[str]:
+    return [name for name, check in checks(source, bounds).items() if not check.passed]
+
+
+@pytest.fixture
+def good(tmp_path: Path) -> Checkpoint:
+    model = exact_model()
+    return checkpoint(tmp_path, model, evaluate(model).metrics())
+
+
+class TestChecks:
+    def test_a_perfect_model_passes_all(self, good: Checkpoint) -> None:
+        assert failed(good) == []
+
+    @pytest.mark.parametrize(
+        ("name", "field", "direction"),
+        [
+            ("coverage", "coverage", math.inf),
+            ("hierarchy", "hierarchy", -math.inf),
+            ("ordered levels", "ordered_levels", math.inf),
+            ("distinct radii", "distinct_radii", math.inf),
+        ],
+    )
+    def test_a_bound_is_passed_at_its_value_and_failed_beyond(
+        self, good: Checkpoint, name: str, field: str, direction: float
+    ) -> None:
+        value = checks(good)[name].value
+        assert checks(good, Bounds(**{field: value}))[name].passed
+        assert failed(good, Bounds(**{field: math.nextafter(value, direction)})) == [name]
+
+    @pytest.mark.parametrize("field", ["coverage", "hierarchy", "ordered_levels", "distinct_radii", "ceiling_slack"])
+    def test_a_bound_that_is_nan_fails(self, good: Checkpoint, field: str) -> None:
+        assert len(failed(good, Bounds(**{field: math.nan}))) == 1
+
+    def test_a_claim_is_passed_within_the_tolerance_and_failed_beyond(self, tmp_path: Path) -> None:
+        model = exact_model()
+        hierarchy = evaluate(model).hierarchy
+        near, far = {"hierarchy": hierarchy + 9e-7}, {"hierarchy": hierarchy + 1.1e-6}
+        assert failed(checkpoint(tmp_path, model, near)) == []
+        assert failed(checkpoint(tmp_path, model, far)) == ["claimed metrics"]
+
+    def test_a_false_claim_is_named_with_both_values(self, tmp_path: Path) -> None:
+        source = checkpoint(tmp_path, exact_model(), {"coverage": 1.0, "hierarchy": -0.9})
+        assert "`hierarchy` is claimed as -0.9, recomputed as -0.83260041" in checks(source)["claimed metrics"].meaning
+
+    def test_a_claim_that_nobody_can_recompute_fails(self, tmp_path: Path) -> None:
+        source = checkpoint(tmp_path, exact_model(), {"beauty": 1.0})
+        assert failed(source) == ["claimed metrics"]
+        assert "could not be recomputed: beauty" in checks(source)["claimed metrics"].meaning
+
+    def test_a_collapsed_model_fails(self, tmp_path: Path) -> None:
+        source = checkpoint(tmp_path, exact_model(steepness=0.0))
+        assert failed(source) == ["hierarchy", "ordered levels", "distinct radii"]
+
+    def test_a_saturated_model_fails_though_its_hierarchy_is_beyond_the_ceiling(self, tmp_path: Path) -> None:
+        source = checkpoint(tmp_path, exact_model(steepness=30.0, middle=0.4))
+        assert failed(source) == ["hierarchy ceiling", "distinct radii"]
+        assert checks(source)["hierarchy"].value < -0.9
+
+    def test_a_model_that_forgets_an_operation_fails(self, tmp_path: Path) -> None:
+        model = exact_model()
+        model.decoder.layers[2].bias.data[0] = 0.9
+        assert failed(checkpoint(tmp_path, model)) == ["coverage"]
+
+    def test_a_model_that_is_upside_down_fails(self, tmp_path: Path) -> None:
+        assert failed(checkpoint(tmp_path, exact_model(steepness=-2.0))) == ["hierarchy", "ordered levels"]
+
+    def test_radii_that_overflow_fail_and_nothing_passes_as_nan(self, tmp_path: Path) -> None:
+        model = exact_model()
+        model.encoder.mean.weight.data.fill_(3e38)
+        names = failed(checkpoint(tmp_path, model, {"coverage": 1.0}))
+        assert names == [
+            "finite",
+            "inside the ball",
+            "claimed metrics",
+            "coverage",
+            "hierarchy",
+            "hierarchy ceiling",
+            "ordered levels",
+            "distinct radii",
+        ]
+
+
+class TestFoundation:
+    def test_only_coverage_and_claims_are_checked(self, tmp_path: Path) -> None:
+        source = checkpoint(tmp_path, exact_model(steepness=0.0), {"coverage": 1.0}, FOUNDATION)
+        made = foundation_checks(source, Bounds())
+        assert [(check.name, check.passed) for check in made] == [("claimed metrics", True), ("coverage", True)]
+
+    def test_false_claims_of_its_random_projection_fail(self, tmp_path: Path) -> None:
+        source = checkpoint(tmp_path, exact_model(steepness=0.0), {"hierarchy": -0.83}, FOUNDATION)
+        assert [check.passed for check in foundation_checks(source, Bounds())] == [False, True]
+
+    def test_lost_coverage_fails(self, tmp_path: Path) -> None:
+        model = exact_model()
+        model.decoder.layers[2].bias.data[0] = 0.9
+        assert not foundation_checks(checkpoint(tmp_path, model, trained=FOUNDATION), Bounds())[-1].passed
+
+
+@pytest.mark.integration
+class TestVerify:
+    def test_a_good_file_passes_and_reloads_bit_for_bit(self, good: Checkpoint) -> None:
+        verdict = verify(good.path)
+        assert verdict.passed
+        assert verdict.digest == good.digest
+        assert [check.name for check in verdict.checks] == [
+            "file",
+            "reloads",
+            "finite",
+            "inside the ball",
+            "claimed metrics",
+            "coverage",
+            "hierarchy",
+            "hierarchy ceiling",
+            "ordered levels",
+            "distinct radii",
+        ]
+        assert verdict.checks[1].value == 1
+        assert verdict.checks[1].bound == "1 result in 3 processes"
+
+    def test_a_foundation_says_what_does_not_apply(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        checkpoint(tmp_path, exact_model(steepness=0.0), trained=FOUNDATION)
+        # The reloading processes must find the file and the code from any folder.
+        monkeypatch.chdir(tmp_path)
+        verdict = verify("checkpoint.safetensors", reloads=2)
+        assert verdict.passed
+        assert [check.name for check in verdict.checks] == ["file", "reloads", "claimed metrics", "coverage"]
+        assert "projection was never learned" in verdict.scope
+        assert "posterior means" in verdict.checks[1].meaning
+
+
+class TestResult:
+    @pytest.fixture
+    def refused(self, tmp_path: Path) -> Verification:
+        (tmp_path / "damaged").write_bytes(b"no checkpoint")
+        return verify(tmp_path / "damaged")
+
+    def test_a_file_that_does_not_load_fails_with_the_reason(self, refused: Verification) -> None:
+        assert not refused.passed
+        assert refused.digest is None
+        assert [check.name for check in refused.checks] == ["file"]
+        assert "it is no safetensors file" in refused.checks[0].meaning
+
+    def test_a_reload_that_has_nothing_to_be_compared_with_is_refused(self, tmp_path: Path) -> None:
+        with pytest.raises(ValueError, match="`reloads` must be at least 2, got 1"):
+            verify(tmp_path / "any", reloads=1)
+
+    def test_a_verification_without_checks_is_not_passed(self, tmp_path: Path) -> None:
+        assert not Verification(tmp_path, None, "", ()).passed
+
+    def test_it_is_written_as_json_with_each_check_value_bound_and_verdict(
+        self, good: Checkpoint, tmp_path: Path
+    ) -> None:
+        verdict = Verification(good.path, good.digest, "A model.", model_checks(good, Bounds()))
+        verdict.write(tmp_path / "verification.json")
+        written = json.loads((tmp_path / "verification.json").read_text())
+        assert written == verdict.to_json()
+        assert written["passed"] is True
+        assert written["checks"][3] == {
+            "name": "coverage",
+            "value": 1.0,
+            "bound": ">= 1",
+            "passed": True,
+            "meaning": "Share of operations whose trits all come back from the decoder.",
+        }
+
+    def test_values_that_are_not_finite_are_written_as_json(self, tmp_path: Path) -> None:
+        model = exact_model()
+        model.encoder.mean.weight.data.fill_(3e38)
+        source = checkpoint(tmp_path, model)
+        Verification(source.path, source.digest, "", model_checks(source, Bounds())).write(tmp_path / "v.json")
+        assert json.loads((tmp_path / "v.json").read_text())["checks"][4]["value"] is None
+
+    def test_a_folder_that_does_not_exist_is_refused(self, refused: Verification, tmp_path: Path) -> None:
+        with pytest.raises(CheckpointError, match="was not written: the folder must exist"):
+            refused.write(tmp_path / "none" / "verification.json")
+
+    def test_the_table_has_a_row_a_check_and_ends_with_the_verdict(self, good: Checkpoint) -> None:
+        lines = Verification(good.path, good.digest, "A model.", model_checks(good, Bounds())).table().splitlines()
+        assert "coverage           1         >= 1                     passed" in lines
+        assert lines[-1] == "verification passed"
+
+    def test_the_table_explains_what_failed(self, good: Checkpoint) -> None:
+        bounds = Bounds(hierarchy=-0.9)
+        lines = Verification(good.path, good.digest, "A model.", model_checks(good, bounds)).table().splitlines()
+        assert lines[-2:] == [
+            "hierarchy: Spearman correlation of valuation and radius.",
+            "verification failed",
+        ]
+
+    def test_markdown_has_a_row_a_check(self, refused: Verification) -> None:
+        text = refused.markdown()
+        assert text.startswith("Verification **failed**. The file did not load")
+        assert "| file | refused | loads | failed | " in text
+
+
+def test_radii_agree_with_the_metrics_of_the_room_below(good: Checkpoint) -> None:
+    with torch.no_grad():
+        norms = good.model(torch.tensor([[-1.0, -1.0, -1.0]])).norm(dim=-1)
+    assert float(norms) == pytest.approx(evaluate(good.model).norms[0], abs=1e-6)
