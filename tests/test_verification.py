@@ -129,7 +129,7 @@ class TestFoundation:
 @pytest.mark.integration
 class TestVerify:
     def test_a_good_file_passes_and_reloads_bit_for_bit(self, good: Checkpoint) -> None:
-        verdict = verify(good.path)
+        verdict = verify(good.path, reloads=2)
         assert verdict.passed
         assert verdict.digest == good.digest
         assert [check.name for check in verdict.checks] == [
@@ -145,7 +145,7 @@ class TestVerify:
             "distinct radii",
         ]
         assert verdict.checks[1].value == 1
-        assert verdict.checks[1].bound == "1 result in 3 processes"
+        assert verdict.checks[1].bound == "1 result in 2 processes"
 
     def test_a_foundation_says_what_does_not_apply(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         checkpoint(tmp_path, exact_model(steepness=0.0), trained=FOUNDATION)
@@ -206,7 +206,7 @@ class TestResult:
 
     def test_the_table_has_a_row_a_check_and_ends_with_the_verdict(self, good: Checkpoint) -> None:
         lines = Verification(good.path, good.digest, "A model.", model_checks(good, Bounds())).table().splitlines()
-        assert "coverage           1         >= 1                     passed" in lines
+        assert ["coverage", "1", ">=", "1", "passed"] in [line.split() for line in lines]
         assert lines[-1] == "verification passed"
 
     def test_the_table_explains_what_failed(self, good: Checkpoint) -> None:
