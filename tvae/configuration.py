@@ -11,7 +11,7 @@ from typing import Any
 
 from tvae.errors import ConfigurationError
 
-__all__ = ["FINETUNE", "FOUNDATION", "OBJECTIVES", "PRESETS", "SCHEDULERS", "UNFREEZE", "Configuration"]
+__all__ = ["FINETUNE", "FOUNDATION", "OBJECTIVES", "SCHEDULERS", "UNFREEZE", "Configuration"]
 
 OBJECTIVES = ("ranking", "level_mean", "elbo")
 SCHEDULERS = ("constant", "cosine", "step", "plateau", "one_cycle")
@@ -49,9 +49,9 @@ class Configuration:
 
     objective: str = "ranking"
     lr: float = 3e-2
-    epochs: int = 30
+    epochs: int = 25
     batch_size: int = 512
-    patience: int = 30
+    patience: int = 25
     scheduler: str = "one_cycle"
     seed: int = 0
     hierarchy_weight: float = 5.0
@@ -145,16 +145,3 @@ FINETUNE = Configuration()
 
 FOUNDATION = Configuration(objective="elbo", lr=4e-3, epochs=12, patience=12, unfreeze="all", initial_hierarchy="any")
 """What `train` does by default: encoder and decoder, to full coverage."""
-
-PRESETS: dict[str, dict[str, Any]] = {
-    "max_hierarchy": {
-        "lr": 3e-4,
-        "scheduler": "constant",
-        "patience": 5,
-        "epochs": 10,
-        "hierarchy_weight": 5.0,
-        "richness_weight": 2.0,
-    },
-    "stable": {"lr": 3e-4, "scheduler": "cosine", "epochs": 60, "patience": 60},
-}
-"""Named settings of the reference sweep; both ran at curvature 2, the default."""

@@ -6,6 +6,7 @@ __all__ = [
     "ConfigurationError",
     "EvaluationError",
     "TVAEError",
+    "TrackingError",
     "TrainingError",
 ]
 
@@ -28,6 +29,10 @@ class CheckpointError(TVAEError):
 
 class EvaluationError(TVAEError):
     """A model whose metrics cannot be computed, such as one with a radius that is NaN."""
+
+
+class TrackingError(TVAEError):
+    """A tracking store that does not answer or cannot be used."""
 
 
 class TrainingError(TVAEError):

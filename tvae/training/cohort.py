@@ -30,8 +30,9 @@ __all__ = ["MAX_REDRAWS", "train", "train_cohort"]
 MAX_REDRAWS = 8
 # Fewer members than this do not keep a further thread busy: one run alone is faster on one thread than on two.
 MEMBERS_PER_THREAD = 4
-# A run is warned of once when its hierarchy is this far above its best, or its coverage this far below the start's.
-DEGRADATION_WARNING = 0.01
+# A run is warned of once when its hierarchy stays this far above its best for some epochs (a single one can be the
+# warm-up's), or its coverage falls this far below the start's.
+DEGRADATION_WARNING, DEGRADATION_EPOCHS = 0.01, 3
 COVERAGE_WARNING = 0.001
 CONTROLLER_LR_SHARE = 0.1
 # Settings that shape the batch, and so must be one for the whole cohort.
@@ -324,7 +325,9 @@ class _Cohort:
         first, best = run.result.history[0], run.result.history[run.result.best_epoch]
         at = f"at epoch {record['epoch']:.0f}"
         warnings = {}
-        if "hierarchy" in record and record["hierarchy"] - best["hierarchy"] > DEGRADATION_WARNING:
+        last = run.result.history[-DEGRADATION_EPOCHS:]
+        lost = [r["hierarchy"] - best["hierarchy"] > DEGRADATION_WARNING for r in last if "hierarchy" in r]
+        if len(lost) == DEGRADATION_EPOCHS and all(lost):
             warnings["hierarchy"] = (
                 f"Hierarchy degrades: {record['hierarchy']:.4f} {at}, from {best['hierarchy']:.4f} at epoch "
                 f"{best['epoch']:.0f}. The weights of the best epoch are kept."

@@ -1,0 +1,49 @@
+# Every target sets up what it needs: a machine with Python 3.11 or newer and git is enough.
+
+PYTHON ?= python3
+BIN := .venv/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: help setup train finetune scratch ui test quick lint fix clean
+
+help: ## List the targets
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' $(MAKEFILE_LIST) | column -t -s '|'
+
+.venv/ready: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "tvae needs Python 3.11 or newer, this is " + sys.version.split()[0])'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	touch $@
+
+setup: .venv/ready ## Make the environment in .venv
+
+train: .venv/ready ## Train a foundation: encoder and decoder
+	$(BIN)/python -m entry_points.train $(ARGS)
+
+finetune: .venv/ready ## The main job: learn the projection (ARGS='--curvature 0.5 --seed 3' for options)
+	$(BIN)/python -m entry_points.finetune $(ARGS)
+
+scratch: .venv/ready ## Both stages in one run, from random weights
+	$(BIN)/python -m entry_points.scratch $(ARGS)
+
+ui: .venv/ready ## Open MLflow on what was run
+	@echo 'Runs: http://127.0.0.1:5000/#/experiments/1/runs?workflowType=machine_learning'
+	$(BIN)/mlflow ui --host 127.0.0.1 --port 5000
+
+lint: .venv/ready ## Style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint ## All tests
+	$(BIN)/pytest
+
+quick: .venv/ready ## The tests that start no process
+	$(BIN)/pytest -m 'not integration'
+
+fix: .venv/ready ## Mend style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## Remove the environment and caches; runs stay
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache build *.egg-info

@@ -1,0 +1,117 @@
+"""What a person at the terminal sees: progress, a short table, one clear message when something is wrong."""
+
+import os
+import shlex
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from typing import Any
+
+import click
+from tqdm import tqdm
+
+from tvae.errors import ArchitectureError, ConfigurationError, TVAEError
+
+__all__ = ["Progress", "command", "command_line", "defaults_of", "say", "show_table"]
+
+
+def say(text: str) -> None:
+    """Print a line, at once."""
+    click.echo(text)
+    sys.stdout.flush()
+
+
+def show_table(rows: Sequence[tuple[str, str]]) -> None:
+    """Print names and values in two columns."""
+    width = max(len(name) for name, _ in rows)
+    for name, value in rows:
+        say(f"  {name.ljust(width)}  {value}")
+
+
+class Progress:
+    """A progress bar over epochs, quiet where nobody watches."""
+
+    def __init__(self, what: str, epochs: int) -> None:
+        self._bar = tqdm(total=epochs, desc=what, unit="epoch", disable=not sys.stderr.isatty(), leave=False)
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def epoch(self, record: dict[str, float]) -> None:
+        """Advance to an epoch."""
+        self._bar.update(int(record["epoch"]) - self._bar.n)
+        shown = {name: record[name] for name in ("hierarchy", "coverage", "loss") if name in record}
+        self._bar.set_postfix({name: f"{value:.4f}" for name, value in shown.items()})
+
+    def event(self, text: str) -> None:
+        """Print one sentence above the bar."""
+        self._bar.write(text, file=sys.stdout)
+
+
+def command(main: Callable[..., None]) -> click.Command:
+    """Make a command: errors become one line and an exit code, 2 for usage and 1 for the rest; no traceback."""
+
+    @wraps(main)
+    def guarded(*args: Any, **kwargs: Any) -> None:
+        try:
+            main(*args, **kwargs)
+        except (ArchitectureError, ConfigurationError) as error:
+            raise click.UsageError(str(error)) from error
+        except TVAEError as error:
+            raise click.ClickException(str(error)) from error
+        except click.ClickException:
+            raise
+        except Exception as error:
+            if os.environ.get("TVAE_TRACEBACK"):
+                raise
+            text = str(error).strip().splitlines()
+            raise click.ClickException(
+                f"{type(error).__name__}: {text[0] if text else 'no further word'} (set TVAE_TRACEBACK=1 to see where)"
+            ) from error
+
+    return _Command.of(guarded)
+
+
+class _Command(click.Command):
+    """A click command that leaves the reason of a usage error in the run that `mlflow run` has made for it."""
+
+    @classmethod
+    def of(cls, callback: Callable[..., None]) -> "_Command":
+        return click.command(cls=cls)(callback)
+
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        try:
+            return super().make_context(*args, **kwargs)
+        except click.UsageError as error:
+            _note_in_run(error.format_message())
+            raise
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except click.UsageError as error:
+            _note_in_run(error.format_message())
+            raise
+
+
+def _note_in_run(text: str) -> None:
+    run_id = os.environ.get("MLFLOW_RUN_ID")
+    if run_id is not None:
+        from tvae.tracking.run import note_failure
+        from tvae.tracking.store import connect
+
+        note_failure(connect(), run_id, text)
+
+
+def defaults_of(made: click.Command) -> dict[str, Any]:
+    """Return the defaults of a command's options."""
+    return {str(option.name): option.default for option in made.params}
+
+
+def command_line(name: str, values: Mapping[str, Any], defaults: Mapping[str, Any]) -> str:
+    """Return the `mlflow run` command that repeats a run: what differs from the defaults is named."""
+    named = [f"-P {key}={shlex.quote(str(value))}" for key, value in values.items() if value != defaults.get(key)]
+    return " ".join(["mlflow run .", f"-e {name}", *named, "--env-manager=local"])

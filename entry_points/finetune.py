@@ -1,0 +1,34 @@
+"""Finetune: the main job."""
+
+from typing import Any
+
+from entry_points.console import command, defaults_of
+from entry_points.options import ARCHITECTURE, TRAINING, options
+from tvae.configuration import FINETUNE
+from tvae.experiments.presets import resolve
+
+_OWN = ("preset", "checkpoint", "new_projection", "device", "promote")
+
+
+@command
+@options("preset", *ARCHITECTURE, *TRAINING, "checkpoint", "new_projection", "seed", "device", "promote")
+def main(**asked: Any) -> None:
+    """Learn the projection into the Poincaré ball, starting from a foundation or a checkpoint: the main job.
+
+    By default encoder and decoder stay as they are. Where no foundation is registered, one is trained first, in a run
+    of its own.
+    """
+    architecture, configuration = resolve(
+        asked["preset"], {name: value for name, value in asked.items() if name not in _OWN}, base=FINETUNE
+    )
+
+    from entry_points.sessions import opened
+
+    name = f"finetune c={architecture.curvature:g} {configuration.objective} seed={configuration.seed}"
+    with opened("finetune", name, asked, defaults_of(main), architecture, configuration) as session:
+        checkpoint = session.starting_checkpoint(asked["checkpoint"])
+        session.finetune(checkpoint, new_projection=asked["new_projection"])
+
+
+if __name__ == "__main__":
+    main()

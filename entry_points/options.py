@@ -1,0 +1,153 @@
+"""Every option of every command: its type, its help, and its default from where that is stated once."""
+
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any
+
+import click
+
+from tvae.architecture import Architecture
+from tvae.configuration import FOUNDATION, INITIAL_HIERARCHY, OBJECTIVES, SCHEDULERS, UNFREEZE, Configuration
+from tvae.experiments.presets import PRESET_SETTINGS, PRESETS
+
+__all__ = ["ARCHITECTURE", "TRAINING", "options"]
+
+ARCHITECTURE = ("curvature", "max_radius", "hidden_dim", "n_projection_layers", "latent_dim", "use_controller")
+TRAINING = (
+    "objective",
+    "lr",
+    "epochs",
+    "batch_size",
+    "patience",
+    "scheduler",
+    "unfreeze",
+    "encoder_lr_scale",
+    "decoder_lr_scale",
+    "hierarchy_weight",
+    "coverage_weight",
+    "richness_weight",
+    "separation_weight",
+    "distance_weight",
+    "beta",
+    "initial_hierarchy",
+)
+
+_HELP = {
+    "curvature": "c > 0: the ball has sectional curvature -c and Euclidean radius 1/sqrt(c).",
+    "max_radius": "Largest unit norm sqrt(c)·|z| of an embedding, in (0, 1).",
+    "hidden_dim": "Width of the projection.",
+    "n_projection_layers": "Hidden layers of the projection.",
+    "latent_dim": "Dimension of the latent and of the ball.",
+    "use_controller": "Let a small net shift weight between the terms of the loss.",
+    "objective": "ranking orders radii pair by pair; level_mean is the reference sweep's loss.",
+    "lr": "Peak learning rate.",
+    "epochs": "Passes over all operations.",
+    "batch_size": "Operations in a step.",
+    "patience": "Epochs without a better one before training stops.",
+    "scheduler": "How the learning rate moves.",
+    "unfreeze": "What learns besides the projection.",
+    "encoder_lr_scale": "Learning rate of an unfrozen encoder, as a share of lr.",
+    "decoder_lr_scale": "Learning rate of an unfrozen decoder, as a share of lr.",
+    "hierarchy_weight": "Weight of the order of radii by valuation.",
+    "coverage_weight": "Weight of the cross-entropy of the trits.",
+    "richness_weight": "Weight of the spread of unit norms within a level.",
+    "separation_weight": "Weight of the order of neighbouring levels.",
+    "distance_weight": "Weight of the order of hyperbolic distances.",
+    "beta": "Weight of the Kullback-Leibler divergence.",
+    "initial_hierarchy": "Sign that a new projection's hierarchy must have; it is drawn again until it has.",
+}
+_CHOICES = {
+    "objective": [name for name in OBJECTIVES if name != "elbo"],
+    "scheduler": list(SCHEDULERS),
+    "unfreeze": list(UNFREEZE),
+    "initial_hierarchy": list(INITIAL_HIERARCHY),
+}
+
+Command = Callable[..., Any]
+
+
+class _OrAuto(click.ParamType[Any]):
+    """A value of another type, or the word `auto`."""
+
+    def __init__(self, of: click.ParamType[Any]) -> None:
+        self.of, self.name = of, f"{of.name}|auto"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return value if value == "auto" else self.of.convert(value, param, ctx)
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        return f"{self.of.name.upper()}|auto"
+
+
+def options(*names: str, base: Configuration = Configuration()) -> Callable[[Command], Command]:  # noqa: B008
+    """Give a command options by name.
+
+    Args:
+        names: of fields of `Architecture` and `Configuration`, or keys of the table of further options.
+        base: the training whose defaults the help names.
+    """
+
+    def decorate(command: Command) -> Command:
+        for name in reversed(names):
+            option = _FURTHER[name] if name in _FURTHER else _setting(name, base, with_preset="preset" in names)
+            command = option(command)
+        return command
+
+    return decorate
+
+
+def _setting(name: str, base: Configuration, *, with_preset: bool) -> Callable[[Command], Command]:
+    default = getattr(base if name in _SETTINGS else Architecture(), name)
+    of: click.ParamType[Any] = click.Choice(_CHOICES[name]) if name in _CHOICES else _TYPES[type(default)]
+    if not with_preset or name not in PRESET_SETTINGS:
+        return click.option(f"--{name}", type=of, default=default, show_default=True, help=_HELP[name])
+    of = click.Choice([*of.choices, "auto"]) if isinstance(of, click.Choice) else _OrAuto(of)
+    text = f"{_HELP[name]} auto: what the preset says; {default} without one."
+    return click.option(f"--{name}", type=of, default="auto", show_default=True, help=text)
+
+
+_SETTINGS = {f.name for f in fields(Configuration)}
+_TYPES: dict[type, click.ParamType[Any]] = {bool: click.BOOL, int: click.INT, float: click.FLOAT}
+_FURTHER = {
+    "preset": click.option(
+        "--preset",
+        type=click.Choice(list(PRESETS)),
+        default="default",
+        show_default=True,
+        help="Named settings for everything that is auto.",
+    ),
+    "seed": click.option(
+        "--seed", type=click.INT, default=Configuration().seed, show_default=True, help="Of weights, batches and noise."
+    ),
+    "device": click.option(
+        "--device", default="auto", show_default=True, help="auto (a GPU if there is one), cpu, cuda, cuda:1, …"
+    ),
+    "checkpoint": click.option(
+        "--checkpoint",
+        default="auto",
+        show_default=True,
+        help="Where to start: auto (the registered foundation; trains one where there is none), a path, or a models:/ "
+        "or runs:/ address.",
+    ),
+    "new_projection": click.option(
+        "--new_projection",
+        type=click.BOOL,
+        default=False,
+        show_default=True,
+        help="Take encoder and decoder only from the checkpoint, and learn a new projection.",
+    ),
+    "foundation_epochs": click.option(
+        "--foundation_epochs",
+        type=click.INT,
+        default=FOUNDATION.epochs,
+        show_default=True,
+        help="Epochs of the first stage, encoder and decoder.",
+    ),
+    "promote": click.option(
+        "--promote",
+        type=click.Choice(["auto", "never", "force"]),
+        default="auto",
+        show_default=True,
+        help="auto registers a verified model and makes it champion if it is better; force makes it champion anyway.",
+    ),
+}

@@ -1,0 +1,31 @@
+"""Both stages in one run, from random weights."""
+
+from typing import Any
+
+from entry_points.console import command, defaults_of
+from entry_points.options import ARCHITECTURE, TRAINING, options
+from tvae.configuration import FINETUNE, FOUNDATION
+from tvae.experiments.presets import resolve
+
+_OWN = ("preset", "foundation_epochs", "device", "promote")
+
+
+@command
+@options("preset", *ARCHITECTURE, *TRAINING, "foundation_epochs", "seed", "device", "promote")
+def main(**asked: Any) -> None:
+    """Train encoder, decoder and projection in one run, from random weights."""
+    architecture, configuration = resolve(
+        asked["preset"], {name: value for name, value in asked.items() if name not in _OWN}, base=FINETUNE
+    )
+    epochs = asked["foundation_epochs"]
+    foundation = FOUNDATION.replace(epochs=epochs, patience=epochs, seed=configuration.seed, beta=configuration.beta)
+
+    from entry_points.sessions import opened
+
+    name = f"scratch c={architecture.curvature:g} {configuration.objective} seed={configuration.seed}"
+    with opened("scratch", name, asked, defaults_of(main), architecture, configuration) as session:
+        session.scratch(foundation)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,246 @@
+"""The trainings that commands have in common, from an open run to what they leave there."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+from mlflow import MlflowClient
+
+from entry_points.console import Progress, command_line, say, show_table
+from tvae import registry
+from tvae.architecture import Architecture
+from tvae.checkpoint import Checkpoint, read
+from tvae.configuration import FOUNDATION, Configuration
+from tvae.errors import CheckpointError
+from tvae.experiments.start import from_checkpoint, from_foundation, from_scratch
+from tvae.metrics import Evaluation, hierarchy_ceiling, richness_ceiling
+from tvae.tracking import links
+from tvae.tracking.description import describe_embedding, describe_foundation
+from tvae.tracking.outcome import Outcome, log_embedding, log_foundation
+from tvae.tracking.run import Run, open_run
+from tvae.tracking.store import connect
+from tvae.training import Member, Record, Result, train
+from tvae.training.device import resolve_device
+
+__all__ = ["Session", "opened"]
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One command at work in its open run.
+
+    Attributes:
+        client: of the tracking store.
+        run: where everything is logged.
+        architecture: of the model.
+        configuration: of the training.
+        device: where to compute.
+        promote: `auto`, `never` or `force`.
+        command: that repeats the run.
+    """
+
+    client: MlflowClient
+    run: Run
+    architecture: Architecture
+    configuration: Configuration
+    device: str
+    promote: str
+    command: str
+
+    def train_foundation(self) -> Checkpoint:
+        """Train encoder and decoder, and register them unless `promote` is `never`.
+
+        Returns:
+            The checkpoint, as read back from the file that was logged.
+
+        Raises:
+            CheckpointError: if it was to be registered and did not pass verification.
+        """
+        result = self._train(from_scratch(self.architecture, self.configuration), "foundation")
+        outcome = log_foundation(self.run, result, _training("foundation", self.configuration))
+        look = {"curves": self.run.link("model-metrics"), "checkpoint": self.run.link("artifacts/checkpoint")}
+        self.run.describe(describe_foundation(result, outcome.coverage, command=self.command, look=look))
+        epochs = len(result.history) - 1
+        say(f"Foundation: coverage {outcome.coverage:.5f} after {epochs} epochs, {result.seconds:.1f} s.")
+        checkpoint = read(outcome.path)
+        if self.promote != "never":
+            _require_verified(outcome)
+            version = registry.register_foundation(self.client, checkpoint, self.run.id)
+            say(f"Registered as {registry.FOUNDATION} version {version}, alias {registry.CHAMPION}.")
+        return checkpoint
+
+    def starting_checkpoint(self, address: str) -> Checkpoint:
+        """Return the checkpoint that a finetuning starts from.
+
+        Args:
+            address: a path, a `models:/` or `runs:/` address, or `auto`: the registered foundation, and where none fits
+                one that is trained now, in a run of its own.
+
+        Raises:
+            CheckpointError: if there is none, or it cannot be read.
+        """
+        if address == "auto":
+            registered = registry.find_foundation(self.client, self.architecture)
+            if registered is None:
+                return self._foundation_apart()
+            address = registered
+        checkpoint = read(registry.fetch(address, self.run.folder))
+        say(f"Starting from {address}.")
+        self.run.set_tags({"start": address, "start_digest": checkpoint.digest[:16]})
+        return checkpoint
+
+    def finetune(self, checkpoint: Checkpoint, *, new_projection: bool = False) -> None:
+        """Train the projection on a checkpoint's encoder, and log all of it.
+
+        Raises:
+            CheckpointError: if the architecture differs from the checkpoint's in what is taken from it.
+            TrainingError: on NaN or infinity.
+        """
+        member, transfer = from_checkpoint(
+            checkpoint, self.architecture, self.configuration, new_projection=new_projection
+        )
+        say(transfer.describe())
+        self.run.set_tags({"taken": ", ".join(transfer.taken), "drawn": ", ".join(transfer.drawn) or "nothing"})
+        result = self._train(member, "finetune")
+        start = {"digest": checkpoint.digest, "taken": list(transfer.taken), "drawn": list(transfer.drawn)}
+        trained = {*transfer.taken, *_learned(self.architecture)}
+        self._finish(
+            "Finetuning", result, trained, _training("finetune", self.configuration, start=start), transfer.describe()
+        )
+
+    def scratch(self, foundation: Configuration) -> None:
+        """Train encoder and decoder, then the projection, in one run.
+
+        Args:
+            foundation: of the first stage.
+
+        Raises:
+            TrainingError: on NaN or infinity.
+        """
+        first = self._train(from_scratch(self.architecture, foundation), "encoder and decoder")
+        say(f"Encoder and decoder: coverage {first.history[first.best_epoch]['coverage']:.5f}, {first.seconds:.1f} s.")
+        offset = len(first.history)
+        second = self._train(from_foundation(first, self.configuration), "projection", offset)
+        joined = replace(
+            second,
+            history=[*first.history, *({**r, "epoch": r["epoch"] + offset} for r in second.history)],
+            best_epoch=second.best_epoch + offset,
+            events=[*first.events, *second.events],
+            seconds=first.seconds + second.seconds,
+        )
+        training = _training("scratch", self.configuration, foundation=foundation.to_dict())
+        start = f"All weights were drawn from seed {foundation.seed}; encoder and decoder trained first."
+        self._finish("From scratch", joined, {"encoder", "decoder", *_learned(self.architecture)}, training, start)
+
+    def _train(self, member: Member, what: str, offset: int = 0) -> Result:
+        with Progress(what, member.configuration.epochs) as progress:
+            return train(member, device=self.device, observer=_Watch(self.run, progress, offset))
+
+    def _foundation_apart(self) -> Checkpoint:
+        say("No foundation is registered for this architecture: training one first, in a run of its own.")
+        configuration = FOUNDATION.replace(seed=self.configuration.seed)
+        name = f"foundation d={self.architecture.latent_dim} seed={configuration.seed}"
+        with open_run(self.client, name=name, tags={"stage": "foundation"}, apart=True) as run:
+            command = f"mlflow run . -e train -P seed={configuration.seed} --env-manager=local"
+            settings = self.architecture.to_dict() | configuration.to_dict()
+            run.log_parameters(settings)
+            run.log_operations()
+            apart = replace(self, run=run, configuration=configuration, promote="auto", command=command)
+            checkpoint = apart.train_foundation()
+            self.run.set_tags({"start": f"runs:/{run.id}/checkpoint", "start_digest": checkpoint.digest[:16]})
+        return checkpoint
+
+    def _finish(self, title: str, result: Result, trained: set[str], training: Mapping[str, Any], start: str) -> None:
+        outcome, evaluation = log_embedding(self.run, result, trained, training)
+        look = {
+            "curves": self.run.link("model-metrics"),
+            "ball": self.run.link("artifacts/plots/poincare_disk.png"),
+            "levels": self.run.link("artifacts/plots/radius_by_valuation.png"),
+            "verification": self.run.link("artifacts/verification.json"),
+        }
+        self.run.describe(
+            describe_embedding(
+                title, self.architecture, result, evaluation, start=start, command=self.command, look=look
+            )
+        )
+        say("")
+        show_table(_table(self.architecture, result, evaluation, outcome.verification.passed))
+
+
+@contextmanager
+def opened(
+    entry_point: str,
+    name: str,
+    asked: Mapping[str, Any],
+    defaults: Mapping[str, Any],
+    architecture: Architecture,
+    configuration: Configuration,
+) -> Iterator[Session]:
+    """Open the run of a command, log its settings, and say at the end where to look.
+
+    Args:
+        entry_point: as in MLproject.
+        name: of the run, unless the user gave one.
+        asked: every option as it was given.
+        defaults: of the options.
+        architecture: what `asked` came to.
+        configuration: what `asked` came to.
+    """
+    device = resolve_device(asked["device"])
+    client = connect()
+    with open_run(client, name=name, tags={"stage": entry_point, "device": device}) as run:
+        values = architecture.to_dict() | configuration.to_dict()
+        resolved = {f"resolved.{key}": values[key] for key in asked if key in values}
+        run.log_parameters({**asked, **resolved})
+        run.log_operations()
+        command = command_line(entry_point, asked, defaults)
+        yield Session(client, run, architecture, configuration, device, asked["promote"], command)
+        say("")
+        say("Look at it: " + ("`make ui` (or `mlflow ui`), then open" if links.needs_ui() else "open"))
+        say(f"  {run.link()}")
+
+
+class _Watch:
+    """Tells the run and the terminal of every epoch."""
+
+    def __init__(self, run: Run, progress: Progress, offset: int) -> None:
+        self._run, self._progress, self._offset = run, progress, offset
+
+    def epoch(self, member: int, record: Record) -> None:
+        self._run.log_epoch(record, self._offset)
+        self._progress.epoch(record)
+
+    def event(self, member: int, text: str) -> None:
+        self._progress.event(text)
+
+
+def _training(stage: str, configuration: Configuration, **further: Any) -> dict[str, Any]:
+    """Return what a checkpoint says of how it was made; nothing in it changes when the same run is repeated."""
+    return {"stage": stage, "seed": configuration.seed, "configuration": configuration.to_dict(), **further}
+
+
+def _learned(architecture: Architecture) -> tuple[str, ...]:
+    return ("projection", "controller") if architecture.use_controller else ("projection",)
+
+
+def _require_verified(outcome: Outcome) -> None:
+    if not outcome.verification.passed:
+        raise CheckpointError(
+            f"Only a verified checkpoint can be registered; found:\n{outcome.verification.table()}\n"
+            "Train for more epochs, or with promote=never to keep it in its run only."
+        )
+
+
+def _table(architecture: Architecture, result: Result, evaluation: Evaluation, verified: bool) -> list[tuple[str, str]]:
+    levels = architecture.n_trits
+    limit = richness_ceiling(architecture.max_radius, levels)
+    return [
+        ("coverage", f"{evaluation.coverage:8.5f}   limit 1"),
+        ("hierarchy", f"{evaluation.hierarchy:8.5f}   limit {hierarchy_ceiling(levels):.5f}"),
+        ("ordered levels", f"{evaluation.ordered_levels} of {levels}"),
+        ("richness", f"{evaluation.richness:8.5f}   limit {limit:.5f}"),
+        ("degradation", f"{result.summary()['degradation']:+8.5f}   best epoch {result.best_epoch}"),
+        ("training time", f"{result.seconds:.1f} s"),
+        ("verification", "passed" if verified else "FAILED: see verification.json in the run"),
+    ]

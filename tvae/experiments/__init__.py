@@ -1,0 +1,1 @@
+"""What is trained: where a run starts, and under which preset."""

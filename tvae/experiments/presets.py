@@ -1,0 +1,70 @@
+"""Named settings, and how they combine with what a user asks for."""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from tvae.architecture import Architecture
+from tvae.configuration import Configuration
+
+__all__ = ["PRESETS", "PRESET_SETTINGS", "resolve"]
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "default": {},
+    # The two presets of the reference sweep, in its own values; both ran at curvature 2, the default here.
+    "max_hierarchy": {
+        "lr": 3e-4,
+        "epochs": 10,
+        "patience": 5,
+        "scheduler": "constant",
+        "hierarchy_weight": 5.0,
+        "richness_weight": 2.0,
+    },
+    "stable": {"lr": 3e-4, "epochs": 60, "patience": 60, "scheduler": "cosine"},
+}
+
+PRESET_SETTINGS = (
+    "max_radius",
+    "hidden_dim",
+    "lr",
+    "epochs",
+    "batch_size",
+    "patience",
+    "scheduler",
+    "unfreeze",
+    "encoder_lr_scale",
+    "decoder_lr_scale",
+    "hierarchy_weight",
+    "coverage_weight",
+    "richness_weight",
+    "separation_weight",
+    "distance_weight",
+    "beta",
+)
+"""What a preset may set: commands give these the value `auto` unless the user asks for another."""
+
+
+def resolve(
+    preset: str,
+    asked: Mapping[str, Any],
+    *,
+    base: Configuration = Configuration(),  # noqa: B008 - it is immutable
+) -> tuple[Architecture, Configuration]:
+    """Combine defaults, a preset and what a user asks for, the later before the earlier.
+
+    Args:
+        preset: a key of `PRESETS`.
+        asked: fields of `Architecture` and `Configuration` by name; those that are `auto` are left to the preset.
+        base: the defaults of the training.
+
+    Returns:
+        The architecture and the configuration.
+
+    Raises:
+        ArchitectureError: if an architecture is asked for that cannot be built.
+        ConfigurationError: if a setting is out of range.
+    """
+    values = PRESETS[preset] | {name: value for name, value in asked.items() if value != "auto"}
+    of_architecture = {f.name for f in fields(Architecture)}
+    architecture = Architecture(**{k: v for k, v in values.items() if k in of_architecture})
+    return architecture, base.replace(**{k: v for k, v in values.items() if k not in of_architecture})

@@ -1,0 +1,45 @@
+"""Where a run starts: random weights, a foundation that was just trained, or a checkpoint."""
+
+import torch
+
+from tvae.architecture import Architecture
+from tvae.checkpoint import Checkpoint, Transfer, transfer
+from tvae.configuration import Configuration
+from tvae.model import COMPONENTS, TernaryVAE
+from tvae.training import Member, Result
+
+__all__ = ["from_checkpoint", "from_foundation", "from_scratch"]
+
+
+def from_scratch(architecture: Architecture, configuration: Configuration) -> Member:
+    """Start from random weights, drawn from the configuration's seed."""
+    generator = torch.Generator().manual_seed(configuration.seed)
+    model = TernaryVAE(architecture)
+    model.initialise(generator)
+    return Member(configuration, model, drawn=COMPONENTS, generator=generator)
+
+
+def from_foundation(foundation: Result, configuration: Configuration) -> Member:
+    """Start from a foundation that was trained in this process; its projection was never learned."""
+    generator = torch.Generator().manual_seed(configuration.seed)
+    model = TernaryVAE(foundation.model.architecture)
+    model.load_state_dict(foundation.model.state_dict())
+    new = ("projection", "controller")
+    model.initialise(generator, new)
+    return Member(configuration, model, drawn=new, generator=generator)
+
+
+def from_checkpoint(
+    checkpoint: Checkpoint, architecture: Architecture, configuration: Configuration, *, new_projection: bool = False
+) -> tuple[Member, Transfer]:
+    """Start from what a checkpoint has learned; what it has not is drawn from the configuration's seed.
+
+    Returns:
+        The run to train, and the statement of what was taken and what was drawn.
+
+    Raises:
+        CheckpointError: if the architecture differs from the checkpoint's in what is taken from it.
+    """
+    generator = torch.Generator().manual_seed(configuration.seed)
+    start = transfer(checkpoint, architecture, new_projection=new_projection, generator=generator)
+    return Member(configuration, start.model, drawn=start.drawn, generator=generator), start

@@ -1,0 +1,1 @@
+"""The only room that logs to MLflow: stores and experiments, runs, their descriptions, links into the UI."""

@@ -1,0 +1,154 @@
+"""One run in MLflow: adopted or made, filled while it goes on, and closed as what it was."""
+
+import csv
+import json
+import re
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, RunTag
+
+from tvae.checkpoint.provenance import provenance
+from tvae.tracking import links
+from tvae.tracking.store import adopted_run_id
+from tvae.training import Record
+
+__all__ = ["Run", "note_failure", "open_run"]
+
+NOTE = "mlflow.note.content"
+# What MLflow calls a run that nobody has named: calm-grouse-40.
+_UNNAMED = re.compile(r"[a-z]+-[a-z]+-\d{1,4}")
+
+
+class Run:
+    """A run that is open.
+
+    Attributes:
+        id: of the run.
+        experiment_id: of its experiment.
+        folder: a temporary folder for files on their way into the run.
+    """
+
+    def __init__(self, client: MlflowClient, run_id: str, experiment_id: str, folder: Path) -> None:
+        self._client = client
+        self.id, self.experiment_id, self.folder = run_id, experiment_id, folder
+
+    @property
+    def name(self) -> str:
+        """The run's name, as the UI shows it."""
+        return str(self._client.get_run(self.id).info.run_name)
+
+    def link(self, page: str = "") -> str:
+        """Return the address of a page of this run in the UI."""
+        return links.run_link(self.experiment_id, self.id, page)
+
+    def log_parameters(self, parameters: Mapping[str, Any]) -> None:
+        """Log parameters that are not there yet: `mlflow run` has logged those that MLproject declares."""
+        known = self._client.get_run(self.id).data.params
+        new = [Param(name, str(value)) for name, value in parameters.items() if name not in known]
+        self._client.log_batch(self.id, params=new)
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
+        """Log metrics, all under one step."""
+        now = int(time.time() * 1000)
+        self._client.log_batch(self.id, metrics=[Metric(name, value, now, step) for name, value in metrics.items()])
+
+    def log_epoch(self, record: Record, offset: int = 0) -> None:
+        """Log one epoch of a training; `offset` epochs of another stage came before."""
+        metrics = {name: value for name, value in record.items() if name != "epoch"}
+        self.log_metrics(metrics, step=offset + int(record["epoch"]))
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Set tags."""
+        self._client.log_batch(self.id, tags=[RunTag(name, value) for name, value in tags.items()])
+
+    def describe(self, markdown: str) -> None:
+        """Set the description, which the run's page shows first."""
+        self.set_tags({NOTE: markdown})
+
+    def log_operations(self) -> None:
+        """Log the data that every training sees: all operations, with their valuations."""
+        from mlflow.data.numpy_dataset import from_numpy  # imports pandas
+
+        from tvae import ternary
+
+        data = from_numpy(ternary.operations(), targets=ternary.valuations(), name="ternary-operations")
+        mlflow.log_input(data, context="training")
+
+    def log_json(self, name: str, content: Any) -> None:
+        """Log an artifact `name` in JSON."""
+        path = self.folder / name
+        path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+        self._client.log_artifact(self.id, str(path))
+
+    def log_history(self, history: list[Record]) -> None:
+        """Log `history.csv`, an epoch a row."""
+        path = self.folder / "history.csv"
+        columns = list(dict.fromkeys(name for record in history for name in record))
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, columns, restval="")
+            writer.writeheader()
+            writer.writerows(history)
+        self._client.log_artifact(self.id, str(path))
+
+    def log_file(self, path: Path, folder: str | None = None) -> None:
+        """Log a file as an artifact, in a folder of the run's artifacts."""
+        self._client.log_artifact(self.id, str(path), folder)
+
+
+@contextmanager
+def open_run(client: MlflowClient, *, name: str, tags: Mapping[str, str], apart: bool = False) -> Iterator[Run]:
+    """Open a run, and close it as FINISHED, FAILED or KILLED with its reason.
+
+    Args:
+        client: of the store that `connect` made ready.
+        name: for a run that nobody has named.
+        tags: to set at once.
+        apart: make a run of its own beside the one that is open, instead of the run of this command.
+    """
+    code = provenance()
+    all_tags = {"git_dirty": str(code["git_dirty"]).lower(), "tvae.version": code["tvae"], **tags}
+    if apart:
+        beside = mlflow.active_run()
+        if beside is None:
+            raise RuntimeError("A run apart must have a run to be apart from.")
+        made = client.create_run(beside.info.experiment_id, run_name=name, tags=_source_tags(beside))
+        active = mlflow.start_run(run_id=made.info.run_id, nested=True, log_system_metrics=False)
+    else:
+        adopted = adopted_run_id()
+        given = client.get_run(adopted).info.run_name if adopted else None
+        named = given if given and not _UNNAMED.fullmatch(given) else name
+        active = mlflow.start_run(run_name=named, log_system_metrics=False)
+    run_id = active.info.run_id
+    try:
+        with tempfile.TemporaryDirectory(prefix="tvae-") as folder:
+            run = Run(client, run_id, active.info.experiment_id, Path(folder))
+            run.set_tags(all_tags)
+            yield run
+    except BaseException as error:
+        stopped = isinstance(error, KeyboardInterrupt)
+        try:
+            note_failure(client, run_id, "Stopped by the user." if stopped else str(error) or type(error).__name__)
+        finally:
+            mlflow.end_run("KILLED" if stopped else "FAILED")
+        raise
+    mlflow.end_run("FINISHED")
+
+
+def note_failure(client: MlflowClient, run_id: str, text: str) -> None:
+    """Put the reason of a failure above what a run's description says already."""
+    note = client.get_run(run_id).data.tags.get(NOTE, "")
+    client.set_tag(run_id, NOTE, f"**Failed.** {text}\n\n{note}".rstrip())
+    client.set_tag(run_id, "failure", text[:500])
+
+
+def _source_tags(beside: mlflow.ActiveRun) -> dict[str, str]:
+    """Return where a run comes from, taken over from the one beside it."""
+    names = ("mlflow.user", "mlflow.source.name", "mlflow.source.git.commit")
+    return {name: beside.data.tags[name] for name in names if name in beside.data.tags}

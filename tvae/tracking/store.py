@@ -1,0 +1,103 @@
+"""Where runs are kept: the tracking store, and the experiment that a command logs to."""
+
+import fcntl
+import hashlib
+import logging
+import os
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
+
+from tvae.errors import TrackingError
+
+__all__ = ["EXPERIMENT", "adopted_run_id", "connect", "reason"]
+
+EXPERIMENT = "tvae"
+EXPERIMENT_DESCRIPTION = """\
+Ternary operations in a Poincaré ball. A ternary operation is a table of 9 trits; there are 3^9 = 19,683.
+A variational autoencoder learns all of them, and a projection places them in a ball so that hyperbolic distance
+from the origin follows 3-adic valuation.
+
+- **train** makes a foundation: encoder and decoder, to full coverage.
+- **finetune** learns the projection. Its `hierarchy` (Spearman, negative is right) cannot pass **-0.83205**.
+- **scratch** does both in one run.
+
+All metrics are measured on all 19,683 operations at the posterior mean. `best_hierarchy` is that of the run's model;
+`hierarchy` by epoch is how training got there.
+"""
+ANSWER_SECONDS = 5
+
+
+def connect() -> MlflowClient:
+    """Make the tracking store ready, and choose the experiment unless `mlflow run` has chosen one.
+
+    Returns:
+        A client of the store.
+
+    Raises:
+        TrackingError: if the store does not answer or cannot be written.
+    """
+    # MLflow announces every table, experiment and download, and each line looks like trouble.
+    for talkative in ("alembic", "mlflow"):
+        logging.getLogger(talkative).setLevel(logging.WARNING)
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    uri = mlflow.get_tracking_uri()
+    if uri.startswith(("http://", "https://")):
+        _require_answer(uri)
+    try:
+        with _first_use_lock(uri):
+            client = MlflowClient()
+            client.search_experiments(max_results=1)
+        if adopted_run_id() is None and "MLFLOW_EXPERIMENT_ID" not in os.environ:
+            name = os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT)
+            experiment = mlflow.set_experiment(name)
+            if name == EXPERIMENT and "mlflow.note.content" not in experiment.tags:
+                client.set_experiment_tag(experiment.experiment_id, "mlflow.note.content", EXPERIMENT_DESCRIPTION)
+    except (MlflowException, SQLAlchemyError, OSError) as error:
+        raise TrackingError(
+            f"The tracking store {uri} must be usable; found: {reason(error)}. "
+            "Set MLFLOW_TRACKING_URI to another, or mend this one."
+        ) from error
+    return client
+
+
+def adopted_run_id() -> str | None:
+    """Return the run that `mlflow run` has made for this process, None outside `mlflow run`."""
+    return os.environ.get("MLFLOW_RUN_ID")
+
+
+def reason(error: BaseException) -> str:
+    """Return the first line of what an error says."""
+    text = str(getattr(error, "orig", None) or error).strip()
+    return text.splitlines()[0] if text else type(error).__name__
+
+
+def _require_answer(uri: str) -> None:
+    """MLflow's own client waits for minutes before it gives up on a server that is not there."""
+    try:
+        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=ANSWER_SECONDS):
+            return
+    except urllib.error.HTTPError:
+        return  # a server that refuses is there: MLflow will say what it wants
+    except (OSError, ValueError) as error:
+        raise TrackingError(
+            f"The tracking server {uri} must answer within {ANSWER_SECONDS} s; found: {reason(error)}. "
+            "Start it, or set MLFLOW_TRACKING_URI to another."
+        ) from error
+
+
+@contextmanager
+def _first_use_lock(uri: str) -> Iterator[None]:
+    """Held while a store may be creating its tables: MLflow's migration does not bear two at once."""
+    name = hashlib.sha256(f"{uri} {os.getcwd()}".encode()).hexdigest()[:16]
+    with (Path(tempfile.gettempdir()) / f"tvae-store-{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
