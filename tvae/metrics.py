@@ -47,6 +47,7 @@ N_TREE_SAMPLE = 1_024
 SAMPLE_SEED = 20_251_229
 # Operations that go through the network at a time: their activations then stay in the processor's cache.
 CHUNK = 2_187
+ANCHORS = 32
 
 Floats = npt.NDArray[np.float64]
 
@@ -279,12 +280,16 @@ def tree_precision_by_level(
     anchors = np.arange(n) if sample >= n else np.random.default_rng(SAMPLE_SEED).choice(n, sample, replace=False)
     radius, direction = poincare.radius(embedding.unit_norm, curvature=curvature), embedding.direction
     shares = np.empty((len(anchors), n_trits - 1))
-    for row, i in enumerate(anchors):
-        distances = poincare.distance(radius[i], direction[i], radius, direction, curvature=curvature).numpy()
-        distances[i] = -1.0  # the operation itself comes first, and is not counted
-        ordered = np.sort(distances)
-        for k in range(1, n_trits):
-            shares[row, k - 1] = _share_of_nearest(distances[i % 3**k :: 3**k], ordered)
+    for start in range(0, len(anchors), ANCHORS):
+        some = anchors[start : start + ANCHORS]
+        # Differences, not products: between near points the squared chord would cancel.
+        chord = torch.cdist(direction[some], direction, compute_mode="donot_use_mm_for_euclid_dist").square()
+        distances = poincare.distance_from_chord(radius[some, None], radius, chord, curvature=curvature).numpy()
+        distances[np.arange(len(some)), some] = -1.0  # the operation itself comes first, and is not counted
+        ordered = np.sort(distances, axis=1)
+        for row, i in enumerate(some):
+            for k in range(1, n_trits):
+                shares[start + row, k - 1] = _share_of_nearest(distances[row, i % 3**k :: 3**k], ordered[row])
     return tuple(shares.mean(0).tolist())
 
 

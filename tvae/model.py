@@ -177,7 +177,13 @@ class TernaryVAE(nn.Module):
         self.controller = Controller(axis) if architecture.use_controller else None
 
     def initialise(self, generator: torch.Generator, components: Sequence[str] = COMPONENTS) -> None:
-        """Draw new weights for the named components, in their order in `COMPONENTS`."""
+        """Draw new weights for the named components, in their order in `COMPONENTS`.
+
+        Raises:
+            ValueError: if a name is not in `COMPONENTS`.
+        """
+        if unknown := set(components) - set(COMPONENTS):
+            raise ValueError(f"`components` must be among {', '.join(COMPONENTS)}, got {', '.join(sorted(unknown))}.")
         for name in COMPONENTS:
             component = getattr(self, name)
             if component is not None and name in components:

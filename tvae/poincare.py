@@ -13,7 +13,7 @@ import math
 import torch
 from torch import Tensor
 
-__all__ = ["distance", "distance_between_points", "radius", "unit_norm"]
+__all__ = ["distance", "distance_between_points", "distance_from_chord", "radius", "unit_norm"]
 
 
 def radius(unit_norm: Tensor, *, curvature: float | Tensor) -> Tensor:
