@@ -9,7 +9,7 @@ import torch
 from exact_model import exact_model
 
 from tvae.checkpoint import Bounds, Check, Checkpoint, Verification, read, save, verify
-from tvae.checkpoint.verification import foundation_checks, model_checks
+from tvae.checkpoint.verification import _reload, _reload_check, judge_foundation, judge_model
 from tvae.errors import CheckpointError
 from tvae.metrics import evaluate
 from tvae.model import COMPONENTS, TernaryVAE
@@ -24,7 +24,7 @@ def checkpoint(folder: Path, model: TernaryVAE, metrics: dict | None = None, tra
 
 
 def checks(source: Checkpoint, bounds: Bounds | None = None) -> dict[str, Check]:
-    return {check.name: check for check in model_checks(source, bounds or Bounds())}
+    return {check.name: check for check in judge_model(source, bounds or Bounds()).checks}
 
 
 def failed(source: Checkpoint, bounds: Bounds | None = None) -> list[str]:
@@ -113,17 +113,17 @@ class TestChecks:
 class TestFoundation:
     def test_only_coverage_and_claims_are_checked(self, tmp_path: Path) -> None:
         source = checkpoint(tmp_path, exact_model(steepness=0.0), {"coverage": 1.0}, FOUNDATION)
-        made = foundation_checks(source, Bounds())
+        made = judge_foundation(source, Bounds()).checks
         assert [(check.name, check.passed) for check in made] == [("claimed metrics", True), ("coverage", True)]
 
     def test_false_claims_of_its_random_projection_fail(self, tmp_path: Path) -> None:
         source = checkpoint(tmp_path, exact_model(steepness=0.0), {"hierarchy": -0.83}, FOUNDATION)
-        assert [check.passed for check in foundation_checks(source, Bounds())] == [False, True]
+        assert [check.passed for check in judge_foundation(source, Bounds()).checks] == [False, True]
 
     def test_lost_coverage_fails(self, tmp_path: Path) -> None:
         model = exact_model()
         model.decoder.layers[2].bias.data[0] = 0.9
-        assert not foundation_checks(checkpoint(tmp_path, model, trained=FOUNDATION), Bounds())[-1].passed
+        assert not judge_foundation(checkpoint(tmp_path, model, trained=FOUNDATION), Bounds()).checks[-1].passed
 
 
 @pytest.mark.integration
@@ -132,6 +132,7 @@ class TestVerify:
         verdict = verify(good.path, reloads=2)
         assert verdict.passed
         assert verdict.digest == good.digest
+        assert verdict.metrics == good.metrics
         assert [check.name for check in verdict.checks] == [
             "file",
             "reloads",
@@ -158,6 +159,36 @@ class TestVerify:
         assert "posterior means" in verdict.checks[1].meaning
 
 
+class TestReloads:
+    """What the fresh processes print, judged; `TestVerify` starts real ones."""
+
+    SAME = {"radii": "r", "mean": "m", "file": "f"}
+
+    def test_equal_results_pass(self) -> None:
+        check = _reload_check([self.SAME] * 3, "radii", "f")
+        assert (check.passed, check.value) == (True, 1)
+
+    def test_one_other_result_fails(self) -> None:
+        check = _reload_check([self.SAME, self.SAME | {"radii": "s"}], "radii", "f")
+        assert (check.passed, check.value) == (False, 2)
+
+    def test_a_process_that_could_not_load_fails_with_its_words(self) -> None:
+        check = _reload_check([self.SAME, "CheckpointError: damaged"], "radii", "f")
+        assert not check.passed
+        assert check.meaning == "A fresh process could not load the file: CheckpointError: damaged"
+
+    def test_a_file_that_was_replaced_meanwhile_fails(self) -> None:
+        check = _reload_check([self.SAME] * 2, "radii", "another")
+        assert not check.passed
+        assert "replaced while it was being verified" in check.meaning
+
+    @pytest.mark.integration
+    def test_a_fresh_process_says_why_it_could_not_load(self, tmp_path: Path) -> None:
+        (result,) = _reload(tmp_path / "none", 1)
+        assert isinstance(result, str)
+        assert "No such file or directory" in result
+
+
 class TestResult:
     @pytest.fixture
     def refused(self, tmp_path: Path) -> Verification:
@@ -180,7 +211,7 @@ class TestResult:
     def test_it_is_written_as_json_with_each_check_value_bound_and_verdict(
         self, good: Checkpoint, tmp_path: Path
     ) -> None:
-        verdict = Verification(good.path, good.digest, "A model.", model_checks(good, Bounds()))
+        verdict = Verification(good.path, good.digest, "A model.", judge_model(good, Bounds()).checks)
         verdict.write(tmp_path / "verification.json")
         written = json.loads((tmp_path / "verification.json").read_text())
         assert written == verdict.to_json()
@@ -197,7 +228,7 @@ class TestResult:
         model = exact_model()
         model.encoder.mean.weight.data.fill_(3e38)
         source = checkpoint(tmp_path, model)
-        Verification(source.path, source.digest, "", model_checks(source, Bounds())).write(tmp_path / "v.json")
+        Verification(source.path, source.digest, "", judge_model(source, Bounds()).checks).write(tmp_path / "v.json")
         assert json.loads((tmp_path / "v.json").read_text())["checks"][4]["value"] is None
 
     def test_a_folder_that_does_not_exist_is_refused(self, refused: Verification, tmp_path: Path) -> None:
@@ -205,13 +236,15 @@ class TestResult:
             refused.write(tmp_path / "none" / "verification.json")
 
     def test_the_table_has_a_row_a_check_and_ends_with_the_verdict(self, good: Checkpoint) -> None:
-        lines = Verification(good.path, good.digest, "A model.", model_checks(good, Bounds())).table().splitlines()
+        lines = (
+            Verification(good.path, good.digest, "A model.", judge_model(good, Bounds()).checks).table().splitlines()
+        )
         assert ["coverage", "1", ">=", "1", "passed"] in [line.split() for line in lines]
         assert lines[-1] == "verification passed"
 
     def test_the_table_explains_what_failed(self, good: Checkpoint) -> None:
         bounds = Bounds(hierarchy=-0.9)
-        lines = Verification(good.path, good.digest, "A model.", model_checks(good, bounds)).table().splitlines()
+        lines = Verification(good.path, good.digest, "A model.", judge_model(good, bounds).checks).table().splitlines()
         assert lines[-2:] == [
             "hierarchy: Spearman correlation of valuation and radius.",
             "verification failed",

@@ -7,9 +7,9 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -74,6 +74,13 @@ class Check:
     meaning: str
 
 
+class Judgement(NamedTuple):
+    """The checks of a model that was loaded, and its recomputed metrics."""
+
+    checks: tuple[Check, ...]
+    metrics: dict[str, float]
+
+
 @dataclass(frozen=True, slots=True)
 class Verification:
     """The verdict on one checkpoint.
@@ -83,12 +90,14 @@ class Verification:
         digest: SHA-256 of its content; None if it did not load.
         scope: what kind of model it is, and so which checks apply.
         checks: all that were made; at least one.
+        metrics: recomputed from the weights, name -> number; empty if they could not be computed.
     """
 
     path: Path
     digest: str | None
     scope: str
     checks: tuple[Check, ...]
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def passed(self) -> bool:
@@ -103,6 +112,7 @@ class Verification:
             "scope": self.scope,
             "passed": self.passed,
             "checks": [asdict(check) for check in self.checks],
+            "metrics": dict(self.metrics),
         }
 
     def write(self, path: str | os.PathLike[str]) -> None:
@@ -168,24 +178,18 @@ def verify(path: str | os.PathLike[str], *, bounds: Bounds | None = None, reload
         check = Check("file", "refused", "loads", False, str(error))
         return Verification(path, None, "The file did not load; nothing else could be checked.", (check,))
     loaded = Check("file", "loads", "loads", True, "Structure, architecture, digest and finite weights were checked.")
-    learned = "projection" in checkpoint.trained
-    again = _reload_check(_reload(path, reloads), "radii" if learned else "mean")
-    return Verification(
-        path=path,
-        digest=checkpoint.digest,
-        scope="A model with a learned projection: all checks apply."
-        if learned
-        else "A foundation, whose projection was never learned: only file, reloading and coverage are checked.",
-        checks=(
-            loaded,
-            again,
-            *(model_checks(checkpoint, bounds) if learned else foundation_checks(checkpoint, bounds)),
-        ),
-    )
+    if "projection" in checkpoint.trained:
+        scope, key, judge = "A model with a learned projection: all checks apply.", "radii", judge_model
+    else:
+        scope = "A foundation, whose projection was never learned: only file, reloading and coverage are checked."
+        key, judge = "mean", judge_foundation
+    again = _reload_check(_reload(path, reloads), key, checkpoint.digest)
+    checks, metrics = judge(checkpoint, bounds)
+    return Verification(path, checkpoint.digest, scope, (loaded, again, *checks), metrics)
 
 
-def model_checks(checkpoint: Checkpoint, bounds: Bounds) -> tuple[Check, ...]:
-    """Return the checks of a model with a learned projection.
+def judge_model(checkpoint: Checkpoint, bounds: Bounds) -> Judgement:
+    """Check a model with a learned projection.
 
     Args:
         checkpoint: the model and its claims.
@@ -199,25 +203,26 @@ def model_checks(checkpoint: Checkpoint, bounds: Bounds) -> tuple[Check, ...]:
     ordered = n_trits if bounds.ordered_levels is None else bounds.ordered_levels
     ceiling = hierarchy_ceiling(n_trits) - bounds.ceiling_slack
     measured = _evaluation(checkpoint)
-    claims = _claims_check(checkpoint, measured.metrics() if measured else {}, bounds)
+    metrics = measured.metrics() if measured else {}
     coverage = measured.coverage if measured else None
     hierarchy = measured.hierarchy if measured else None
     falling = measured.ordered_levels if measured else None
     distinct = len(np.unique(measured.radii)) / len(measured.radii) if measured else None
-    return (
+    checks = (
         _at_most("finite", not_finite, 0, "Operations whose radius or direction is NaN or infinite."),
         _at_most("inside the ball", outside, 0, "Operations whose unit norm is not in [0, 1)."),
-        claims,
+        _claims_check(checkpoint, metrics, bounds),
         _at_least("coverage", coverage, bounds.coverage, _COVERAGE),
         _at_most("hierarchy", hierarchy, bounds.hierarchy, "Spearman correlation of valuation and radius."),
         _at_least("hierarchy ceiling", hierarchy, ceiling, _CEILING),
         _at_least("ordered levels", falling, ordered, "Neighbouring pairs of levels whose mean radius falls."),
         _at_least("distinct radii", distinct, bounds.distinct_radii, _DISTINCT),
     )
+    return Judgement(checks, metrics)
 
 
-def foundation_checks(checkpoint: Checkpoint, bounds: Bounds) -> tuple[Check, ...]:
-    """Return the checks of a model whose projection was never learned.
+def judge_foundation(checkpoint: Checkpoint, bounds: Bounds) -> Judgement:
+    """Check a model whose projection was never learned.
 
     Args:
         checkpoint: the model and its claims.
@@ -229,10 +234,11 @@ def foundation_checks(checkpoint: Checkpoint, bounds: Bounds) -> tuple[Check, ..
     # What is claimed of a random projection means nothing, but must not be false either.
     if set(checkpoint.metrics) - set(recomputed) and (measured := _evaluation(checkpoint)):
         recomputed |= measured.metrics()
-    return (
+    checks = (
         _claims_check(checkpoint, recomputed, bounds),
         _at_least("coverage", coverage, bounds.coverage, _COVERAGE),
     )
+    return Judgement(checks, recomputed)
 
 
 def _evaluation(checkpoint: Checkpoint) -> Evaluation | None:
@@ -283,12 +289,15 @@ def _reload(path: Path, reloads: int) -> list[dict[str, str] | str]:
         return list(pool.map(run, range(reloads)))
 
 
-def _reload_check(results: Sequence[dict[str, str] | str], key: str) -> Check:
+def _reload_check(results: Sequence[dict[str, str] | str], key: str, digest: str) -> Check:
     what = {"radii": "radii", "mean": "posterior means"}[key]
     bound = f"1 result in {len(results)} processes"
     if failures := [result for result in results if isinstance(result, str)]:
         return Check("reloads", None, bound, False, f"A fresh process could not load the file: {cut(failures[0])}")
-    digests = {result[key] for result in results if isinstance(result, dict)}
+    loaded = [result for result in results if isinstance(result, dict)]
+    if any(result["file"] != digest for result in loaded):
+        return Check("reloads", None, bound, False, "The file was replaced while it was being verified.")
+    digests = {result[key] for result in loaded}
     meaning = f"SHA-256 of the {what} of all operations, computed in fresh processes: equal means equal bit for bit."
     return Check("reloads", len(digests), bound, len(digests) == 1, meaning)
 
