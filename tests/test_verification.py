@@ -3,6 +3,7 @@
 import json
 import math
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -162,7 +163,7 @@ class TestVerify:
 class TestReloads:
     """What the fresh processes print, judged; `TestVerify` starts real ones."""
 
-    SAME = {"radii": "r", "mean": "m", "file": "f"}
+    SAME: ClassVar = {"radii": "r", "mean": "m", "file": "f"}
 
     def test_equal_results_pass(self) -> None:
         check = _reload_check([self.SAME] * 3, "radii", "f")
