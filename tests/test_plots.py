@@ -1,0 +1,501 @@
+"""The figures hold what they claim."""
+
+import dataclasses
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from exact_model import exact_model
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Circle, Rectangle
+
+from tvae import metrics, plots, ternary
+from tvae.metrics import Evaluation
+from tvae.training import Record
+
+Floats = npt.NDArray[np.float64]
+
+
+def finetuning(hierarchies: list[float]) -> list[Record]:
+    records = [
+        {"epoch": float(epoch), "coverage": 1.0, "hierarchy": h, "richness": 0.001 * epoch, "loss": 1.0, "lr": 1e-3}
+        for epoch, h in enumerate(hierarchies)
+    ]
+    del records[0]["loss"], records[0]["lr"]
+    return records
+
+
+def foundation(n_trits: int, back: list[int]) -> list[Record]:
+    """A history by how many operations come back at each epoch."""
+    records: list[Record] = [{"epoch": float(e), "coverage": n / 3**n_trits} for e, n in enumerate(back)]
+    for record in records[1:]:
+        record |= {"loss": 1 / record["epoch"], "lr": 4e-3, "terms/coverage": 0.5, "terms/kl": 20.0}
+    return records
+
+
+def evaluation(radii: npt.ArrayLike) -> Evaluation:
+    """An evaluation with the radii of all operations given, at curvature 1; its other metrics do not matter here."""
+    r = np.asarray(radii, dtype=np.float64)
+    n_trits = round(math.log(len(r), 3))
+    v = ternary.valuations(n_trits)
+    means = tuple(float(r[v == k].mean()) for k in range(n_trits + 1))
+    return Evaluation(1.0, -0.5, 0.0, 1, 0.0, 0.0, (0.0,) * (n_trits - 1), means, means, r, np.tanh(r / 2))
+
+
+def ball(n_trits: int, curvature: float, dimension: int = 3) -> Floats:
+    """Random points of all operations, inside the ball."""
+    rng = np.random.default_rng(0)
+    direction = rng.normal(size=(3**n_trits, dimension))
+    direction /= np.linalg.norm(direction, axis=1, keepdims=True)
+    points: Floats = direction * rng.uniform(0.05, 0.95, size=(3**n_trits, 1)) / math.sqrt(curvature)
+    return points
+
+
+def texts(figure: Figure) -> str:
+    return "\n".join(text.get_text() for text in figure.findobj(matplotlib.text.Text))
+
+
+def text_of(figure: Figure, gid: str) -> str:
+    return next(text.get_text() for text in figure.texts if text.get_gid() == gid)
+
+
+def panel(figure: Figure, title: str) -> Axes:
+    return next(axes for axes in figure.axes if axes.get_title(loc="left").startswith(title))
+
+
+def line(axes: Axes, gid: str) -> Floats:
+    """The data of a line, shape `(n, 2)`."""
+    return np.asarray(next(line for line in axes.lines if line.get_gid() == gid).get_xydata())
+
+
+def level(axes: Axes, v: int) -> Floats:
+    return line(axes, f"v{v}")
+
+
+def drawn(axes: Axes) -> int:
+    return sum(len(line.get_xydata()) for line in axes.lines if (line.get_gid() or "").startswith("v"))
+
+
+# Training curves
+
+
+def test_the_title_says_the_best_hierarchy_and_its_distance_to_the_ceiling() -> None:
+    figure = plots.training_curves(finetuning([0.1, -0.7, -0.8]))
+    assert text_of(figure, "title") == "Hierarchy −0.80000, 0.03205 from the ceiling"
+
+
+@pytest.mark.parametrize("n_trits", [3, 9])
+def test_the_ceiling_is_drawn_at_its_height_and_named(n_trits: int) -> None:
+    figure = plots.training_curves(finetuning([0.0, -0.5]), n_trits=n_trits)
+    ceiling = metrics.hierarchy_ceiling(n_trits)
+    assert np.allclose(line(panel(figure, "hierarchy"), "ceiling")[:, 1], ceiling)
+    assert f"ceiling −{-ceiling:.5f}" in texts(figure)
+
+
+def test_the_curve_holds_every_epoch() -> None:
+    hierarchies = [0.1, -0.7, -0.8, -0.75]
+    curve = line(panel(plots.training_curves(finetuning(hierarchies)), "hierarchy"), "curve")
+    assert np.array_equal(curve, np.column_stack([range(4), hierarchies]))
+
+
+def test_the_distance_is_what_is_left_to_the_ceiling() -> None:
+    curve = line(panel(plots.training_curves(finetuning([0.1, -0.8])), "distance"), "curve")
+    assert np.allclose(curve[:, 1], np.array([0.1, -0.8]) - metrics.hierarchy_ceiling())
+
+
+def test_a_reached_ceiling_stays_on_the_logarithmic_scale() -> None:
+    axes = panel(plots.training_curves(finetuning([0.0, metrics.hierarchy_ceiling()])), "distance")
+    bottom, _ = axes.get_ylim()
+    assert line(axes, "curve")[-1, 1] > bottom > 0
+
+
+def test_degradation_is_said_with_its_number() -> None:
+    figure = plots.training_curves(finetuning([0.0, -0.8, -0.75]))
+    assert "degradation 0.05000, to −0.75000 at the end" in text_of(figure, "subtitle")
+
+
+def test_degradation_is_shaded() -> None:
+    axes = panel(plots.training_curves(finetuning([0.0, -0.8, -0.75])), "hierarchy")
+    corners = axes.collections[0].get_paths()[0].vertices
+    assert corners[:, 1].min() == -0.8
+    assert corners[:, 1].max() == -0.75
+
+
+def test_a_run_that_ends_at_its_best_has_no_degradation() -> None:
+    assert "no degradation" in text_of(plots.training_curves(finetuning([0.0, -0.7, -0.8])), "subtitle")
+
+
+def test_coverage_lost_after_the_best_epoch_is_said() -> None:
+    history = finetuning([0.0, -0.8, -0.8])
+    history[2]["coverage"] = 0.975
+    assert text_of(plots.training_curves(history), "subtitle").endswith("coverage 100 %, 97.5 % at the end")
+
+
+def test_levels_of_one_radius_each_are_past_the_ceiling() -> None:
+    title = text_of(plots.training_curves(finetuning([0.0, -1.0])), "title")
+    assert title == "Hierarchy −1.00000, 0.16795 past the ceiling: radii are tied"
+
+
+def test_the_best_epoch_is_marked_in_every_panel() -> None:
+    figure = plots.training_curves(finetuning([0.0, -0.8, -0.7]))
+    assert {line(axes, "best epoch")[0, 0] for axes in figure.axes} == {1.0}
+
+
+def test_the_epoch_that_was_kept_is_the_best_one() -> None:
+    figure = plots.training_curves(finetuning([0.0, -0.8, -0.79]), best_epoch=2)
+    assert text_of(figure, "title").startswith("Hierarchy −0.79000")
+
+
+def test_coverage_comes_before_hierarchy_where_the_best_epoch_is_not_given() -> None:
+    history = finetuning([0.0, -0.7, -0.8])
+    history[2]["coverage"] = 0.5
+    assert "best epoch 1 of 2" in text_of(plots.training_curves(history), "subtitle")
+
+
+def test_a_finetuning_has_a_panel_for_each_metric() -> None:
+    figure = plots.training_curves(finetuning([0.0, -0.8]))
+    titles = [axes.get_title(loc="left") for axes in figure.axes]
+    assert titles == [
+        "hierarchy", "distance to the ceiling (log scale)", "coverage", "richness", "loss", "learning rate",
+    ]  # fmt: skip
+
+
+def test_a_foundation_has_panels_for_coverage_and_loss_and_none_for_hierarchy() -> None:
+    figure = plots.training_curves(foundation(3, [0, 20, 27]), n_trits=3)
+    titles = [axes.get_title(loc="left") for axes in figure.axes]
+    assert titles == [
+        "coverage", "operations that do not come back (log scale, with 0)", "loss", "learning rate",
+    ]  # fmt: skip
+
+
+def test_the_title_of_a_foundation_counts_the_operations() -> None:
+    figure = plots.training_curves(foundation(3, [0, 20, 27]), n_trits=3)
+    assert text_of(figure, "title") == "Coverage 100 %: 27 of 27 operations come back"
+
+
+def test_a_foundation_shows_how_many_operations_do_not_come_back() -> None:
+    axes = panel(plots.training_curves(foundation(3, [0, 20, 27]), n_trits=3), "operations")
+    assert line(axes, "curve")[:, 1].tolist() == [27, 7, 0]
+
+
+def test_one_operation_short_is_not_100_percent() -> None:
+    figure = plots.training_curves(foundation(9, [0, 19_682]))
+    assert text_of(figure, "title") == "Coverage >99.99 %: 19,682 of 19,683 operations come back"
+    assert "never all of them" in text_of(figure, "subtitle")
+
+
+def test_operations_lost_again_are_counted() -> None:
+    assert "2 lost again" in text_of(plots.training_curves(foundation(3, [0, 27, 25]), n_trits=3), "subtitle")
+
+
+def test_a_loss_that_falls_far_is_on_a_logarithmic_scale() -> None:
+    history = finetuning([0.0, -0.7, -0.8])
+    history[1]["loss"], history[2]["loss"] = 3.0, 0.001
+    assert panel(plots.training_curves(history), "loss").get_yscale() == "log"
+
+
+@pytest.mark.parametrize("history", [finetuning([-0.3]), foundation(9, [1])])
+def test_a_history_of_one_epoch_is_drawn(history: list[Record], tmp_path: Path) -> None:
+    figure = plots.training_curves(history)
+    plots.save(figure, tmp_path / "one.png")
+    assert len(line(figure.axes[0], "curve")) == 1
+
+
+def test_an_empty_history_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least one record"):
+        plots.training_curves([])
+
+
+def test_a_best_epoch_outside_the_history_is_refused() -> None:
+    with pytest.raises(ValueError, match="`best_epoch` must be an epoch of the history, got 7"):
+        plots.training_curves(finetuning([0.0]), best_epoch=7)
+
+
+# Radius by valuation
+
+
+@pytest.fixture(scope="module")
+def scattered() -> Evaluation:
+    """Radii of 5 trits in which every level overlaps others."""
+    return evaluation(np.random.default_rng(0).uniform(0.5, 1.5, size=3**5))
+
+
+def test_every_operation_is_a_point_at_its_radius(scattered: Evaluation) -> None:
+    axes = plots.radius_by_valuation(scattered).axes[0]
+    valuations = ternary.valuations(5)
+    for v in range(6):
+        assert np.array_equal(level(axes, v)[:, 1], np.sort(scattered.radii[valuations == v]))
+
+
+def test_points_stay_beside_their_own_valuation(scattered: Evaluation) -> None:
+    axes = plots.radius_by_valuation(scattered).axes[0]
+    assert all(np.abs(level(axes, v)[:, 0] - v).max() <= 0.4 for v in range(6))
+
+
+def test_the_levels_are_written_with_their_sizes() -> None:
+    figure = plots.radius_by_valuation(evaluation(np.linspace(0.1, 1, 3**9)))
+    labels = [label.get_text() for label in figure.axes[0].get_xticklabels()]
+    assert labels == [f"{v}\n{size:,}" for v, size in enumerate([13122, 4374, 1458, 486, 162, 54, 18, 6, 2, 1])]
+
+
+def test_the_mean_of_each_level_is_marked(scattered: Evaluation) -> None:
+    axes = plots.radius_by_valuation(scattered).axes[0]
+    bars = next(c for c in axes.collections if c.get_gid() == "means").get_segments()
+    assert [bar[0][1] for bar in bars] == list(scattered.level_radii)
+
+
+def test_the_share_of_wrong_pairs_is_counted_over_all_pairs() -> None:
+    radii = np.array([0.5, 0.9, 0.1, 0.6, 0.9, 0.9, 0.2, 0.9, 0.9])  # 1 of 6 × 2 pairs wrong, then 1 of 2
+    radii[2] = 0.55  # now index 2 is below index 3 alone
+    figure = plots.radius_by_valuation(evaluation(radii))
+    naive = sum(radii[j] >= radii[i] for i in (1, 2, 4, 5, 7, 8) for j in (3, 6))
+    shares = [text.get_text() for text in figure.axes[0].texts if text.get_text().endswith(" %")]
+    assert shares == [f"{100 * naive / 12:.1f} %", "50.0 %"]
+
+
+def test_an_overlap_of_two_levels_is_shaded_where_it_is() -> None:
+    radii = np.array([0.1, 0.5, 0.9, 0.3, 0.9, 0.9, 0.6, 0.9, 0.9])  # levels 0.5 … 0.9, 0.3 … 0.6, 0.1
+    axes = plots.radius_by_valuation(evaluation(radii)).axes[0]
+    (box,) = [p for p in axes.patches if isinstance(p, Rectangle)]
+    assert (box.get_x(), box.get_y(), box.get_y() + box.get_height()) == pytest.approx((0, 0.5, 0.6))
+
+
+def test_levels_that_are_apart_have_no_shade_and_no_wrong_pair() -> None:
+    figure = plots.radius_by_valuation(evaluation(1.0 - 0.1 * ternary.valuations(4)))
+    assert not [p for p in figure.axes[0].patches if isinstance(p, Rectangle)]
+    assert text_of(figure, "title") == "Hierarchy −0.50000: all levels apart and in order"
+
+
+def test_levels_in_reversed_order_are_said_to_be_wrong() -> None:
+    figure = plots.radius_by_valuation(evaluation(0.1 + 0.1 * ternary.valuations(4)))
+    assert "4 of 4 neighbouring levels mixed or reversed" in text_of(figure, "title")
+    assert "100 % of neighbouring pairs in the wrong order" in text_of(figure, "subtitle")
+
+
+def test_low_levels_below_a_high_first_one_are_enlarged() -> None:
+    figure = plots.radius_by_valuation(evaluation(2.0 * 0.05 ** np.minimum(ternary.valuations(4), 1)))
+    (inset,) = figure.axes[0].child_axes
+    assert inset.get_title(loc="left") == "enlarged: radius up to 0.12"
+
+
+@pytest.mark.parametrize("radius", [0.0, 0.7])
+def test_a_collapsed_model_is_drawn(radius: float, tmp_path: Path) -> None:
+    figure = plots.radius_by_valuation(evaluation(np.full(3**4, radius)))
+    plots.save(figure, tmp_path / "collapsed.png")
+    assert drawn(figure.axes[0]) == 81
+
+
+def test_the_evaluation_of_a_model_is_drawn() -> None:
+    figure = plots.radius_by_valuation(metrics.evaluate(exact_model(5)))
+    assert text_of(figure, "title") == f"Hierarchy −{-metrics.hierarchy_ceiling(5):.5f}: all levels apart and in order"
+
+
+# The disk
+
+
+@pytest.mark.parametrize("angle", ["learned", "3-adic"])
+@pytest.mark.parametrize("curvature", [0.5, 1.0, 5.0])
+def test_every_operation_lies_at_its_unit_norm(angle: Any, curvature: float) -> None:
+    points = ball(4, curvature)
+    axes = plots.poincare_disk(points, curvature=curvature, angle=angle).axes[0]
+    unit_norms, valuations = np.linalg.norm(points, axis=1) * math.sqrt(curvature), ternary.valuations(4)
+    for v in range(5):
+        assert np.allclose(np.linalg.norm(level(axes, v), axis=1), unit_norms[valuations == v])
+
+
+def test_all_19683_operations_are_drawn() -> None:
+    figure = plots.poincare_disk(ball(9, 1.0), curvature=1.0)
+    assert drawn(figure.axes[0]) == 19_683
+    assert "all 19,683 operations" in text_of(figure, "subtitle")
+
+
+def test_rarer_valuations_are_drawn_later_and_larger() -> None:
+    axes = plots.poincare_disk(ball(5, 1.0), curvature=1.0).axes[0]
+    levels = [next(line for line in axes.lines if line.get_gid() == f"v{v}") for v in range(6)]
+    assert np.all(np.diff([line.get_zorder() for line in levels]) > 0)
+    assert np.all(np.diff([line.get_markersize() for line in levels]) > 0)
+
+
+def test_no_two_levels_share_a_colour() -> None:
+    axes = plots.poincare_disk(ball(9, 1.0), curvature=1.0).axes[0]
+    assert len({tuple(line.get_color()) for line in axes.lines}) == 10
+
+
+def test_the_legend_gives_the_level_sizes() -> None:
+    written = texts(plots.poincare_disk(ball(9, 1.0), curvature=1.0)).split("\n")
+    assert {"13,122", "4,374", "1,458", "486", "162", "54", "18", "6", "2", "1"} <= set(written)
+
+
+def test_the_boundary_is_the_unit_circle() -> None:
+    axes = plots.poincare_disk(ball(4, 5.0), curvature=5.0).axes[0]
+    (boundary,) = [p for p in axes.patches if p.get_gid() == "boundary"]
+    assert isinstance(boundary, Circle)
+    assert boundary.get_radius() == 1.0
+
+
+@pytest.mark.parametrize("curvature", [0.01, 2.0, 100.0])
+def test_guide_circles_stand_at_the_radius_they_name(curvature: float) -> None:
+    axes = plots.poincare_disk(ball(4, curvature), curvature=curvature).axes[0]
+    circles = [p.get_radius() for p in axes.patches if p.get_gid() == "guide"]
+    names = [float(text.get_text()) for text in axes.texts]
+    assert len(circles) >= 2
+    assert circles == pytest.approx([math.tanh(math.sqrt(curvature) * r / 2) for r in names], rel=1e-4)
+
+
+def test_guide_circles_do_not_crowd_at_the_boundary() -> None:
+    points = ball(4, 1.0)
+    points[0] = [1 - 1e-12, 0, 0]
+    axes = plots.poincare_disk(points, curvature=1.0).axes[0]
+    circles = [p.get_radius() for p in axes.patches if p.get_gid() in ("guide", "boundary")]
+    assert np.diff(np.sort(circles)).min() >= 0.05
+    assert len(circles) >= 3
+
+
+def test_in_the_plane_the_learned_picture_is_the_ball_itself() -> None:
+    points = ball(4, 1.0, dimension=2)
+    axes = plots.poincare_disk(points, curvature=1.0).axes[0]
+    valuations = ternary.valuations(4)
+    picture = np.empty_like(points)
+    for v in range(5):
+        picture[valuations == v] = level(axes, v)
+    assert np.allclose(picture @ picture.T, points @ points.T)
+
+
+def test_the_figure_says_how_much_the_plane_holds() -> None:
+    points = ball(4, 1.0, dimension=3)
+    points[:, 2] = 0.0
+    assert "learned" in texts(plots.poincare_disk(points, curvature=1.0))
+    assert "(100% of their squared length; the\nball has 3 dimensions)" in texts(
+        plots.poincare_disk(points, curvature=1.0)
+    )
+
+
+def test_a_3_adic_ball_fills_one_arc_of_the_3_adic_angle() -> None:
+    n_trits, points = 4, np.full((81, 2), 0.5)
+    axes = plots.poincare_disk(points, curvature=1.0, angle="3-adic").axes[0]
+    valuations, theta = ternary.valuations(n_trits), np.empty(81)
+    for v in range(n_trits + 1):
+        x, y = level(axes, v).T
+        theta[valuations == v] = np.arctan2(y, x) % (2 * math.pi)
+    theta[0] = 0.0
+    for k in range(n_trits):
+        for i in range(3**k):
+            assert np.ptp(theta[ternary.ball(i, k, n_trits)]) < 2 * math.pi / 3**k
+    assert len(np.unique(theta.round(9))) == 81
+
+
+def test_the_3_adic_angle_is_said_not_to_be_learned() -> None:
+    assert "not learned" in texts(plots.poincare_disk(ball(4, 1.0), curvature=1.0, angle="3-adic"))
+
+
+def test_the_title_says_where_the_first_and_the_last_level_lie() -> None:
+    points = np.zeros((27, 2))
+    points[:, 0] = math.tanh(0.75) * (ternary.valuations(3) < 3)
+    title = text_of(plots.poincare_disk(points, curvature=1.0), "title")
+    assert title == "Mean radius 1.5 at valuation 0, 0 at valuation 3"
+
+
+def test_a_ball_collapsed_to_its_origin_is_drawn(tmp_path: Path) -> None:
+    figure = plots.poincare_disk(np.zeros((81, 4)), curvature=2.0)
+    plots.save(figure, tmp_path / "origin.png")
+    assert drawn(figure.axes[0]) == 81
+
+
+def test_the_points_of_a_model_are_drawn() -> None:
+    model = exact_model(5, curvature=2.0)
+    with torch.no_grad():
+        points = model(metrics.trit_table(5)).numpy()
+    assert drawn(plots.poincare_disk(points, curvature=2.0).axes[0]) == 243
+
+
+@pytest.mark.parametrize("shape", [(80, 3), (81,), (81, 1), (0, 3), (1, 3)])
+def test_points_that_are_not_all_operations_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="must have shape"):
+        plots.poincare_disk(np.zeros(shape), curvature=1.0)
+
+
+@pytest.mark.parametrize("bad", [1.0, math.nan, math.inf])
+def test_points_outside_the_ball_are_refused(bad: float) -> None:
+    points = ball(3, 1.0)
+    points[5] = bad
+    with pytest.raises(ValueError, match="inside the ball"):
+        plots.poincare_disk(points, curvature=1.0)
+
+
+def test_an_unknown_angle_is_refused() -> None:
+    bad: Any = "pca"
+    with pytest.raises(ValueError, match="must be one of learned, 3-adic, got 'pca'"):
+        plots.poincare_disk(ball(3, 1.0), curvature=1.0, angle=bad)
+
+
+# Files and state
+
+
+def test_the_same_data_give_the_same_bytes(tmp_path: Path) -> None:
+    for name in "ab":
+        plots.save(plots.poincare_disk(ball(5, 1.0), curvature=1.0), tmp_path / name)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_a_figure_saved_twice_gives_the_same_bytes(tmp_path: Path, scattered: Evaluation) -> None:
+    figure = plots.radius_by_valuation(scattered)
+    for name in "ab":
+        plots.save(figure, tmp_path / name)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_the_png_carries_neither_time_nor_version(tmp_path: Path) -> None:
+    plots.save(plots.training_curves(finetuning([0.0, -0.8])), tmp_path / "curves.png")
+    png = (tmp_path / "curves.png").read_bytes()
+    assert png.startswith(b"\x89PNG")
+    assert not [chunk for chunk in (b"tEXt", b"iTXt", b"zTXt", b"tIME") if chunk in png]
+
+
+def test_saving_replaces_the_file_and_leaves_no_other(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"old")
+    plots.save(Figure(figsize=(1, 1)), tmp_path / "a.png")
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_a_failed_save_leaves_no_file(tmp_path: Path) -> None:
+    (tmp_path / "directory").mkdir()
+    with pytest.raises(OSError, match="directory"):
+        plots.save(Figure(figsize=(1, 1)), tmp_path / "directory")
+    assert [path.name for path in tmp_path.iterdir()] == ["directory"]
+
+
+def test_drawing_changes_no_setting_of_matplotlib(tmp_path: Path, scattered: Evaluation) -> None:
+    before = dict(matplotlib.rcParams)
+    for figure in (
+        plots.training_curves(finetuning([0.0, -0.8])),
+        plots.radius_by_valuation(scattered),
+        plots.poincare_disk(ball(5, 1.0), curvature=1.0),
+    ):
+        plots.save(figure, tmp_path / "figure.png")
+    assert dict(matplotlib.rcParams) == before
+
+
+@pytest.mark.integration
+def test_pyplot_is_not_imported() -> None:
+    code = "import sys, tvae.plots; sys.exit('matplotlib.pyplot' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_what_is_drawn_is_not_changed(scattered: Evaluation) -> None:
+    points, history = ball(5, 1.0), finetuning([0.0, -0.8])
+    copies = points.copy(), [dict(record) for record in history], scattered.radii.copy()
+    plots.poincare_disk(points, curvature=1.0)
+    plots.training_curves(history)
+    plots.radius_by_valuation(dataclasses.replace(scattered))
+    assert np.array_equal(points, copies[0])
+    assert history == copies[1]
+    assert np.array_equal(scattered.radii, copies[2])

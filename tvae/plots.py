@@ -1,0 +1,595 @@
+"""Figures of one run: how its training went, where the levels lie, and the ball itself.
+
+Each function takes plain data and returns a `matplotlib.figure.Figure` of its own: nothing here touches pyplot or any
+other global state, so figures can be drawn from several threads and leave nothing behind. `save` writes a figure as a
+PNG whose bytes depend on the figure alone.
+
+A title says what was found, with its number; the line under it says what is needed to judge the number.
+"""
+
+import io
+import itertools
+import math
+import os
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+import scipy.linalg
+import torch
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+from matplotlib.patches import Circle, Rectangle
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+
+from tvae import metrics, poincare, ternary
+from tvae.metrics import Evaluation
+from tvae.training import Record
+
+__all__ = ["Angle", "poincare_disk", "radius_by_valuation", "save", "training_curves"]
+
+Angle = Literal["learned", "3-adic"]
+"""What the angle in `poincare_disk` shows."""
+
+Floats = npt.NDArray[np.float64]
+
+# 9 inches are 900 pixels at 100 dpi, the width of MLflow's image preview; 150 dpi keep a larger view and a print sharp.
+SIZE = (9.0, 6.4)
+DPI = 150
+
+INK, MUTED, GRID = "#1b1b1b", "#5f6368", "#e6e8eb"
+# Blue and vermilion of Okabe and Ito's palette, which stay apart under every form of colour blindness.
+CURVE, ALARM = "#0072b2", "#d55e00"
+
+# A distance to the ceiling below this is rounding, not a difference; the logarithmic scale ends here.
+FLOOR = 1e-6
+# Guide circles nearer than this to the one before, or to the boundary, would run their labels into each other.
+GUIDE_GAP = 0.05
+# Successive multiples of it, modulo 1, fill an interval evenly: jitter that needs no random numbers.
+GOLDEN = (math.sqrt(5) - 1) / 2
+
+
+def training_curves(
+    history: Sequence[Record], *, n_trits: int = ternary.N_TRITS, best_epoch: int | None = None
+) -> Figure:
+    """Draw how a training went, epoch by epoch.
+
+    With hierarchies in the history: hierarchy and its ceiling, what is left to the ceiling on a logarithmic scale,
+    coverage, richness, loss and learning rate. What was lost after the best epoch is shaded. Without (a foundation):
+    coverage, how many operations do not come back, loss and learning rate. A metric that no record has gets no panel.
+
+    Args:
+        history: a record an epoch, in order. Each has `epoch` and `coverage`, all or none have `hierarchy`; any other
+            metric may be missing, as `loss` and `lr` are at epoch 0.
+        n_trits: number of trits, on which the ceiling depends.
+        best_epoch: the epoch whose weights were kept, `Result.best_epoch`. By default the epoch of highest coverage,
+            among equals that of lowest hierarchy, or for a foundation of lowest loss.
+
+    Raises:
+        ValueError: if the history is empty, or has no record of `best_epoch`.
+    """
+    best = _best(history, best_epoch)
+    epochs = _column(history, "epoch")
+    projects = _has(history, "hierarchy")
+    title, subtitle = (_hierarchy_finding if projects else _coverage_finding)(history, best, n_trits)
+    figure = _figure(title, subtitle)
+    names = [n for n in (("coverage", "richness") if projects else ()) + ("loss", "lr") if _has(history, n)]
+    upper = figure.add_gridspec(1, 2, left=0.07, right=0.985, bottom=0.455, top=0.835, wspace=0.17)
+    gap = {2: 0.17, 3: 0.29}.get(len(names), 0.38)
+    lower = figure.add_gridspec(1, max(1, len(names)), left=0.07, right=0.985, bottom=0.085, top=0.31, wspace=gap)
+    large = [figure.add_subplot(upper[i]) for i in range(2)]
+    small = [figure.add_subplot(lower[i]) for i in range(len(names))]
+    margin = 0.03 * max(1.0, epochs[-1] - epochs[0])
+    for axes in large + small:
+        _style(axes)
+        axes.set_xlabel("epoch", fontsize=9, color=MUTED, labelpad=2)
+        axes.set_xlim(epochs[0] - margin, epochs[-1] + margin)
+        axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
+        axes.axvline(best["epoch"], color=MUTED, lw=1, ls=(0, (1, 2)), zorder=1, gid="best epoch")
+    if projects:
+        _draw_hierarchy(large[0], history, best, n_trits)
+        _draw_distance(large[1], history, best, n_trits)
+    else:
+        _draw_coverage(large[0], history, best)
+        _draw_missing(large[1], history, best, n_trits)
+    for axes, name in zip(small, names, strict=True):
+        _draw_small(axes, history, name)
+    _name_best(large[0], best)
+    return figure
+
+
+def radius_by_valuation(evaluation: Evaluation) -> Figure:
+    """Draw the hyperbolic radius of every operation, level by level.
+
+    Every operation is one point; within a level the cloud is as wide as its radii are dense. Where the ranges of two
+    neighbouring levels overlap, the overlap is shaded, and above it stands the share of the pairs, one operation from
+    each level, whose radii are in the wrong order or equal. Where the first level reaches so far that it flattens the
+    others, these are drawn once more, enlarged.
+
+    Args:
+        evaluation: of a model of any number of trits.
+    """
+    n_trits = len(evaluation.level_radii) - 1
+    levels = _by_level(evaluation.radii, n_trits)
+    sizes = ternary.level_sizes(n_trits).tolist()
+    wrong = [_wrong_pairs(outer, inner) for outer, inner in itertools.pairwise(levels)]
+    title, subtitle = _order_finding(evaluation, wrong, sizes)
+    figure = _figure(title, subtitle)
+    axes = figure.add_axes((0.07, 0.125, 0.915, 0.665))
+    top = float(evaluation.radii.max()) or 1.0
+    _draw_levels(axes, levels, evaluation.level_radii, 1.04 * top)
+    for v, pairs in enumerate(wrong):
+        share, colour = pairs / (sizes[v] * sizes[v + 1]), ALARM if pairs else MUTED
+        axes.text(v + 0.5, 1.06 * top, _percent(share), ha="center", va="bottom", fontsize=9, color=colour)
+    key = "line: mean · shaded: overlap of two neighbours' ranges · %: pairs of neighbours in the wrong order or equal"
+    axes.text(0, 1.07, key, transform=axes.transAxes, va="bottom", fontsize=9, color=MUTED)
+    axes.set_xticklabels([f"{v}\n{size:,}" for v, size in enumerate(sizes)])
+    axes.set_xlabel("valuation, and how many operations have it", fontsize=10, color=INK)
+    axes.set_ylabel("radius (hyperbolic length)", fontsize=10, color=INK)
+    inner_top = max(float(level[-1]) for level in levels[1:])
+    if 0 < inner_top < 0.25 * top:  # low steps below a high first one: the room above them shows them enlarged
+        left = 1.45 / (n_trits + 1.1)
+        inset = axes.inset_axes((left, 0.44, 1 - left, 0.49))
+        _draw_levels(inset, levels, evaluation.level_radii, 1.25 * inner_top)
+        _title(inset, f"enlarged: radius up to {1.25 * inner_top:.2g}")
+    return figure
+
+
+def poincare_disk(points: npt.ArrayLike, *, curvature: float, angle: Angle = "learned") -> Figure:
+    """Draw the ball as a Poincaré disk, every operation a point coloured by its valuation.
+
+    No picture in the plane keeps all of a ball of many dimensions. Here the distance from the centre is exact: it is
+    the unit norm sqrt(c)·|z|, so that circles of equal hyperbolic radius are where they belong. The angle is one of
+
+    - `learned`: the angle of z in the plane through the origin that holds the most of the directions z/|z| (their first
+      two principal axes, not centred, so that for D = 2 the picture is the ball itself, rotated). The figure says how
+      much of the directions the plane holds; what lies across it is lost.
+    - `3-adic`: 2π·Σ (t_k + 1)·3^-(k+1), the index with its base-3 digits reversed: the 3-adic ball i + 3^k·Z fills one
+      arc of 2π/3^k, and nearer operations are nearer neighbours. Nothing of it is learned, and the figure says so.
+
+    Common valuations are drawn first and small, rare ones last and large. Every operation is drawn.
+
+    Args:
+        points: embeddings of all operations in index order, shape `(3^n_trits, D)`, D >= 2, inside the ball.
+        curvature: c > 0.
+        angle: what the angle shows.
+
+    Raises:
+        ValueError: if the points are not those of all operations, one is not inside the ball, or `angle` is unknown.
+    """
+    if angle not in get_args(Angle):
+        raise ValueError(f"`angle` must be one of {', '.join(get_args(Angle))}, got {angle!r}.")
+    z, n_trits = _all_operations(points)
+    norms = np.sqrt((z * z).sum(1))
+    unit_norms = norms * math.sqrt(curvature)
+    if not bool((unit_norms < 1).all()):
+        raise ValueError(f"`points` must be finite and inside the ball, of unit norm < 1, got {unit_norms.max()}.")
+    if angle == "learned":
+        theta, share = _learned_angle(z / np.where(norms > 0, norms, 1.0)[:, None])
+        note = (
+            "learned: that of the point in the plane\nthat holds the most of the directions\n"
+            f"({share:.0%} of their squared length; the\nball has {z.shape[1]} dimensions)"
+        )
+    else:
+        theta = _tree_angle(n_trits)
+        note = "not learned: the index with its base-3\ndigits reversed, so that 3-adic\nneighbours are adjacent"
+    radii = poincare.radius(torch.from_numpy(unit_norms), curvature=curvature).numpy()
+    figure = _figure(*_disk_finding(radii, n_trits, curvature))
+    axes = figure.add_axes((0.02, 0.015, 0.61, 0.61 * SIZE[0] / SIZE[1]))
+    axes.set_axis_off()
+    axes.set_xlim(-1.03, 1.03)
+    axes.set_ylim(-1.03, 1.03)
+    x, y = unit_norms * np.cos(theta), unit_norms * np.sin(theta)
+    valuations, sizes = ternary.valuations(n_trits), ternary.level_sizes(n_trits).tolist()
+    for v, colour in enumerate(_colours(n_trits)):
+        level = valuations == v
+        _dots(axes, x[level], y[level], colour, _marker(v, n_trits), v)
+    _draw_guides(axes, theta % (2 * math.pi), float(radii.max()), curvature)
+    _draw_key(figure, sizes, note)
+    return figure
+
+
+def save(figure: Figure, path: str | os.PathLike[str]) -> None:
+    """Write a figure as a PNG, whole or not at all; the same figure gives the same bytes.
+
+    Args:
+        figure: of this module.
+        path: file to write, in a directory that exists; what stands there is replaced.
+    """
+    buffer = io.BytesIO()
+    # Not `savefig`, which reads the user's settings; and no `Software`, which would name matplotlib's version.
+    FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})  # type: ignore[no-untyped-call]
+    target = Path(path)
+    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+    try:
+        temporary.write_bytes(buffer.getvalue())
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+# What the figures say -------------------------------------------------------------------------------------------------
+
+
+def _hierarchy_finding(history: Sequence[Record], best: Record, n_trits: int) -> tuple[str, str]:
+    hierarchy, final = best["hierarchy"], history[-1].get("hierarchy", math.nan)
+    left = hierarchy - metrics.hierarchy_ceiling(n_trits)
+    if left > -FLOOR:
+        title = f"Hierarchy {_signed(hierarchy)}, {abs(left):.5f} from the ceiling"
+    else:  # the ceiling holds where radii are distinct; levels of one radius each pass it
+        title = f"Hierarchy {_signed(hierarchy)}, {-left:.5f} past the ceiling: radii are tied"
+    lost = final - hierarchy
+    after = f"degradation {_signed(lost)}, to {_signed(final)} at the end" if lost > 5e-6 else "no degradation"
+    at = f"best epoch {best['epoch']:.0f} of {history[-1]['epoch']:.0f}"
+    coverage = f"coverage {_percent(best['coverage'])}"
+    if history[-1]["coverage"] != best["coverage"]:
+        coverage += f", {_percent(history[-1]['coverage'])} at the end"
+    return title, f"{at} · {after} · {coverage}"
+
+
+def _coverage_finding(history: Sequence[Record], best: Record, n_trits: int) -> tuple[str, str]:
+    n = 3**n_trits
+    back = round(best["coverage"] * n)
+    full = next((r["epoch"] for r in history if round(r["coverage"] * n) == n), None)
+    reached = "never all of them" if full is None else f"all of them first at epoch {full:.0f}"
+    lost = back - round(history[-1]["coverage"] * n)
+    after = f"{lost:,} lost again by the end" if lost else "none lost again"
+    title = f"Coverage {_percent(best['coverage'])}: {back:,} of {n:,} operations come back"
+    return title, f"best epoch {best['epoch']:.0f} of {history[-1]['epoch']:.0f} · {reached} · {after}"
+
+
+def _order_finding(evaluation: Evaluation, wrong: list[int], sizes: list[int]) -> tuple[str, str]:
+    n_trits = len(wrong)
+    mixed = sum(pairs > 0 for pairs in wrong)
+    what = f"{mixed} of {n_trits} neighbouring levels mixed or reversed" if mixed else "all levels apart and in order"
+    total = sum(a * b for a, b in itertools.pairwise(sizes))
+    return (
+        f"Hierarchy {_signed(evaluation.hierarchy)}: {what}",
+        f"ceiling {_signed(metrics.hierarchy_ceiling(n_trits))} · mean radius falls at {evaluation.ordered_levels} of "
+        f"{n_trits} steps · {_percent(sum(wrong) / total)} of neighbouring pairs in the wrong order",
+    )
+
+
+def _disk_finding(radii: Floats, n_trits: int, curvature: float) -> tuple[str, str]:
+    means = [float(level.mean()) for level in _by_level(radii, n_trits)]
+    return (
+        f"Mean radius {means[0]:.3g} at valuation 0, {means[-1]:.3g} at valuation {n_trits}",
+        f"all {3**n_trits:,} operations · curvature −{curvature:g} · "
+        f"radii from {radii.min():.3g} to {radii.max():.3g} (hyperbolic length)",
+    )
+
+
+# Parts of the figures -------------------------------------------------------------------------------------------------
+
+
+def _draw_hierarchy(axes: Axes, history: Sequence[Record], best: Record, n_trits: int) -> None:
+    epochs, values, ceiling = (*_series(history, "hierarchy"), metrics.hierarchy_ceiling(n_trits))
+    _title(axes, "hierarchy")
+    axes.axhline(ceiling, color=ALARM, lw=1.4, zorder=2, gid="ceiling")
+    _curve(axes, epochs, values)
+    after = epochs >= best["epoch"]
+    axes.fill_between(
+        epochs[after], best["hierarchy"], np.maximum(values[after], best["hierarchy"]), color=ALARM, alpha=0.22, lw=0
+    )
+    low, high = min(ceiling, values.min()), max(values.max(), ceiling + 0.1)
+    axes.set_ylim(low - 0.14 * (high - low), high + 0.05 * (high - low))
+    _name_line(axes, best, ceiling, f"ceiling {_signed(ceiling)}", below=True)
+    _mark_best(axes, best, best["hierarchy"])
+
+
+def _draw_distance(axes: Axes, history: Sequence[Record], best: Record, n_trits: int) -> None:
+    epochs, values = _series(history, "hierarchy")
+    ceiling = metrics.hierarchy_ceiling(n_trits)
+    distance = np.maximum(values - ceiling, FLOOR)
+    _title(axes, "distance to the ceiling (log scale)")
+    axes.set_yscale("log")
+    axes.set_ylim(0.6 * FLOOR, 2.0)
+    axes.yaxis.set_major_locator(FixedLocator([10.0**-k for k in range(7)]))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: ("≤" if y <= FLOOR else "") + _power(y, 0)))
+    _curve(axes, epochs, distance)
+    after, best_distance = epochs >= best["epoch"], max(best["hierarchy"] - ceiling, FLOOR)
+    axes.fill_between(
+        epochs[after], best_distance, np.maximum(distance[after], best_distance), color=ALARM, alpha=0.22, lw=0
+    )
+    _mark_best(axes, best, best_distance)
+
+
+def _draw_coverage(axes: Axes, history: Sequence[Record], best: Record) -> None:
+    _title(axes, "coverage")
+    axes.axhline(1.0, color=ALARM, lw=1.4, zorder=2, gid="ceiling")
+    _curve(axes, *_series(history, "coverage"))
+    axes.set_ylim(-0.03, 1.12)
+    _name_line(axes, best, 1.0, "all operations", below=False)
+    _mark_best(axes, best, best["coverage"])
+
+
+def _draw_missing(axes: Axes, history: Sequence[Record], best: Record, n_trits: int) -> None:
+    n = 3**n_trits
+    epochs, coverage = _series(history, "coverage")
+    _title(axes, "operations that do not come back (log scale, with 0)")
+    axes.set_yscale("symlog", linthresh=1)
+    axes.set_ylim(-0.25, 3 * n)
+    axes.yaxis.set_major_locator(FixedLocator([0.0, *(10.0**k for k in range(math.ceil(math.log10(n)) + 1))]))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axes.axhline(0.0, color=ALARM, lw=1.4, zorder=2)
+    _curve(axes, epochs, np.rint((1 - coverage) * n))
+    _mark_best(axes, best, round((1 - best["coverage"]) * n))
+
+
+def _draw_small(axes: Axes, history: Sequence[Record], name: str) -> None:
+    epochs, values = _series(history, name)
+    _curve(axes, epochs, values)
+    axes.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:.6g}".replace("-", "−")))
+    if name == "coverage":
+        axes.set_ylim(-0.03, 1.06)
+    elif name == "loss" and values.min() > 0 and values.max() > 20 * values.min():
+        name = "loss (log scale)"
+        axes.set_yscale("log")
+        first, last = math.floor(math.log10(values.min())), math.ceil(math.log10(values.max()))
+        axes.set_ylim(10.0**first, 10.0**last)
+        axes.yaxis.set_major_locator(FixedLocator([10.0**k for k in range(first, last + 1)]))
+        axes.yaxis.set_minor_locator(NullLocator())
+        axes.yaxis.set_major_formatter(FuncFormatter(_power))
+    else:
+        low, high = min(0.0, float(values.min())), max(0.0, float(values.max())) or 1.0
+        axes.set_ylim(low - 0.03 * (high - low), high + 0.08 * (high - low))
+    _title(axes, "learning rate" if name == "lr" else name)
+
+
+def _mark_best(axes: Axes, best: Record, value: float) -> None:
+    axes.plot([best["epoch"]], [value], marker="o", ms=9, mfc="none", mec=INK, mew=1.3, zorder=5, clip_on=False)
+
+
+def _name_best(axes: Axes, best: Record) -> None:
+    """Name the best epoch at the top of its line, on the side where there is more room."""
+    side = _side(axes, best)
+    axes.annotate(
+        f"best epoch {best['epoch']:.0f}", (best["epoch"], 1.0), (4 * side, 0), xycoords=("data", "axes fraction"),
+        textcoords="offset points", ha="left" if side > 0 else "right", va="top", fontsize=9, color=INK,
+    )  # fmt: skip
+
+
+def _name_line(axes: Axes, best: Record, y: float, text: str, *, below: bool) -> None:
+    """Name a horizontal line at the end of it that is farther from the best epoch."""
+    right = _side(axes, best) > 0
+    axes.annotate(
+        text, (0.99 if right else 0.01, y), (0, -5 if below else 4), xycoords=("axes fraction", "data"),
+        textcoords="offset points", ha="right" if right else "left", va="top" if below else "bottom", fontsize=9,
+        color=ALARM,
+    )  # fmt: skip
+
+
+def _side(axes: Axes, best: Record) -> int:
+    """Return on which side of the best epoch there is more room: 1 for later epochs, -1 for earlier ones."""
+    left, right = axes.get_xlim()
+    return 1 if best["epoch"] < (left + right) / 2 else -1
+
+
+def _draw_levels(axes: Axes, levels: list[Floats], means: Sequence[float], top: float) -> None:
+    """Draw the radii of each level up to `top` as a cloud of points, its mean, and where neighbours overlap."""
+    _style(axes)
+    axes.grid(visible=False, axis="x")
+    n_trits = len(levels) - 1
+    bins = np.linspace(0, top, 101)
+    for v, (level, colour) in enumerate(zip(levels, _colours(n_trits), strict=True)):
+        _dots(axes, v + _spread(level, bins), level, colour, {"ms": 1.4 + 3.6 / math.sqrt(len(level))}, v)
+    for v, (outer, inner) in enumerate(itertools.pairwise(levels)):
+        low, high = max(outer[0], inner[0]), min(outer[-1], inner[-1])
+        if low <= high:
+            axes.add_patch(
+                Rectangle((v, low), 1, high - low, fc=ALARM, ec=ALARM, lw=0.8, alpha=0.2, zorder=1.5, gid="overlap")
+            )
+    bars = [[(v - 0.47, mean), (v + 0.47, mean)] for v, mean in enumerate(means)]
+    axes.add_collection(LineCollection(bars, colors=INK, linewidths=0.9, zorder=4, gid="means"), autolim=False)
+    axes.set_xlim(-0.55, n_trits + 0.55)
+    axes.set_ylim(-0.025 * top, top)
+    axes.xaxis.set_major_locator(FixedLocator(list(range(n_trits + 1))))
+
+
+def _draw_guides(axes: Axes, theta: Floats, largest: float, curvature: float) -> None:
+    """Draw the boundary, and circles of round hyperbolic radius about as far as the points reach.
+
+    Their labels stand in the direction where there are the fewest points to hide.
+    """
+    sectors = np.bincount((theta / (2 * math.pi) * 48 + 0.5).astype(np.int64) % 48, minlength=48)
+    # Upwards where it is as good as any: sector 12 is a quarter turn.
+    quiet = 2 * math.pi * min(range(48), key=lambda sector: (sectors[sector], abs(sector - 12))) / 48
+    axes.add_patch(Circle((0, 0), 1.0, fill=False, ec=INK, lw=1.4, zorder=2, gid="boundary"))
+    farthest = min(largest, float(poincare.radius(torch.tensor(0.95), curvature=curvature)))
+    radii = MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]).tick_values(0, farthest)
+    norms = poincare.unit_norm(torch.from_numpy(radii), curvature=curvature).tolist()
+    drawn = 0.0
+    for radius, norm in zip(radii, norms, strict=True):
+        if not drawn + GUIDE_GAP <= norm <= 1 - GUIDE_GAP:
+            continue
+        drawn = norm
+        axes.add_patch(Circle((0, 0), norm, fill=False, ec=MUTED, lw=0.8, ls=(0, (4, 3)), zorder=2, gid="guide"))
+        axes.text(
+            norm * math.cos(quiet), norm * math.sin(quiet), f"{radius:g}",
+            ha="center", va="center", fontsize=8, color=INK, zorder=6,
+            bbox={"boxstyle": "round,pad=0.15", "fc": "white", "ec": "none", "alpha": 0.85},
+        )  # fmt: skip
+
+
+def _draw_key(figure: Figure, sizes: list[int], note: str) -> None:
+    """Draw the legend to the right of the disk: the levels with their sizes, then what radius and angle are."""
+    axes = figure.add_axes((0.68, 0.02, 0.31, 0.84))
+    axes.set_axis_off()
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1)
+    n_trits = len(sizes) - 1
+    axes.text(0.0, 0.985, "valuation", fontsize=9, color=MUTED, va="center")
+    axes.text(0.62, 0.985, "operations", fontsize=9, color=MUTED, va="center", ha="right")
+    for v, (size, colour) in enumerate(zip(sizes, _colours(n_trits), strict=True)):
+        height = 0.935 - 0.58 * v / max(10, len(sizes))
+        style = _marker(v, n_trits)
+        axes.plot([0.05], [height], ls="", marker="o", color=colour, **(style | {"ms": max(style["ms"], 4.0)}))
+        axes.text(0.14, height, f"{v}", fontsize=10, color=INK, va="center")
+        axes.text(0.62, height, f"{size:,}", fontsize=10, color=INK, va="center", ha="right")
+    radius = (
+        "the unit norm √c·|z|, exact. Dashed:\ncircles of equal radius, in hyperbolic\n"
+        "length; the outer circle is at infinity"
+    )
+    for height, head, text in ((0.31, "Distance from the centre", radius), (0.155, "Angle", note)):
+        axes.text(0.0, height, head, fontsize=9, color=INK, va="bottom", weight="bold")
+        axes.text(0.0, height - 0.008, text, fontsize=9, color=MUTED, va="top", linespacing=1.3)
+
+
+def _dots(axes: Axes, x: Floats, y: Floats, colour: Any, style: dict[str, Any], v: int) -> None:
+    """Draw one level as one artist; rasterised, so that a vector file of the figure stays small."""
+    style = {"mew": 0.0} | style
+    axes.plot(x, y, ls="", marker="o", color=colour, zorder=3 + 0.01 * v, rasterized=True, gid=f"v{v}", **style)
+
+
+def _marker(v: int, n_trits: int) -> dict[str, Any]:
+    """Return size and edge of a level's markers in the disk: the rarer, the larger; the rarest with a white edge."""
+    share = v / n_trits
+    edge = 0.5 if share > 0.4 else 0.0
+    return {"ms": 1.3 + 7.0 * share**1.3 + edge, "mec": "white", "mew": edge}
+
+
+# Common style ---------------------------------------------------------------------------------------------------------
+
+
+def _figure(title: str, subtitle: str) -> Figure:
+    figure = Figure(figsize=SIZE, dpi=DPI, facecolor="white")
+    FigureCanvasAgg(figure)
+    figure.text(0.02, 0.975, title, fontsize=15, weight="bold", color=INK, va="top", gid="title")
+    figure.text(0.02, 0.922, subtitle, fontsize=10, color=MUTED, va="top", gid="subtitle")
+    return figure
+
+
+def _style(axes: Axes) -> None:
+    axes.set_facecolor("white")
+    axes.set_axisbelow(True)
+    axes.grid(visible=True, color=GRID, lw=0.8)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side in ("left", "bottom"))
+        spine.set(color=MUTED, linewidth=0.8)
+    axes.tick_params(labelsize=9, colors=MUTED, labelcolor=INK, length=3, pad=2)
+
+
+def _title(axes: Axes, text: str) -> None:
+    # A given height: matplotlib would otherwise lay every tick out once more to find one.
+    axes.set_title(text, loc="left", fontsize=10, color=INK, y=1.0, pad=5)
+
+
+def _curve(axes: Axes, x: Floats, y: Floats) -> None:
+    """Draw a curve, with a dot an epoch where dots would not run into each other: one epoch alone is a dot."""
+    marker = {"marker": "o", "ms": 3.2} if len(x) <= 60 else {}
+    axes.plot(x, y, color=CURVE, lw=1.6, zorder=3, gid="curve", **marker)  # type: ignore[arg-type]
+
+
+def _colours(n_trits: int) -> list[Any]:
+    """Return a colour for each level, from pale for the common ones to dark for the rare; even in lightness."""
+    return list(colormaps["viridis"](np.linspace(0.92, 0.0, n_trits + 1)))
+
+
+def _signed(value: float) -> str:
+    return f"{value:.5f}".replace("-", "−")  # the minus sign is as wide as a digit
+
+
+def _percent(share: float) -> str:
+    """Write a share; "0 %" and "100 %" stand for exactly none and all, and for nothing else."""
+    if share in (0.0, 1.0):
+        return f"{share:.0%}".replace("%", " %")
+    if share < 1e-4:
+        return "<0.01 %"
+    if share > 0.9999:
+        return ">99.99 %"
+    return f"{100 * share:.2f} %" if share < 0.01 or share > 0.99 else f"{100 * share:.1f} %"
+
+
+def _power(value: float, _: int) -> str:
+    """Write a power of ten; as plain text, since mathtext costs more than the rest of the figure."""
+    exponent = round(math.log10(value))
+    if -2 <= exponent <= 0:
+        return f"{value:g}"
+    return "10" + str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+
+
+# Data -----------------------------------------------------------------------------------------------------------------
+
+
+def _column(history: Sequence[Record], name: str) -> Floats:
+    return np.array([record.get(name, math.nan) for record in history], dtype=np.float64)
+
+
+def _has(history: Sequence[Record], name: str) -> bool:
+    return bool(np.isfinite(_column(history, name)).any())
+
+
+def _series(history: Sequence[Record], name: str) -> tuple[Floats, Floats]:
+    """Return epochs and values of a metric, of the records that have it."""
+    values = _column(history, name)
+    known = np.isfinite(values)
+    return _column(history, "epoch")[known], values[known]
+
+
+def _best(history: Sequence[Record], best_epoch: int | None) -> Record:
+    if not history:
+        raise ValueError("`history` must have at least one record, got none.")
+    if best_epoch is None:
+        return min(history, key=lambda r: (-r["coverage"], r.get("hierarchy", r.get("loss", math.inf))))
+    for record in history:
+        if record["epoch"] == best_epoch:
+            return record
+    raise ValueError(f"`best_epoch` must be an epoch of the history, got {best_epoch}.")
+
+
+def _by_level(radii: Floats, n_trits: int) -> list[Floats]:
+    """Return the radii of each level, ascending, from valuation 0 up."""
+    valuations = ternary.valuations(n_trits)
+    return [np.sort(radii[valuations == v]) for v in range(n_trits + 1)]
+
+
+def _wrong_pairs(outer: Floats, inner: Floats) -> int:
+    """Count the pairs, one of each level, in which the inner level's radius is not the smaller; both ascending."""
+    return int(np.searchsorted(outer, inner, side="right").sum())
+
+
+def _spread(level: Floats, bins: Floats) -> Floats:
+    """Return offsets in -0.4 … 0.4 that make the cloud of an ascending level as wide as its radii are dense."""
+    if len(level) == 1:
+        return np.zeros(1)
+    counts = np.histogram(level, bins)[0].astype(np.float64)
+    # Smoothed over neighbouring bins, so that the outline is not a staircase.
+    counts = np.convolve(counts, [0.25, 0.5, 0.25], mode="same")
+    centres = (bins[:-1] + bins[1:]) / 2
+    width = np.interp(level, centres, counts / max(1.0, counts.max()))
+    offsets: Floats = 0.8 * width * (np.arange(1, len(level) + 1) * GOLDEN % 1 - 0.5)
+    return offsets
+
+
+def _all_operations(points: npt.ArrayLike) -> tuple[Floats, int]:
+    """Return the points as a matrix, and the number of trits of the space they are all operations of."""
+    z = np.asarray(points, dtype=np.float64)
+    n_trits = round(math.log(max(len(z), 1), 3)) if z.ndim == 2 else 0
+    if z.ndim != 2 or z.shape[1] < 2 or n_trits < 1 or len(z) != 3**n_trits:
+        raise ValueError(f"`points` must have shape (3^n_trits, D) with D >= 2, got {z.shape}.")
+    return z, n_trits
+
+
+def _learned_angle(directions: Floats) -> tuple[Floats, float]:
+    """Return the angle of directions in the plane of their two principal axes, and the share that the plane holds."""
+    moments = directions.T @ directions
+    d = len(moments)
+    values, axes = scipy.linalg.eigh(moments, subset_by_index=[d - 2, d - 1])
+    # An axis is known up to its sign: its largest coordinate is made positive.
+    axes = axes * np.sign(axes[np.abs(axes).argmax(0), [0, 1]])
+    inside = directions @ axes
+    return np.arctan2(inside[:, 0], inside[:, 1]), float(values.sum() / max(float(np.trace(moments)), 1e-300))
+
+
+def _tree_angle(n_trits: int) -> Floats:
+    digits = ternary.operations(n_trits).astype(np.float64) + 1
+    return 2 * math.pi * digits @ 3.0 ** -np.arange(1, n_trits + 1)
