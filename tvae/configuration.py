@@ -5,13 +5,13 @@ Commands, MLproject and sweeps take their defaults from here; a test holds them 
 
 import difflib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from tvae.errors import ConfigurationError
 
-__all__ = ["FINETUNE", "FOUNDATION", "OBJECTIVES", "SCHEDULERS", "UNFREEZE", "Configuration"]
+__all__ = ["FINETUNE", "FOUNDATION", "OBJECTIVES", "SCHEDULERS", "UNFREEZE", "Configuration", "check_known"]
 
 OBJECTIVES = ("ranking", "level_mean", "elbo")
 SCHEDULERS = ("constant", "cosine", "step", "plateau", "one_cycle")
@@ -68,7 +68,7 @@ class Configuration:
     def __post_init__(self) -> None:
         for name in _FLOATS:
             value = getattr(self, name)
-            if isinstance(value, int) and not isinstance(value, bool):
+            if _is_int(value) and abs(value) <= 2**53:  # a larger integer is out of range, and may pass the floats
                 object.__setattr__(self, name, float(value))
         problems = [
             f"`{name}` must be {allowed}, got {getattr(self, name)!r}."
@@ -78,18 +78,13 @@ class Configuration:
         if problems:
             raise ConfigurationError(" ".join(problems))
 
-    def replace(self, **changes: Any) -> "Configuration":
+    def replace(self, /, **changes: Any) -> "Configuration":
         """Return a copy with some settings changed.
 
         Raises:
-            ConfigurationError: if a name is unknown, with the nearest known one, or a value is not allowed.
+            ConfigurationError: if names are unknown, with the nearest known ones, or a value is not allowed.
         """
-        names = [f.name for f in fields(self)]
-        for name in changes:
-            if name not in names:
-                near = difflib.get_close_matches(name, names, n=1)
-                hint = f"did you mean `{near[0]}`?" if near else f"there are {', '.join(names)}."
-                raise ConfigurationError(f"`{name}` is no setting of a training; {hint}")
+        check_known(changes, [f.name for f in fields(self)])
         return replace(self, **changes)
 
     def to_dict(self) -> dict[str, Any]:
@@ -106,7 +101,23 @@ class Configuration:
         return cls().replace(**values)
 
 
-def _is_int(value: object) -> bool:
+def check_known(names: Iterable[str], known: Sequence[str], what: str = "setting of a training") -> None:
+    """Refuse names that are not known, all at once, each with the nearest known one.
+
+    Raises:
+        ConfigurationError: names them.
+    """
+    problems = []
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean `{near[0]}`?" if near else f"there are {', '.join(known)}."
+            problems.append(f"`{name}` is no {what}; {hint}")
+    if problems:
+        raise ConfigurationError(" ".join(problems))
+
+
+def _is_int(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 

@@ -5,7 +5,7 @@ from dataclasses import fields
 from typing import Any
 
 from tvae.architecture import Architecture
-from tvae.configuration import Configuration
+from tvae.configuration import Configuration, check_known
 
 __all__ = ["PRESETS", "PRESET_SETTINGS", "resolve"]
 
@@ -62,9 +62,11 @@ def resolve(
 
     Raises:
         ArchitectureError: if an architecture is asked for that cannot be built.
-        ConfigurationError: if a setting is out of range.
+        ConfigurationError: if the preset or a setting is unknown, or a setting is out of range.
     """
+    of_architecture = [f.name for f in fields(Architecture)]
+    check_known([preset], list(PRESETS), "preset")
+    check_known(asked, [*of_architecture, *(f.name for f in fields(Configuration))], "setting")
     values = PRESETS[preset] | {name: value for name, value in asked.items() if value != "auto"}
-    of_architecture = {f.name for f in fields(Architecture)}
     architecture = Architecture(**{k: v for k, v in values.items() if k in of_architecture})
     return architecture, base.replace(**{k: v for k, v in values.items() if k not in of_architecture})
