@@ -1,0 +1,238 @@
+"""Where runs start, and how defaults, presets and wishes combine."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tvae.architecture import Architecture
+from tvae.checkpoint import Checkpoint, read, save
+from tvae.configuration import FOUNDATION, Configuration
+from tvae.errors import ArchitectureError, ConfigurationError
+from tvae.experiments.presets import PRESET_SETTINGS, PRESETS, resolve
+from tvae.experiments.start import from_checkpoint, from_foundation, from_scratch
+from tvae.model import COMPONENTS, TernaryVAE
+from tvae.training import Result
+
+SMALL = Architecture(n_trits=3, latent_dim=4, encoder_hidden=(8,), decoder_hidden=(8,), hidden_dim=8)
+
+# The presets of the reference sweep of 2025-12-29, as its record has them.
+REFERENCE = {
+    "max_hierarchy": {
+        "curvature": 2.0,
+        "lr": 3e-4,
+        "patience": 5,
+        "epochs": 10,
+        "hierarchy_weight": 5.0,
+        "richness_weight": 2.0,
+    },
+    "stable": {"curvature": 2.0, "lr": 3e-4, "scheduler": "cosine", "epochs": 60},
+}
+
+AUTO = dict.fromkeys(PRESET_SETTINGS, "auto")
+
+
+def foundation(architecture: Architecture = SMALL) -> Result:
+    """A finished first stage, all of whose weights are drawn."""
+    model = TernaryVAE(architecture)
+    model.initialise(torch.Generator().manual_seed(100))
+    return Result(FOUNDATION, model.eval())
+
+
+def weights(model: TernaryVAE, *components: str) -> list[torch.Tensor]:
+    return [tensor for name, tensor in model.state_dict().items() if name.split(".")[0] in components]
+
+
+def equal(a: list[torch.Tensor], b: list[torch.Tensor]) -> bool:
+    return len(a) > 0 and all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+# Presets
+
+
+def test_without_a_wish_the_default_preset_is_the_default() -> None:
+    assert resolve("default", {}) == (Architecture(), Configuration())
+
+
+def test_auto_is_no_wish() -> None:
+    assert resolve("default", AUTO) == (Architecture(), Configuration())
+
+
+@pytest.mark.parametrize("preset", list(REFERENCE))
+def test_preset_has_the_values_of_the_reference(preset: str) -> None:
+    architecture, configuration = resolve(preset, AUTO)
+    values = architecture.to_dict() | configuration.to_dict()
+    assert {name: values[name] for name in REFERENCE[preset]} == REFERENCE[preset]
+
+
+def test_there_is_a_preset_for_each_of_the_reference() -> None:
+    assert set(PRESETS) >= {"default", *REFERENCE}
+
+
+@pytest.mark.parametrize("preset", list(PRESETS))
+def test_preset_can_be_resolved(preset: str) -> None:
+    architecture, configuration = resolve(preset, {})
+    values = architecture.to_dict() | configuration.to_dict()
+    assert {name: values[name] for name in PRESETS[preset]} == PRESETS[preset]
+
+
+@pytest.mark.parametrize("preset", list(PRESETS))
+def test_preset_sets_nothing_that_a_command_would_override_unasked(preset: str) -> None:
+    assert PRESETS[preset].keys() <= set(PRESET_SETTINGS)
+
+
+def test_what_a_preset_leaves_open_has_its_default() -> None:
+    _, configuration = resolve("max_hierarchy", AUTO)
+    assert configuration == Configuration(
+        lr=3e-4, epochs=10, patience=5, scheduler="constant", hierarchy_weight=5.0, richness_weight=2.0
+    )
+
+
+def test_a_wish_goes_before_the_preset() -> None:
+    _, configuration = resolve("max_hierarchy", {**AUTO, "lr": 0.1, "epochs": 3})
+    assert (configuration.lr, configuration.epochs, configuration.patience) == (0.1, 3, 5)
+
+
+def test_a_wish_for_the_default_goes_before_the_preset() -> None:
+    _, configuration = resolve("max_hierarchy", {"lr": Configuration().lr})
+    assert configuration.lr == Configuration().lr
+
+
+def test_a_preset_goes_before_the_base() -> None:
+    _, configuration = resolve("stable", {}, base=Configuration(lr=0.5, seed=7))
+    assert (configuration.lr, configuration.seed) == (3e-4, 7)
+
+
+def test_the_base_stands_where_nothing_else_is_said() -> None:
+    assert resolve("default", AUTO, base=FOUNDATION) == (Architecture(), FOUNDATION)
+
+
+def test_settings_go_where_they_belong() -> None:
+    architecture, configuration = resolve("default", {"curvature": 0.5, "hidden_dim": 32, "lr": 0.1, "seed": 4})
+    assert architecture == Architecture(curvature=0.5, hidden_dim=32)
+    assert configuration == Configuration(lr=0.1, seed=4)
+
+
+def test_unknown_preset_is_refused_with_the_nearest_known_one() -> None:
+    with pytest.raises(ConfigurationError, match=r"^`max_hierachy` is no preset; did you mean `max_hierarchy`\?$"):
+        resolve("max_hierachy", {})
+
+
+def test_unknown_preset_that_is_near_to_none_is_refused_with_all_of_them() -> None:
+    with pytest.raises(ConfigurationError, match=r"^`zzz` is no preset; there are default, max_hierarchy, stable"):
+        resolve("zzz", {})
+
+
+@pytest.mark.parametrize(
+    ("name", "near"), [("curvatur", "curvature"), ("epoch", "epochs"), ("lattent_dim", "latent_dim")]
+)
+@pytest.mark.parametrize("value", [1, "auto"])
+def test_unknown_setting_is_refused_with_the_nearest_known_one(name: str, near: str, value: Any) -> None:
+    with pytest.raises(ConfigurationError, match=rf"^`{name}` is no setting; did you mean `{near}`\?$"):
+        resolve("default", {name: value})
+
+
+@pytest.mark.parametrize("value", [0, -1.0, "2", None, True, float("nan")])
+def test_architecture_that_cannot_be_built_is_refused(value: Any) -> None:
+    with pytest.raises(ArchitectureError, match=r"^`curvature` must be a number between .+, got "):
+        resolve("stable", {"curvature": value})
+
+
+@pytest.mark.parametrize("value", [0, -1.0, "2", None, True, float("nan")])
+def test_setting_out_of_range_is_refused(value: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"^`lr` must be a number in .+, got "):
+        resolve("stable", {"lr": value})
+
+
+# Starts
+
+
+def starts(seed: int) -> list[Any]:
+    return [
+        from_scratch(SMALL, Configuration(seed=seed)),
+        from_foundation(foundation(), Configuration(seed=seed)),
+    ]
+
+
+each_start = pytest.mark.parametrize("start", [0, 1], ids=["scratch", "foundation"])
+
+
+@each_start
+def test_the_same_seed_starts_from_the_same_weights(start: int) -> None:
+    one, two = starts(3)[start], starts(3)[start]
+    assert equal(weights(one.model, *COMPONENTS), weights(two.model, *COMPONENTS))
+
+
+@each_start
+def test_the_same_seed_draws_on_alike(start: int) -> None:
+    one, two = starts(3)[start], starts(3)[start]
+    assert torch.equal(torch.rand(9, generator=one.generator), torch.rand(9, generator=two.generator))
+
+
+@each_start
+def test_another_seed_starts_from_another_projection(start: int) -> None:
+    one, two = starts(3)[start], starts(4)[start]
+    assert not torch.equal(one.model.projection.radius_net[0].weight, two.model.projection.radius_net[0].weight)
+
+
+def test_a_start_from_scratch_may_draw_everything_again() -> None:
+    assert from_scratch(SMALL, Configuration()).drawn == COMPONENTS
+
+
+def test_a_foundation_gives_its_encoder_and_decoder() -> None:
+    base = foundation()
+    start = from_foundation(base, Configuration())
+    assert equal(weights(start.model, "encoder", "decoder"), weights(base.model, "encoder", "decoder"))
+
+
+def test_a_foundation_gives_no_projection() -> None:
+    base = foundation()
+    start = from_foundation(base, Configuration())
+    assert start.drawn == ("projection", "controller")
+    assert not torch.equal(start.model.projection.radius_net[0].weight, base.model.projection.radius_net[0].weight)
+
+
+@pytest.mark.parametrize("start", [from_scratch, lambda a, c: from_foundation(foundation(a), c)])
+def test_a_start_has_the_architecture_that_was_asked_for(start: Callable[..., Any]) -> None:
+    architecture = Architecture(**(SMALL.to_dict() | {"curvature": 0.7, "use_controller": True}))
+    assert start(architecture, Configuration()).model.architecture == architecture
+
+
+def test_a_start_leaves_its_foundation_as_it_is() -> None:
+    base = foundation()
+    before = [tensor.clone() for tensor in weights(base.model, *COMPONENTS)]
+    from_foundation(base, Configuration(seed=9))
+    assert equal(weights(base.model, *COMPONENTS), before)
+
+
+def checkpoint(folder: Path, *trained: str) -> Checkpoint:
+    path = folder / "checkpoint.safetensors"
+    save(path, foundation().model, trained=trained, training={}, metrics={})
+    return read(path)
+
+
+@pytest.mark.parametrize(
+    ("trained", "new_projection", "drawn"),
+    [
+        (("encoder", "decoder"), False, ("projection",)),
+        (("encoder", "decoder", "projection"), False, ()),
+        (("encoder", "decoder", "projection"), True, ("projection",)),
+    ],
+)
+def test_a_start_from_a_checkpoint_may_draw_again_what_was_drawn(
+    tmp_path: Path, trained: tuple[str, ...], new_projection: bool, drawn: tuple[str, ...]
+) -> None:
+    source = checkpoint(tmp_path, *trained)
+    member, statement = from_checkpoint(source, SMALL, Configuration(), new_projection=new_projection)
+    assert (member.drawn, statement.drawn) == (drawn, drawn)
+    assert equal(weights(member.model, *statement.taken), weights(source.model, *statement.taken))
+
+
+def test_a_start_from_a_foundation_is_the_same_in_memory_and_from_its_file(tmp_path: Path) -> None:
+    configuration = Configuration(seed=5)
+    in_memory = from_foundation(foundation(), configuration)
+    from_file, _ = from_checkpoint(checkpoint(tmp_path, "encoder", "decoder"), SMALL, configuration)
+    assert equal(weights(in_memory.model, *COMPONENTS), weights(from_file.model, *COMPONENTS))
+    assert torch.equal(torch.rand(9, generator=in_memory.generator), torch.rand(9, generator=from_file.generator))
