@@ -1,9 +1,10 @@
 """The trainings that commands have in common, from an open run to what they leave there."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 from mlflow import MlflowClient
 
@@ -26,6 +27,13 @@ from tvae.training.device import resolve_device
 __all__ = ["Session", "opened"]
 
 
+class Start(NamedTuple):
+    """Where a finetuning starts."""
+
+    address: str
+    checkpoint: Checkpoint
+
+
 @dataclass(frozen=True, slots=True)
 class Session:
     """One command at work in its open run.
@@ -37,7 +45,7 @@ class Session:
         configuration: of the training.
         device: where to compute.
         promote: `auto`, `never` or `force`.
-        command: that repeats the run.
+        repeat: returns the command that repeats the run, with options changed as given.
     """
 
     client: MlflowClient
@@ -46,7 +54,7 @@ class Session:
     configuration: Configuration
     device: str
     promote: str
-    command: str
+    repeat: Callable[..., str]
 
     def train_foundation(self) -> Checkpoint:
         """Train encoder and decoder, and register them unless `promote` is `never`.
@@ -60,7 +68,7 @@ class Session:
         result = self._train(from_scratch(self.architecture, self.configuration), "foundation")
         outcome = log_foundation(self.run, result, _training("foundation", self.configuration))
         look = {"curves": self.run.link("model-metrics"), "checkpoint": self.run.link("artifacts/checkpoint")}
-        self.run.describe(describe_foundation(result, outcome.coverage, command=self.command, look=look))
+        self.run.describe(describe_foundation(result, outcome.coverage, command=self.repeat(), look=look))
         epochs = len(result.history) - 1
         say(f"Foundation: coverage {outcome.coverage:.5f} after {epochs} epochs, {result.seconds:.1f} s.")
         checkpoint = read(outcome.path)
@@ -70,8 +78,8 @@ class Session:
             say(f"Registered as {registry.FOUNDATION} version {version}, alias {registry.CHAMPION}.")
         return checkpoint
 
-    def starting_checkpoint(self, address: str) -> Checkpoint:
-        """Return the checkpoint that a finetuning starts from.
+    def starting_checkpoint(self, address: str) -> Start:
+        """Return the checkpoint that a finetuning starts from, and its address.
 
         Args:
             address: a path, a `models:/` or `runs:/` address, or `auto`: the registered foundation, and where none fits
@@ -85,12 +93,10 @@ class Session:
             if registered is None:
                 return self._foundation_apart()
             address = registered
-        checkpoint = read(registry.fetch(address, self.run.folder))
         say(f"Starting from {address}.")
-        self.run.set_tags({"start": address, "start_digest": checkpoint.digest[:16]})
-        return checkpoint
+        return self._start(address, read(registry.fetch(address, self.run.folder)))
 
-    def finetune(self, checkpoint: Checkpoint, *, new_projection: bool = False) -> None:
+    def finetune(self, origin: Start, *, new_projection: bool = False) -> None:
         """Train the projection on a checkpoint's encoder, and log all of it.
 
         Raises:
@@ -98,16 +104,16 @@ class Session:
             TrainingError: on NaN or infinity.
         """
         member, transfer = from_checkpoint(
-            checkpoint, self.architecture, self.configuration, new_projection=new_projection
+            origin.checkpoint, self.architecture, self.configuration, new_projection=new_projection
         )
         say(transfer.describe())
         self.run.set_tags({"taken": ", ".join(transfer.taken), "drawn": ", ".join(transfer.drawn) or "nothing"})
         result = self._train(member, "finetune")
-        start = {"digest": checkpoint.digest, "taken": list(transfer.taken), "drawn": list(transfer.drawn)}
+        start = {"digest": origin.checkpoint.digest, "taken": list(transfer.taken), "drawn": list(transfer.drawn)}
         trained = {*transfer.taken, *_learned(self.architecture)}
-        self._finish(
-            "Finetuning", result, trained, _training("finetune", self.configuration, start=start), transfer.describe()
-        )
+        training = _training("finetune", self.configuration, start=start)
+        command = self.repeat(checkpoint=origin.address)
+        self._finish("Finetuning", result, trained, training, transfer.describe(), command)
 
     def scratch(self, foundation: Configuration) -> None:
         """Train encoder and decoder, then the projection, in one run.
@@ -131,27 +137,46 @@ class Session:
         )
         training = _training("scratch", self.configuration, foundation=foundation.to_dict())
         start = f"All weights were drawn from seed {foundation.seed}; encoder and decoder trained first."
-        self._finish("From scratch", joined, {"encoder", "decoder", *_learned(self.architecture)}, training, start)
+        self._finish(
+            "From scratch", joined, {"encoder", "decoder", *_learned(self.architecture)}, training, start, self.repeat()
+        )
 
     def _train(self, member: Member, what: str, offset: int = 0) -> Result:
         with Progress(what, member.configuration.epochs) as progress:
             return train(member, device=self.device, observer=_Watch(self.run, progress, offset))
 
-    def _foundation_apart(self) -> Checkpoint:
+    def _start(self, address: str, checkpoint: Checkpoint) -> Start:
+        self.run.set_tags({"start": address, "start_digest": checkpoint.digest[:16]})
+        return Start(address, checkpoint)
+
+    def _foundation_apart(self) -> Start:
         say("No foundation is registered for this architecture: training one first, in a run of its own.")
         configuration = FOUNDATION.replace(seed=self.configuration.seed)
         name = f"foundation d={self.architecture.latent_dim} seed={configuration.seed}"
         with open_run(self.client, name=name, tags={"stage": "foundation"}, apart=True) as run:
-            command = f"mlflow run . -e train -P seed={configuration.seed} --env-manager=local"
-            settings = self.architecture.to_dict() | configuration.to_dict()
-            run.log_parameters(settings)
+            run.log_parameters(self.architecture.to_dict() | configuration.to_dict())
             run.log_operations()
-            apart = replace(self, run=run, configuration=configuration, promote="auto", command=command)
+            asked = {"latent_dim": self.architecture.latent_dim, "seed": configuration.seed}
+            apart = replace(
+                self,
+                run=run,
+                configuration=configuration,
+                promote="auto",
+                repeat=partial(_repeat, "train", asked, {"latent_dim": Architecture().latent_dim}),
+            )
             checkpoint = apart.train_foundation()
-            self.run.set_tags({"start": f"runs:/{run.id}/checkpoint", "start_digest": checkpoint.digest[:16]})
-        return checkpoint
+            address = f"runs:/{run.id}/checkpoint"
+        return self._start(address, checkpoint)
 
-    def _finish(self, title: str, result: Result, trained: set[str], training: Mapping[str, Any], start: str) -> None:
+    def _finish(
+        self,
+        title: str,
+        result: Result,
+        trained: set[str],
+        training: Mapping[str, Any],
+        start: str,
+        command: str,
+    ) -> None:
         outcome, evaluation = log_embedding(self.run, result, trained, training)
         look = {
             "curves": self.run.link("model-metrics"),
@@ -160,9 +185,7 @@ class Session:
             "verification": self.run.link("artifacts/verification.json"),
         }
         self.run.describe(
-            describe_embedding(
-                title, self.architecture, result, evaluation, start=start, command=self.command, look=look
-            )
+            describe_embedding(title, self.architecture, result, evaluation, start=start, command=command, look=look)
         )
         say("")
         show_table(_table(self.architecture, result, evaluation, outcome.verification.passed))
@@ -194,11 +217,15 @@ def opened(
         resolved = {f"resolved.{key}": values[key] for key in asked if key in values}
         run.log_parameters({**asked, **resolved})
         run.log_operations()
-        command = command_line(entry_point, asked, defaults)
-        yield Session(client, run, architecture, configuration, device, asked["promote"], command)
+        repeat = partial(_repeat, entry_point, asked, defaults)
+        yield Session(client, run, architecture, configuration, device, asked["promote"], repeat)
         say("")
         say("Look at it: " + ("`make ui` (or `mlflow ui`), then open" if links.needs_ui() else "open"))
         say(f"  {run.link()}")
+
+
+def _repeat(entry_point: str, asked: Mapping[str, Any], defaults: Mapping[str, Any], **changed: Any) -> str:
+    return command_line(entry_point, {**asked, **changed}, defaults)
 
 
 class _Watch:

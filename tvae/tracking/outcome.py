@@ -2,11 +2,13 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import mlflow
 import torch
+from matplotlib.figure import Figure
 
 from tvae import plots
 from tvae.checkpoint import FILE_NAME, Verification, read, save, verify
@@ -45,8 +47,7 @@ def log_foundation(run: Run, result: Result, training: Mapping[str, Any]) -> Out
     with torch.no_grad():
         coverage = float(reproduced(result.model, posterior_mean(result.model)).double().mean())
     outcome = _log(run, result, None, coverage, ("encoder", "decoder"), training)
-    plots.save(plots.training_curves(result.history), run.folder / "training_curves.png")
-    run.log_file(run.folder / "training_curves.png", "plots")
+    _log_figures(run, {"training_curves": plots.training_curves(result.history, best_epoch=result.best_epoch)})
     return outcome
 
 
@@ -67,16 +68,22 @@ def log_embedding(
     with torch.no_grad():
         unit_norm, direction = result.model.project(posterior_mean(result.model))
         points = (direction * unit_norm[:, None] / architecture.curvature**0.5).numpy()
+    disk = partial(plots.poincare_disk, points, curvature=architecture.curvature)
     figures = {
         "training_curves": plots.training_curves(result.history, best_epoch=result.best_epoch),
         "radius_by_valuation": plots.radius_by_valuation(evaluation),
-        "poincare_disk": plots.poincare_disk(points, curvature=architecture.curvature),
+        "poincare_disk": disk(),
+        "poincare_disk_3-adic": disk(angle="3-adic"),
     }
+    _log_figures(run, figures)
+    mlflow.pyfunc.log_model(name="model", **pyfunc_arguments(outcome.path))
+    return outcome, evaluation
+
+
+def _log_figures(run: Run, figures: Mapping[str, Figure]) -> None:
     for name, figure in figures.items():
         plots.save(figure, run.folder / f"{name}.png")
         run.log_file(run.folder / f"{name}.png", "plots")
-    mlflow.pyfunc.log_model(name="model", **pyfunc_arguments(outcome.path))
-    return outcome, evaluation
 
 
 def _log(

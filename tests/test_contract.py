@@ -1,0 +1,123 @@
+"""MLproject, the commands, the dataclasses, conda.yaml and pyproject.toml say the same thing."""
+
+import importlib
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import yaml
+
+from tvae.architecture import Architecture
+from tvae.configuration import FOUNDATION, Configuration
+from tvae.experiments.presets import PRESET_SETTINGS, resolve
+
+ROOT = Path(__file__).parent.parent
+PROJECT = yaml.safe_load((ROOT / "MLproject").read_text())
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+CONDA = yaml.safe_load((ROOT / "conda.yaml").read_text())
+ENTRY_POINTS = sorted(PROJECT["entry_points"])
+
+
+def module_of(entry_point: str) -> str:
+    return "finetune" if entry_point == "main" else entry_point
+
+
+def command_of(entry_point: str) -> click.Command:
+    main = importlib.import_module(f"entry_points.{module_of(entry_point)}").main
+    assert isinstance(main, click.Command)
+    return main
+
+
+def declared(entry_point: str) -> dict[str, dict[str, Any]]:
+    parameters: dict[str, dict[str, Any]] = PROJECT["entry_points"][entry_point]["parameters"]
+    assert parameters
+    return parameters
+
+
+def test_the_project_has_the_entry_points_that_users_know() -> None:
+    assert {"main", "train", "finetune", "scratch"} <= set(ENTRY_POINTS)
+
+
+def test_every_command_is_an_entry_point() -> None:
+    support = {"__init__", "console", "options", "sessions"}
+    modules = {path.stem for path in (ROOT / "entry_points").glob("*.py")} - support
+    assert modules == {module_of(name) for name in ENTRY_POINTS}
+
+
+def test_main_is_finetune() -> None:
+    assert PROJECT["entry_points"]["main"] == PROJECT["entry_points"]["finetune"]
+
+
+@pytest.mark.parametrize("entry_point", ENTRY_POINTS)
+def test_mlproject_declares_the_options_of_the_command_with_their_defaults(entry_point: str) -> None:
+    options = {str(option.name): str(option.default) for option in command_of(entry_point).params}
+    assert {name: str(spec["default"]) for name, spec in declared(entry_point).items()} == options
+
+
+@pytest.mark.parametrize("entry_point", ENTRY_POINTS)
+def test_every_declared_parameter_reaches_the_command_unquoted(entry_point: str) -> None:
+    command = PROJECT["entry_points"][entry_point]["command"].split()
+    expected = [word for name in declared(entry_point) for word in (f"--{name}", f"{{{name}}}")]
+    assert command == ["python", "-m", f"entry_points.{module_of(entry_point)}", *expected]
+
+
+@pytest.mark.parametrize("entry_point", ENTRY_POINTS)
+def test_mlproject_types_are_the_options_types(entry_point: str) -> None:
+    kinds = {"integer": "int", "float": "float"}
+    for option in command_of(entry_point).params:
+        assert declared(entry_point)[str(option.name)]["type"] == kinds.get(option.type.name, "string"), option.name
+
+
+@pytest.mark.parametrize("entry_point", ["train", "finetune", "scratch"])
+def test_defaults_of_the_commands_are_those_of_the_dataclasses(entry_point: str) -> None:
+    base = FOUNDATION if entry_point == "train" else Configuration()
+    stated = Architecture().to_dict() | base.to_dict()
+    asked = {str(o.name): o.default for o in command_of(entry_point).params if str(o.name) in stated}
+    architecture, configuration = resolve("default", asked, base=base)
+    assert (architecture, configuration) == (Architecture(), base)
+
+
+def test_presets_can_set_exactly_what_finetune_leaves_to_auto() -> None:
+    left = {str(o.name) for o in command_of("finetune").params if o.default == "auto"}
+    assert left == {*PRESET_SETTINGS, "checkpoint", "device", "promote"}
+
+
+def test_conda_pins_the_dependencies_of_pyproject() -> None:
+    (pip,) = [entry["pip"] for entry in CONDA["dependencies"] if isinstance(entry, dict)]
+    assert sorted(pip) == sorted(PYPROJECT["project"]["dependencies"])
+
+
+def test_every_dependency_is_pinned_exactly() -> None:
+    pins = [*PYPROJECT["project"]["dependencies"], *PYPROJECT["project"]["optional-dependencies"]["test"]]
+    assert pins
+    assert all(re.fullmatch(r"[A-Za-z0-9_.-]+==[0-9][0-9.a-z]*", pin) for pin in pins)
+
+
+def test_conda_pins_python_with_its_patch_and_pip() -> None:
+    python, pip = CONDA["dependencies"][:2]
+    assert re.fullmatch(r"python=3\.\d+\.\d+", python)
+    assert re.fullmatch(r"pip=[0-9.]+", pip)
+
+
+def test_conda_python_satisfies_pyproject() -> None:
+    minimum = tuple(map(int, PYPROJECT["project"]["requires-python"].removeprefix(">=").split(".")))
+    version = tuple(map(int, CONDA["dependencies"][0].removeprefix("python=").split(".")))
+    assert version >= minimum
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("entry_point", sorted({module_of(name) for name in ENTRY_POINTS}))
+def test_help_imports_neither_torch_nor_mlflow(entry_point: str) -> None:
+    code = (
+        f"import sys, entry_points.{entry_point} as e\n"
+        "try: e.main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "print({'torch', 'mlflow', 'pandas', 'matplotlib', 'scipy'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "set()"
