@@ -18,7 +18,6 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
-import scipy.linalg
 import torch
 from matplotlib import colormaps
 from matplotlib.axes import Axes
@@ -582,8 +581,8 @@ def _all_operations(points: npt.ArrayLike) -> tuple[Floats, int]:
 def _learned_angle(directions: Floats) -> tuple[Floats, float]:
     """Return the angle of directions in the plane of their two principal axes, and the share that the plane holds."""
     moments = directions.T @ directions
-    d = len(moments)
-    values, axes = scipy.linalg.eigh(moments, subset_by_index=[d - 2, d - 1])
+    values, axes = np.linalg.eigh(moments)
+    values, axes = values[-2:], axes[:, -2:]
     # An axis is known up to its sign: its largest coordinate is made positive.
     axes = axes * np.sign(axes[np.abs(axes).argmax(0), [0, 1]])
     inside = directions @ axes

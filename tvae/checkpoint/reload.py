@@ -9,11 +9,9 @@ import sys
 
 import torch
 
-from tvae import poincare, ternary
+from tvae import poincare
 from tvae.checkpoint.file import read
-
-# All operations of the largest space at once would take gigabytes.
-CHUNK = 2_187
+from tvae.metrics import posterior_mean
 
 
 def main(path: str) -> None:
@@ -26,10 +24,8 @@ def main(path: str) -> None:
     torch.set_num_threads(1)
     checkpoint = read(path)
     model = checkpoint.model
-    # Not `tvae.metrics.posterior_mean`: this way scipy, which takes a second to import, is not needed.
-    trits = torch.from_numpy(ternary.operations(model.architecture.n_trits)).float()
     with torch.no_grad():
-        latent = torch.cat([model.encode(trits[i : i + CHUNK])[0] for i in range(0, len(trits), CHUNK)])
+        latent = posterior_mean(model)
         radius = poincare.radius(model.project(latent).unit_norm, curvature=model.architecture.curvature)
     digests = {
         name: hashlib.sha256(x.numpy().tobytes()).hexdigest() for name, x in (("mean", latent), ("radii", radius))

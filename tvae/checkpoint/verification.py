@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 import tvae
+from tvae.bounds import RELOADS, Bounds
 from tvae.checkpoint import atomic
 from tvae.checkpoint.file import Checkpoint, read
 from tvae.checkpoint.refusal import cut, reason
@@ -24,35 +25,12 @@ from tvae.metrics import Evaluation, evaluate, hierarchy_ceiling, posterior_mean
 __all__ = ["FILE_NAME", "Bounds", "Check", "Verification", "verify"]
 
 FILE_NAME = "verification.json"
-RELOADS = 3
 _RELOAD_SECONDS = 600
 _COVERAGE = "Share of operations whose trits all come back from the decoder."
 _CEILING = "No embedding with distinct radii passes the ceiling; beyond it radii are tied, as in a saturated model."
 _DISTINCT = "Share of distinct values among all radii; a collapsed model has few."
 
 Number = float | int
-
-
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """What a model must reach.
-
-    Attributes:
-        coverage: smallest share of operations that come back whole from the decoder.
-        hierarchy: largest correlation of valuation and radius; negative is right.
-        ordered_levels: smallest number of neighbouring levels with falling mean radius; None means all of them.
-        distinct_radii: smallest share of distinct values among all radii.
-        ceiling_slack: how far the hierarchy may pass the ceiling for distinct radii; few accidental ties in float32
-            move it by less, while a level at one radius moves it by more.
-        metric_tolerance: largest difference of a claimed metric from the recomputed one.
-    """
-
-    coverage: float = 1.0
-    hierarchy: float = -0.8
-    ordered_levels: int | None = None
-    distinct_radii: float = 0.9
-    ceiling_slack: float = 1e-5
-    metric_tolerance: float = 1e-6
 
 
 @dataclass(frozen=True, slots=True)

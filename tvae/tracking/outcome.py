@@ -1,6 +1,8 @@
 """What a training leaves in its run: metrics, checkpoint, verdict, plots and the model that can be served."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,10 +15,13 @@ from matplotlib.figure import Figure
 from tvae import plots
 from tvae.checkpoint import FILE_NAME, Verification, read, save, verify
 from tvae.checkpoint.verification import FILE_NAME as VERDICT
-from tvae.metrics import Evaluation, evaluate, posterior_mean, reproduced
+from tvae.metrics import Evaluation, evaluate, posterior_mean, reproduced, trit_table
 from tvae.serving import pyfunc_arguments
 from tvae.tracking.run import Run
 from tvae.training import Result
+
+# Two fresh processes show whether loading leaves anything to chance; `verify` by itself starts more.
+RELOADS = 2
 
 __all__ = ["Outcome", "log_embedding", "log_foundation"]
 
@@ -46,9 +51,10 @@ def log_foundation(run: Run, result: Result, training: Mapping[str, Any]) -> Out
     """
     with torch.no_grad():
         coverage = float(reproduced(result.model, posterior_mean(result.model)).double().mean())
-    outcome = _log(run, result, None, coverage, ("encoder", "decoder"), training)
-    _log_figures(run, {"training_curves": plots.training_curves(result.history, best_epoch=result.best_epoch)})
-    return outcome
+    with _saved(run, result, {"coverage": coverage}, ("encoder", "decoder"), training) as (path, verifying):
+        run.log_metrics(result.summary())
+        _log_figures(run, {"training_curves": plots.training_curves(result.history, best_epoch=result.best_epoch)})
+        return Outcome(path, _log_verdict(run, verifying.result()), coverage)
 
 
 def log_embedding(
@@ -62,47 +68,46 @@ def log_embedding(
         trained: the components whose weights were learned, here or before.
         training: what the checkpoint says of how it was made, JSON values without times.
     """
-    evaluation = evaluate(result.model)
-    outcome = _log(run, result, evaluation, evaluation.coverage, trained, training)
-    architecture = result.model.architecture
-    with torch.no_grad():
-        unit_norm, direction = result.model.project(posterior_mean(result.model))
-        points = (direction * unit_norm[:, None] / architecture.curvature**0.5).numpy()
-    disk = partial(plots.poincare_disk, points, curvature=architecture.curvature)
-    figures = {
-        "training_curves": plots.training_curves(result.history, best_epoch=result.best_epoch),
-        "radius_by_valuation": plots.radius_by_valuation(evaluation),
-        "poincare_disk": disk(),
-        "poincare_disk_3-adic": disk(angle="3-adic"),
-    }
-    _log_figures(run, figures)
-    mlflow.pyfunc.log_model(name="model", **pyfunc_arguments(outcome.path))
-    return outcome, evaluation
+    evaluation, architecture = evaluate(result.model), result.model.architecture
+    with _saved(run, result, evaluation.metrics(), trained, training) as (path, verifying):
+        run.log_metrics(result.summary() | {"tree_precision": evaluation.tree_precision, "q": evaluation.q})
+        with torch.no_grad():
+            points = result.model(trit_table(architecture.n_trits)).numpy()
+        disk = partial(plots.poincare_disk, points, curvature=architecture.curvature)
+        figures = {
+            "training_curves": plots.training_curves(result.history, best_epoch=result.best_epoch),
+            "radius_by_valuation": plots.radius_by_valuation(evaluation),
+            "poincare_disk": disk(),
+            "poincare_disk_3-adic": disk(angle="3-adic"),
+        }
+        _log_figures(run, figures)
+        mlflow.pyfunc.log_model(name="model", **pyfunc_arguments(path))
+        return Outcome(path, _log_verdict(run, verifying.result()), evaluation.coverage), evaluation
+
+
+@contextmanager
+def _saved(
+    run: Run, result: Result, metrics: Mapping[str, float], trained: Collection[str], training: Mapping[str, Any]
+) -> Iterator[tuple[Path, "Future[Verification]"]]:
+    """Save and log the checkpoint; verify it, mostly in other processes, while the caller goes on."""
+    path = run.folder / FILE_NAME
+    save(path, result.model, trained=trained, training=training, metrics=metrics)
+    with ThreadPoolExecutor(1) as pool:
+        verifying = pool.submit(verify, path, reloads=RELOADS)
+        run.log_json("architecture.json", result.model.architecture.to_dict())
+        run.log_history(result.history)
+        run.log_file(path, "checkpoint")
+        run.set_tags({"checkpoint": read(path).digest[:16]})
+        yield path, verifying
+
+
+def _log_verdict(run: Run, verification: Verification) -> Verification:
+    run.log_json(VERDICT, verification.to_json())
+    run.set_tags({"verified": str(verification.passed).lower()})
+    return verification
 
 
 def _log_figures(run: Run, figures: Mapping[str, Figure]) -> None:
     for name, figure in figures.items():
         plots.save(figure, run.folder / f"{name}.png")
         run.log_file(run.folder / f"{name}.png", "plots")
-
-
-def _log(
-    run: Run,
-    result: Result,
-    evaluation: Evaluation | None,
-    coverage: float,
-    trained: Collection[str],
-    training: Mapping[str, Any],
-) -> Outcome:
-    metrics = {"coverage": coverage} if evaluation is None else evaluation.metrics()
-    path = run.folder / FILE_NAME
-    save(path, result.model, trained=trained, training=training, metrics=metrics)
-    verification = verify(path)
-    run.log_json("architecture.json", result.model.architecture.to_dict())
-    run.log_json(VERDICT, verification.to_json())
-    run.log_history(result.history)
-    run.log_file(path, "checkpoint")
-    further = {} if evaluation is None else {"tree_precision": evaluation.tree_precision, "q": evaluation.q}
-    run.log_metrics(result.summary() | further)
-    run.set_tags({"verified": str(verification.passed).lower(), "checkpoint": read(path).digest[:16]})
-    return Outcome(path, verification, coverage)

@@ -59,11 +59,11 @@ class Result:
     def summary(self) -> dict[str, float]:
         """Return init, best and final hierarchy, the best epoch, degradation (final - best) and training time."""
         summary = {"best_epoch": float(self.best_epoch), "train_seconds": self.seconds}
-        if "hierarchy" in self.history[0]:
-            initial, final = self.history[0]["hierarchy"], self.history[-1]["hierarchy"]
+        placed = [record["hierarchy"] for record in self.history if "hierarchy" in record]
+        if placed:
             best = self.history[self.best_epoch]["hierarchy"]
-            summary["init_hierarchy"], summary["best_hierarchy"] = initial, best
-            summary["final_hierarchy"], summary["degradation"] = final, final - best
+            summary["init_hierarchy"], summary["best_hierarchy"] = placed[0], best
+            summary["final_hierarchy"], summary["degradation"] = placed[-1], placed[-1] - best
         return summary
 
 

@@ -1,0 +1,367 @@
+"""The commands as a user types them: what they print, what they leave in MLflow, how they refuse."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import mlflow
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+import tvae
+from tvae.checkpoint import read
+
+ROOT = Path(__file__).parent.parent
+pytestmark = pytest.mark.integration
+
+
+class Desk:
+    """A folder of its own with a tracking store of its own, in which commands are typed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")} | {
+            "PYTHONPATH": str(ROOT),
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+        }
+        self.uri = f"sqlite:///{folder}/mlflow.db"
+
+    def start(self, *words: str, **environment: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", *words],
+            cwd=self.folder,
+            env=self.environment | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def type(self, *words: str, **environment: str) -> tuple[int, str, str]:
+        process = self.start(*words, **environment)
+        out, err = process.communicate(timeout=300)
+        return process.returncode, out, err
+
+    @property
+    def client(self) -> MlflowClient:
+        return MlflowClient(self.uri)
+
+    def runs(self, experiment: str = "tvae") -> list[Run]:
+        found = self.client.get_experiment_by_name(experiment)
+        return list(self.client.search_runs([found.experiment_id])) if found else []
+
+    def artifact(self, run: Run, path: str) -> Path:
+        mlflow.set_tracking_uri(self.uri)
+        return Path(mlflow.artifacts.download_artifacts(f"runs:/{run.info.run_id}/{path}", tracking_uri=self.uri))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Desk, str]:
+    """A desk at which `finetune` was typed once, with its defaults; and what it printed."""
+    desk = Desk(tmp_path_factory.mktemp("desk"))
+    code, out, err = desk.type("entry_points.finetune")
+    assert code == 0, err
+    return desk, out
+
+
+def finetuned(desk: Desk) -> Run:
+    (run,) = [r for r in desk.runs() if r.data.tags["stage"] == "finetune"]
+    return run
+
+
+def test_finetune_trains_a_foundation_first_as_a_run_of_its_own_and_says_so(finished: tuple[Desk, str]) -> None:
+    desk, out = finished
+    assert "No foundation is registered for this architecture: training one first, in a run of its own." in out
+    assert sorted((r.data.tags["stage"], r.info.status) for r in desk.runs()) == [
+        ("finetune", "FINISHED"),
+        ("foundation", "FINISHED"),
+    ]
+    assert all("mlflow.parentRunId" not in r.data.tags for r in desk.runs())
+
+
+def test_finetune_reaches_the_ceiling(finished: tuple[Desk, str]) -> None:
+    metrics = finetuned(finished[0]).data.metrics
+    assert metrics["coverage"] == 1.0
+    assert metrics["final_hierarchy"] <= -0.8319
+    assert metrics["best_hierarchy"] <= -0.8319
+    assert metrics["ordered_levels"] == 9
+    assert metrics["richness"] >= 0.010
+    assert metrics["degradation"] <= 0.0005
+
+
+def test_every_metric_has_a_step_an_epoch(finished: tuple[Desk, str]) -> None:
+    desk, _ = finished
+    run = finetuned(desk)
+    epochs = int(run.data.params["resolved.epochs"])
+    names = ["coverage", "hierarchy", "richness", "ordered_levels", "distance_fidelity"]
+    for name in [*names, *(f"radius_v{v}" for v in range(10))]:
+        assert [m.step for m in desk.client.get_metric_history(run.info.run_id, name)] == list(range(epochs + 1))
+    for name in ["loss", "lr"]:
+        assert [m.step for m in desk.client.get_metric_history(run.info.run_id, name)] == list(range(1, epochs + 1))
+
+
+def test_history_csv_holds_the_same_epochs(finished: tuple[Desk, str]) -> None:
+    desk, _ = finished
+    run = finetuned(desk)
+    with desk.artifact(run, "history.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [int(float(row["epoch"])) for row in rows] == list(range(int(run.data.params["resolved.epochs"]) + 1))
+    assert float(rows[-1]["hierarchy"]) == run.data.metrics["final_hierarchy"]
+
+
+def test_a_run_has_the_artifacts_that_users_know(finished: tuple[Desk, str]) -> None:
+    desk, _ = finished
+    run = finetuned(desk)
+    names = {a.path for a in desk.client.list_artifacts(run.info.run_id)}
+    assert names == {"architecture.json", "checkpoint", "history.csv", "plots", "verification.json"}
+    plots = {Path(a.path).name for a in desk.client.list_artifacts(run.info.run_id, "plots")}
+    assert {"training_curves.png", "radius_by_valuation.png", "poincare_disk.png"} <= plots
+    assert run.outputs.model_outputs
+
+
+def test_the_checkpoint_is_what_the_run_reports(finished: tuple[Desk, str]) -> None:
+    desk, _ = finished
+    run = finetuned(desk)
+    evaluation = tvae.evaluate(tvae.load(desk.artifact(run, "checkpoint/checkpoint.safetensors")))
+    assert evaluation.hierarchy == pytest.approx(run.data.metrics["best_hierarchy"], abs=1e-6)
+    assert evaluation.tree_precision == pytest.approx(run.data.metrics["tree_precision"], abs=1e-3)
+    assert json.loads(desk.artifact(run, "architecture.json").read_text()) == tvae.Architecture().to_dict()
+
+
+def test_verification_passed_and_is_logged(finished: tuple[Desk, str]) -> None:
+    desk, _ = finished
+    verdict = json.loads(desk.artifact(finetuned(desk), "verification.json").read_text())
+    assert verdict["passed"] is True
+    assert verdict["checks"]
+
+
+def test_every_option_is_a_parameter_and_auto_says_what_it_came_to(finished: tuple[Desk, str]) -> None:
+    params = finetuned(finished[0]).data.params
+    assert params["curvature"] == "2.0"
+    assert params["lr"] == "auto"
+    assert params["resolved.lr"] == "0.03"
+    assert params["resolved.max_radius"] == "0.95"
+
+
+def test_the_operations_are_the_input(finished: tuple[Desk, str]) -> None:
+    (data,) = finetuned(finished[0]).inputs.dataset_inputs
+    assert data.dataset.name == "ternary-operations"
+
+
+def test_the_description_says_what_came_out_and_how_to_repeat_it(finished: tuple[Desk, str]) -> None:
+    run = finetuned(finished[0])
+    note = run.data.tags["mlflow.note.content"]
+    assert f"| hierarchy | {run.data.metrics['best_hierarchy']:.5f} | -0.83205 |" in note
+    assert f"mlflow run . -e finetune -P checkpoint={run.data.tags['start']} --env-manager=local" in note
+    assert f"runs/{run.info.run_id}/model-metrics?workflowType=machine_learning" in note
+
+
+def test_the_terminal_shows_the_figures_and_where_to_look(finished: tuple[Desk, str]) -> None:
+    desk, out = finished
+    assert "hierarchy       -0.83" in out
+    assert f"/runs/{finetuned(desk).info.run_id}?workflowType=machine_learning" in out
+    assert "\r" not in out
+
+
+def test_a_repeated_run_gives_the_same_file_byte_for_byte(finished: tuple[Desk, str]) -> None:
+    desk, _ = finished
+    run = finetuned(desk)
+    first = desk.artifact(run, "checkpoint/checkpoint.safetensors").read_bytes()
+    code, _, err = desk.type("entry_points.finetune", "--checkpoint", run.data.tags["start"], "--promote", "never")
+    assert code == 0, err
+    again = next(r for r in desk.runs() if r.data.tags["stage"] == "finetune" and r.info.run_id != run.info.run_id)
+    assert desk.artifact(again, "checkpoint/checkpoint.safetensors").read_bytes() == first
+    desk.client.delete_run(again.info.run_id)
+
+
+def test_mlflow_run_adopts_the_run_and_finds_the_foundation(finished: tuple[Desk, str]) -> None:
+    desk, _ = finished
+    code, out, err = desk.type(
+        *("mlflow", "run", str(ROOT), "-e", "finetune", "--env-manager=local", "--experiment-name", "mine"),
+        *("-P", "curvature=0.5", "-P", "preset=max_hierarchy", "-P", "objective=level_mean", "-P", "promote=never"),
+        PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    )
+    assert code == 0, err
+    assert "Starting from models:/tvae-foundation/1." in out
+    (run,) = desk.runs("mine")
+    assert (run.info.status, run.data.params["curvature"], run.data.params["resolved.lr"]) == (
+        "FINISHED",
+        "0.5",
+        "0.0003",
+    )
+    assert run.data.metrics["best_hierarchy"] > -0.82
+
+
+def test_scratch_does_both_stages_in_one_run(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    code, _, err = desk.type("entry_points.scratch", "--curvature", "5", "--seed", "7", "--promote", "never")
+    assert code == 0, err
+    (run,) = desk.runs()
+    metrics = run.data.metrics
+    assert (run.info.status, metrics["coverage"], metrics["ordered_levels"]) == ("FINISHED", 1.0, 9)
+    assert metrics["final_hierarchy"] <= -0.8319
+    assert metrics["richness"] >= 0.010
+    checkpoint = read(desk.artifact(run, "checkpoint/checkpoint.safetensors"))
+    assert checkpoint.trained == ("encoder", "decoder", "projection")
+
+
+def test_the_controller_trains_and_its_weights_are_logged(finished: tuple[Desk, str]) -> None:
+    desk, _ = finished
+    words = ("--use_controller", "true", "--epochs", "3", "--promote", "never")
+    code, _, err = desk.type("entry_points.finetune", *words)
+    assert code == 0, err
+    run = next(r for r in desk.runs() if r.data.params.get("use_controller") == "True")
+    history = desk.client.get_metric_history(run.info.run_id, "controller/hierarchy")
+    assert [m.step for m in history] == [1, 2, 3]
+    assert len({m.value for m in history}) == 3
+    desk.client.delete_run(run.info.run_id)
+
+
+BAD_USAGE = [
+    (("--curvature", "abc"), "'abc' is not a valid float"),
+    (("--curvature", "-1"), "`curvature` must be a number between 1e-6 and 1e6, got -1.0."),
+    (("--curvature", "nan"), "`curvature` must be a number between 1e-6 and 1e6, got nan."),
+    (("--curvature", "inf"), "`curvature` must be a number between 1e-6 and 1e6, got inf."),
+    (("--max_radius", "1"), "`max_radius` must be"),
+    (("--lr", "0"), "`lr` must be a number in (0, 10], got 0.0."),
+    (("--epochs", "1.5"), "'1.5' is not a valid integer"),
+    (("--seed", "-1"), "`seed` must be an integer in 0"),
+    (("--objective", "nosuch"), "'nosuch' is not one of 'ranking', 'level_mean'"),
+    (("--scheduler", "nosuch"), "'nosuch' is not one of"),
+    (("--device", "tpu9"), "`device` must be auto or one of cpu"),
+    (("--bogus", "7"), "No such option '--bogus'"),
+    (("extra",), "Got unexpected extra argument"),
+]
+
+
+@pytest.mark.parametrize(("words", "text"), BAD_USAGE, ids=[" ".join(words) for words, _ in BAD_USAGE])
+def test_bad_usage_is_one_message_and_exit_code_2(tmp_path: Path, words: tuple[str, ...], text: str) -> None:
+    code, _, err = Desk(tmp_path).type("entry_points.finetune", *words)
+    assert code == 2
+    assert text in err
+    assert "Traceback" not in err
+    assert not (tmp_path / "mlflow.db").exists()
+
+
+def test_bad_usage_under_mlflow_run_leaves_its_reason_in_the_failed_run(finished: tuple[Desk, str]) -> None:
+    desk, _ = finished
+    code, _, err = desk.type(
+        *("mlflow", "run", str(ROOT), "-e", "finetune", "--env-manager=local", "--experiment-name", "bad"),
+        *("-P", "curvature=nan"),
+        PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    )
+    assert code == 1
+    assert "Traceback" not in err
+    (run,) = desk.runs("bad")
+    assert run.info.status == "FAILED"
+    assert "`curvature` must be a number between 1e-6 and 1e6, got nan." in run.data.tags["mlflow.note.content"]
+
+
+BAD_CHECKPOINT = [
+    ("nosuch.safetensors", "got nosuch.safetensors: nothing is there"),
+    ("models:/nosuch@champion", "models:/nosuch@champion"),
+    ("runs:/0123/checkpoint", "runs:/0123/checkpoint"),
+]
+
+
+@pytest.mark.parametrize(("address", "text"), BAD_CHECKPOINT)
+def test_a_checkpoint_that_is_not_there_fails_the_run_with_its_reason(tmp_path: Path, address: str, text: str) -> None:
+    desk = Desk(tmp_path)
+    code, _, err = desk.type("entry_points.finetune", "--checkpoint", address)
+    assert code == 1
+    assert text in err
+    assert "Traceback" not in err
+    assert len(err.strip().splitlines()) <= 2
+    (run,) = desk.runs()
+    assert run.info.status == "FAILED"
+    assert text in run.data.tags["mlflow.note.content"]
+
+
+def test_another_architecture_than_the_checkpoints_is_refused_field_by_field(finished: tuple[Desk, str]) -> None:
+    desk, _ = finished
+    path = desk.artifact(finetuned(desk), "checkpoint/checkpoint.safetensors")
+    code, _, err = desk.type(
+        "entry_points.finetune", "--checkpoint", str(path), "--curvature", "1", "--hidden_dim", "64"
+    )
+    assert code == 1
+    assert "`curvature` is 2.0 in the file, 1.0 was asked for" in err
+    assert "`hidden_dim` is 128 in the file, 64 was asked for" in err
+    assert "new_projection=true" in err
+    failed = next(r for r in desk.runs() if r.info.status == "FAILED")
+    desk.client.delete_run(failed.info.run_id)
+
+
+def test_a_loss_that_is_not_finite_fails_the_run_and_names_epoch_and_term(finished: tuple[Desk, str]) -> None:
+    desk, _ = finished
+    words = (
+        "--hierarchy_weight",
+        "1e6",
+        "--lr",
+        "10",
+        "--unfreeze",
+        "all",
+        "--encoder_lr_scale",
+        "10",
+        "--epochs",
+        "3",
+    )
+    code, _, err = desk.type("entry_points.finetune", *words)
+    assert code == 1
+    assert "Training stopped at epoch" in err
+    assert "is NaN or infinite" in err
+    failed = next(r for r in desk.runs() if r.info.status == "FAILED")
+    assert "Training stopped at epoch" in failed.data.tags["mlflow.note.content"]
+    assert "checkpoint" not in {a.path for a in desk.client.list_artifacts(failed.info.run_id)}
+    desk.client.delete_run(failed.info.run_id)
+
+
+def test_a_tracking_server_that_does_not_answer_is_one_message(tmp_path: Path) -> None:
+    code, _, err = Desk(tmp_path).type("entry_points.finetune", MLFLOW_TRACKING_URI="http://127.0.0.1:9")
+    assert code == 1
+    assert "The tracking server http://127.0.0.1:9 must answer within" in err
+    assert "Traceback" not in err
+
+
+def test_a_folder_that_cannot_hold_the_store_is_one_message(tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db").mkdir()
+    code, _, err = Desk(tmp_path).type("entry_points.finetune")
+    assert code == 1
+    assert "The tracking store sqlite:///mlflow.db must be usable" in err
+    assert "Traceback" not in err
+
+
+def test_artifacts_that_cannot_be_written_fail_the_run(tmp_path: Path) -> None:
+    (tmp_path / "mlruns").write_text("in the way")
+    desk = Desk(tmp_path)
+    code, _, err = desk.type("entry_points.train", "--epochs", "1", "--promote", "never")
+    assert code == 1
+    assert "Traceback" not in err
+    assert [r.info.status for r in desk.runs()] == ["FAILED"]
+
+
+def test_a_foundation_short_of_full_coverage_is_not_registered(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    code, _, err = desk.type("entry_points.train", "--epochs", "1")
+    assert code == 1
+    assert "Only a verified checkpoint can be registered" in err
+    assert not desk.client.search_registered_models()
+
+
+def test_ctrl_c_ends_the_run_as_killed(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    process = desk.start("entry_points.train", "--epochs", "10000", "--patience", "10000", "--promote", "never")
+    deadline = time.monotonic() + 120
+    while not (desk.folder / "mlflow.db").exists() or not any("loss" in r.data.metrics for r in desk.runs()):
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "Traceback" not in out + err
+    assert [r.info.status for r in desk.runs()] == ["KILLED"]
