@@ -38,13 +38,15 @@ ROOMS = {
     "errors": Room("", NOTHING),
     "architecture": Room("errors", NOTHING),
     "configuration": Room("errors architecture", NOTHING),
+    "bounds": Room("", NOTHING),
     "ternary": Room("errors", NUMPY),
     "poincare": Room("errors", TORCH),
     "model": Room("errors architecture poincare", TORCH),
     "objectives": Room("errors configuration ternary poincare", TORCH),
     "metrics": Room("errors ternary poincare model", STATISTICS),
     "training": Room("errors architecture configuration ternary poincare model objectives metrics", STATISTICS),
-    "checkpoint": Room("errors architecture ternary poincare model metrics", STATISTICS),
+    "embedding": Room("errors ternary poincare model metrics", STATISTICS),
+    "checkpoint": Room("errors architecture bounds ternary poincare model metrics", STATISTICS),
     "experiments": Room("errors architecture configuration ternary model metrics training checkpoint", STATISTICS),
     "plots": Room("errors ternary poincare metrics training", DRAWING),
     "serving": Room("errors architecture ternary poincare model metrics checkpoint", None),
@@ -164,7 +166,7 @@ def test_arrow_is_seen_however_it_is_written(source: str, expected: set[str]) ->
     assert arrows(source) == expected
 
 
-@pytest.mark.parametrize("room", ["tvae", "errors", "architecture", "configuration"])
+@pytest.mark.parametrize("room", ["tvae", "errors", "architecture", "configuration", "bounds"])
 def test_light_room_loads_nothing_from_outside(loaded: dict[str, set[str]], room: str) -> None:
     assert loaded[room] == set()
 

@@ -82,6 +82,11 @@ class Verification:
         """Whether every check passed."""
         return bool(self.checks) and all(check.passed for check in self.checks)
 
+    @property
+    def failures(self) -> str:
+        """The checks that failed, each with its value and bound, in one line."""
+        return ", ".join(f"{c.name} {_shown(c.value)} ({c.bound})" for c in self.checks if not c.passed)
+
     def to_json(self) -> dict[str, Any]:
         """Return everything as plain JSON values."""
         return {
