@@ -1,0 +1,191 @@
+"""What serving costs: the model against a no-op with the same signature, each on a real server of its own.
+
+The no-op (`no_op.py`) answers every row with the same record of one number, so what it costs is MLflow's: reading the
+body, turning it into an array, writing the response. With `--spare-gc` it also spares the garbage collector as the
+model does, and what is left of the difference is what the model itself does with a request. Requests to the two servers
+take turns, so that a busy machine slows both.
+
+Prints a Markdown table. `python benchmarks/serving.py --help` lists the options; with the defaults it takes a minute.
+"""
+
+import argparse
+import http.client
+import json
+import os
+import platform
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
+from pathlib import Path
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+
+import mlflow
+import torch
+
+from tvae import ternary
+from tvae.architecture import Architecture
+from tvae.checkpoint import FILE_NAME, save
+from tvae.model import COMPONENTS, TernaryVAE
+from tvae.serving import pyfunc_arguments
+
+HOST = "127.0.0.1"
+START_SECONDS = 60
+REQUEST_SECONDS = 30
+
+
+def main() -> None:
+    """Start both servers, measure, print the table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--checkpoint", type=Path, help="what to serve; default: a model with random weights")
+    parser.add_argument("--single", type=int, default=500, help="requests of one row, to each server")
+    parser.add_argument("--bulk", type=int, default=15, help="requests of all operations, to each server")
+    parser.add_argument("--spare-gc", action="store_true", help="let the no-op spare the garbage collector too")
+    options = parser.parse_args()
+    if options.spare_gc:
+        os.environ["NO_OP_SPARES_GC"] = "1"
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        saved = save_models(Path(folder), options.checkpoint)
+        ports = [stack.enter_context(serve(path)) for path in saved]
+        clients = [stack.enter_context(closing(Client(port))) for port in ports]
+        print(report(clients, options.single, options.bulk))
+
+
+class Client:
+    """One connection to a server, kept alive."""
+
+    def __init__(self, port: int) -> None:
+        self.connection = http.client.HTTPConnection(HOST, port, timeout=REQUEST_SECONDS)
+
+    def seconds(self, body: bytes) -> float:
+        """Send a request and return how long it took until the whole response was here."""
+        start = time.perf_counter()
+        self.connection.request("POST", "/invocations", body, {"Content-Type": "application/json"})
+        response = self.connection.getresponse()
+        content = response.read()
+        elapsed = time.perf_counter() - start
+        if response.status != 200:
+            raise RuntimeError(f"The server must answer 200, got {response.status}: {content[:300]!r}.")
+        return elapsed
+
+    def close(self) -> None:
+        """End the connection."""
+        self.connection.close()
+
+
+def report(clients: list[Client], single: int, bulk: int) -> str:
+    """Measure both servers, and return the table.
+
+    Args:
+        clients: of the model and of the no-op.
+        single: requests of one row to each.
+        bulk: requests of all operations to each.
+    """
+    trits = ternary.operations().tolist()
+    indices = [[i] for i in range(len(trits))]
+    rows = len(trits)
+    one, one_no_op = in_turns(clients, {"inputs": trits[:1]}, single)
+    all_trits, all_trits_no_op = in_turns(clients, {"inputs": trits}, bulk)
+    all_indices, all_indices_no_op = in_turns(clients, {"inputs": indices}, bulk)
+    embedding, _ = in_turns(clients, {"inputs": indices, "params": {"embedding": True}}, 3)
+    lines = [
+        f"Medians of {single} requests of one row and {bulk} of {rows:,} rows, to each of two servers in turns; "
+        f"one worker each, keep-alive. {os.cpu_count()} cores, Python {platform.python_version()}, "
+        f"mlflow {mlflow.__version__}, torch {torch.__version__}.",
+        "",
+        "| request | model | no-op | ratio | aim |",
+        "| --- | --- | --- | --- | --- |",
+        f"| one row, p50 | {one * 1e3:.2f} ms | {one_no_op * 1e3:.2f} ms | {one / one_no_op:.2f} | <= 1.15 |",
+    ]
+    for name, seconds, no_op, aim in (
+        (f"{rows:,} rows of trits", all_trits, all_trits_no_op, ">= 0.9"),
+        (f"{rows:,} indices", all_indices, all_indices_no_op, ""),
+    ):
+        lines.append(
+            f"| {name} | {rows / seconds:,.0f} rows/s | {rows / no_op:,.0f} rows/s | {no_op / seconds:.2f} | {aim} |"
+        )
+    against = (all_trits / all_indices, all_trits_no_op / all_indices_no_op)
+    lines.append(f"| indices against trits | {against[0]:.2f} | {against[1]:.2f} | | >= 4 |")
+    lines.append(f"| {rows:,} indices, `embedding` | {rows / embedding:,.0f} rows/s | | | |")
+    return "\n".join(lines)
+
+
+def in_turns(clients: list[Client], request: object, times: int) -> tuple[float, ...]:
+    """Return each client's median seconds for a request."""
+    body = json.dumps(request).encode()
+    taken: list[list[float]] = [[] for _ in clients]
+    for client in clients:
+        client.close()  # The server ends a connection that was idle for 5 s; the next request opens a new one.
+        client.seconds(body)
+    for _ in range(times):
+        for client, seconds in zip(clients, taken, strict=True):
+            seconds.append(client.seconds(body))
+    return tuple(statistics.median(seconds) for seconds in taken)
+
+
+def save_models(folder: Path, checkpoint: Path | None) -> tuple[Path, Path]:
+    """Save the model and the no-op as MLflow models, and return where."""
+    if checkpoint is None:
+        checkpoint = folder / FILE_NAME
+        model = TernaryVAE(Architecture())
+        model.initialise(torch.Generator().manual_seed(0))
+        save(checkpoint, model, trained=COMPONENTS[:3], training={}, metrics={})
+    arguments = pyfunc_arguments(checkpoint)
+    mlflow.pyfunc.save_model(folder / "model", **arguments)
+    same = {name: arguments[name] for name in ("signature", "input_example", "pip_requirements")}
+    mlflow.pyfunc.save_model(folder / "no_op", python_model=str(Path(__file__).with_name("no_op.py")), **same)
+    return folder / "model", folder / "no_op"
+
+
+@contextmanager
+def serve(model: Path) -> Iterator[int]:
+    """Serve a model for as long as the context lasts, and give the port."""
+    with socket.socket() as free:
+        free.bind((HOST, 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", str(model), "--env-manager", "local"]
+    # mlflow starts `uvicorn` by name; the one beside this Python is meant.
+    environment = os.environ | {"PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])}
+    with tempfile.TemporaryFile() as log:
+        server = subprocess.Popen(
+            [*command, "-h", HOST, "-p", str(port)],
+            cwd=model.parent,
+            env=environment,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+        try:
+            if not is_up(server, port):
+                log.seek(0)
+                raise RuntimeError(f"The server must answer within {START_SECONDS} s; it said: {log.read().decode()}")
+            yield port
+        finally:
+            # The command is the parent of the server proper; both are in the session.
+            with suppress(ProcessLookupError):
+                os.killpg(server.pid, signal.SIGKILL)
+            server.wait()
+
+
+def is_up(server: subprocess.Popen[bytes], port: int) -> bool:
+    """Wait until a server answers, and return whether it does."""
+    deadline = time.monotonic() + START_SECONDS
+    while server.poll() is None and time.monotonic() < deadline:
+        with suppress(OSError), closing(http.client.HTTPConnection(HOST, port, timeout=1)) as connection:
+            connection.request("GET", "/ping")
+            if connection.getresponse().status == 200:
+                return True
+        time.sleep(0.1)
+    return False
+
+
+if __name__ == "__main__":
+    main()
