@@ -10,7 +10,7 @@ from tvae.architecture import Architecture
 from tvae.configuration import FOUNDATION, INITIAL_HIERARCHY, OBJECTIVES, SCHEDULERS, UNFREEZE, Configuration
 from tvae.experiments.presets import PRESET_SETTINGS, PRESETS
 
-__all__ = ["ARCHITECTURE", "TRAINING", "options"]
+__all__ = ["ARCHITECTURE", "CHAMPION", "NONE", "TRAINING", "OrAuto", "address", "options", "out"]
 
 ARCHITECTURE = ("curvature", "max_radius", "hidden_dim", "n_projection_layers", "latent_dim", "use_controller")
 TRAINING = (
@@ -31,6 +31,10 @@ TRAINING = (
     "beta",
     "initial_hierarchy",
 )
+
+CHAMPION = "models:/tvae@champion"
+# What MLproject passes for an option that nobody gave.
+NONE = "none"
 
 _HELP = {
     "curvature": "c > 0: the ball has sectional curvature -c and Euclidean radius 1/sqrt(c).",
@@ -66,7 +70,7 @@ _CHOICES = {
 Command = Callable[..., Any]
 
 
-class _OrAuto(click.ParamType[Any]):
+class OrAuto(click.ParamType[Any]):
     """A value of another type, or the word `auto`."""
 
     def __init__(self, of: click.ParamType[Any]) -> None:
@@ -96,12 +100,27 @@ def options(*names: str, base: Configuration = Configuration()) -> Callable[[Com
     return decorate
 
 
+def address(default: str) -> Callable[[Command], Command]:
+    """Give a command the option `checkpoint`: a finished one, wherever it is."""
+    return click.option(
+        "--checkpoint",
+        default=default,
+        show_default=True,
+        help="A path, the id of a run, or a models:/ or runs:/ address.",
+    )
+
+
+def out(what: str) -> Callable[[Command], Command]:
+    """Give a command the option `out`: where to write, besides the run."""
+    return click.option("--out", default=NONE, show_default=True, help=what)
+
+
 def _setting(name: str, base: Configuration, *, with_preset: bool) -> Callable[[Command], Command]:
     default = getattr(base if name in _SETTINGS else Architecture(), name)
     of: click.ParamType[Any] = click.Choice(_CHOICES[name]) if name in _CHOICES else _TYPES[type(default)]
     if not with_preset or name not in PRESET_SETTINGS:
         return click.option(f"--{name}", type=of, default=default, show_default=True, help=_HELP[name])
-    of = click.Choice([*of.choices, "auto"]) if isinstance(of, click.Choice) else _OrAuto(of)
+    of = click.Choice([*of.choices, "auto"]) if isinstance(of, click.Choice) else OrAuto(of)
     text = f"{_HELP[name]} auto: what the preset says; {default} without one."
     return click.option(f"--{name}", type=of, default="auto", show_default=True, help=text)
 

@@ -189,6 +189,25 @@ class Session:
         )
         say("")
         show_table(_table(self.architecture, result, evaluation, outcome.verification.passed))
+        if self.promote != "never":
+            say("")
+            self._promote(outcome)
+
+    def _promote(self, outcome: Outcome) -> None:
+        """Put the model into the registry; a model that may not get there, or is not better, is no failure."""
+        if not outcome.verification.passed:
+            say(f"Not registered, because verification failed: {outcome.verification.failures}.")
+            return
+        checkpoint = read(outcome.path)
+        model_id = registry.find_model(self.client, self.run.id, checkpoint.digest)
+        assert model_id is not None, "log_embedding has logged it"
+        promotion = registry.promote(
+            self.client, checkpoint, outcome.verification, model_id=model_id, mode=self.promote, tell=say
+        )
+        if promotion.moved and promotion.comparison is not None:
+            say(f"{promotion.comparison.table()}\n")
+        say(promotion.sentence())
+        self.run.set_tags({"registered": f"{registry.MODEL} version {promotion.version}"})
 
 
 @contextmanager

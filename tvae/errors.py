@@ -5,6 +5,7 @@ __all__ = [
     "CheckpointError",
     "ConfigurationError",
     "EvaluationError",
+    "RegistryError",
     "TVAEError",
     "TrackingError",
     "TrainingError",
@@ -29,6 +30,10 @@ class CheckpointError(TVAEError):
 
 class EvaluationError(TVAEError):
     """A model whose metrics cannot be computed, such as one with a radius that is NaN."""
+
+
+class RegistryError(TVAEError):
+    """A checkpoint that may not be registered, or a registry that does not answer."""
 
 
 class TrackingError(TVAEError):

@@ -1,0 +1,69 @@
+"""Convert: bring in a legacy file."""
+
+from typing import Literal
+
+import click
+
+from entry_points.console import command, say, show_table
+from entry_points.options import NONE, out
+
+
+@command
+@click.option("--path", default=NONE, show_default=True, help="A file of the v5.11 programme.")
+@click.option(
+    "--branch",
+    type=click.Choice(["A", "B"]),
+    default="A",
+    show_default=True,
+    help="Which of its encoders, with its projection; there is one decoder.",
+)
+@click.option(
+    "--curvature_from",
+    type=click.Choice(["file", "one"]),
+    default="file",
+    show_default=True,
+    help="one reads the same coordinates in the ball of curvature 1, whatever the file says.",
+)
+@out("The checkpoint to write; only when all went well.")
+def main(path: str, branch: str, curvature_from: Literal["file", "one"], out: str) -> None:
+    """Bring in one branch of a legacy v5.11 file as a checkpoint that can be finetuned, verified, promoted and served.
+
+    The architecture is read off the tensors, and the metrics are computed anew. Nothing in the file is executed.
+    """
+    if NONE in (path, out):
+        raise click.UsageError("Name the legacy file as --path and the checkpoint to write as --out.")
+
+    from pathlib import Path
+
+    from tvae.checkpoint import FILE_NAME, atomic, convert, read
+    from tvae.errors import CheckpointError
+    from tvae.tracking.run import open_run
+    from tvae.tracking.store import connect
+
+    source, target = Path(path), Path(out)
+    if target.exists() and source.exists() and target.samefile(source):
+        raise click.UsageError(f"--out must be another file than --path, got {out}.")
+    client = connect()
+    with open_run(client, name=f"convert {source.name} {branch}", tags={"stage": "convert"}) as run:
+        run.log_parameters({"path": path, "branch": branch, "curvature_from": curvature_from, "out": out})
+        conversion = convert(source, branch, curvature_from=curvature_from)
+        made = run.folder / FILE_NAME
+        conversion.save(made)
+        digest = read(made).digest
+        for note in conversion.notes:
+            say(f"- {note}")
+        say(f"{conversion.model.architecture}")
+        show_table([(name, f"{value: .5f}") for name, value in conversion.metrics.items()])
+        run.log_metrics(conversion.metrics)
+        run.log_file(made, "checkpoint")
+        run.set_tags({"checkpoint": digest[:16]})
+        run.describe("\n".join([f"### {source.name}, branch {branch}", "", *(f"- {n}" for n in conversion.notes)]))
+        try:
+            atomic.replace(target, [made.read_bytes()])
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{out} was not written; found: {error}.") from error
+        say(f"Written to {target.absolute()}; sha256 {digest[:12]}…")
+
+
+if __name__ == "__main__":
+    main()

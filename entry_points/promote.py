@@ -1,0 +1,74 @@
+"""Promote: put a verified checkpoint into the registry."""
+
+import click
+
+from entry_points.console import command, say
+from entry_points.options import NONE, address
+
+
+@command
+@address(NONE)
+@click.option(
+    "--mode",
+    type=click.Choice(["auto", "force"]),
+    default="auto",
+    show_default=True,
+    help="auto makes it champion if it is better; force, whatever the comparison says. Both verify it first.",
+)
+@click.option(
+    "--rollback",
+    type=click.BOOL,
+    is_flag=False,
+    flag_value="True",
+    default=False,
+    show_default=True,
+    help="Swap champion and previous instead.",
+)
+def main(checkpoint: str, mode: str, rollback: bool) -> None:
+    """Verify a checkpoint, register it as a version of tvae, and make it the champion if it is better.
+
+    What decides is the first of these that differs: coverage, hierarchy, Q, richness. The champion before keeps the
+    alias `previous`.
+    """
+    if rollback == (checkpoint != NONE):
+        raise click.UsageError("Name a --checkpoint to promote, or pass --rollback to go back to the one before.")
+
+    from dataclasses import replace
+    from pathlib import Path
+
+    from tvae import registry
+    from tvae.checkpoint import read, verify
+    from tvae.checkpoint.verification import FILE_NAME
+    from tvae.tracking.model import log_model
+    from tvae.tracking.run import open_run
+    from tvae.tracking.store import connect
+
+    client = connect()
+    name = "rollback" if rollback else f"promote {checkpoint}"
+    with open_run(client, name=name, tags={"stage": "promote"}) as run:
+        run.log_parameters({"checkpoint": checkpoint, "mode": mode, "rollback": rollback})
+        if rollback:
+            champion, previous = registry.rollback(client, tell=say)
+            text = f"{registry.MODEL} version {champion} is {registry.CHAMPION} again; version {previous} is previous."
+            run.describe(text)
+            say(text)
+            return
+        path = registry.fetch(checkpoint, run.folder)
+        found = read(path)
+        verification = replace(verify(path), path=Path(checkpoint))  # not where it was downloaded to
+        run.log_json(FILE_NAME, verification.to_json())
+        run.set_tags({"verified": str(verification.passed).lower(), "checkpoint": found.digest[:16]})
+        registry.require_promotable(found, verification)
+        say(f"Verification passed: {len(verification.checks)} checks.")
+        model_id = registry.find_model(client, checkpoint, found.digest) or log_model(run, path)
+        promotion = registry.promote(client, found, verification, model_id=model_id, mode=mode, tell=say)
+        if promotion.comparison is not None:
+            say(f"\n{promotion.comparison.table()}\n")
+        say(promotion.sentence())
+        run.log_metrics(verification.metrics)
+        run.set_tags({"registered": f"{registry.MODEL} version {promotion.version}"})
+        run.describe(f"{promotion.sentence()}\n\n{verification.markdown()}")
+
+
+if __name__ == "__main__":
+    main()

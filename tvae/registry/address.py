@@ -1,0 +1,65 @@
+"""Where a checkpoint is: a path, a run, or an address of MLflow."""
+
+import re
+import tempfile
+from pathlib import Path
+
+import mlflow
+from mlflow.exceptions import MlflowException
+
+from tvae.checkpoint import FILE_NAME
+from tvae.errors import CheckpointError
+from tvae.tracking.store import reason
+
+__all__ = ["fetch", "model_named", "run_named"]
+
+_RUN_ID = r"[0-9a-f]{32}"
+_MODEL_ID = r"m-[0-9a-f]{32}"
+
+
+def fetch(address: str, folder: Path) -> Path:
+    """Bring a checkpoint to this machine.
+
+    Args:
+        address: a path of a file or of a folder that holds one checkpoint, the id of a run, or a `models:/` or `runs:/`
+            address.
+        folder: where downloads go.
+
+    Returns:
+        The path of the checkpoint.
+
+    Raises:
+        CheckpointError: if there is none, or more than one.
+    """
+    path = Path(address).expanduser()
+    if re.fullmatch(_RUN_ID, address) and not path.exists():
+        address = f"runs:/{address}/checkpoint"
+    if ":/" not in address:
+        if path.is_file():
+            return path
+        found = sorted(path.rglob(FILE_NAME)) if path.is_dir() else []
+    else:
+        try:
+            inside = tempfile.mkdtemp(dir=folder)
+            found = sorted(Path(mlflow.artifacts.download_artifacts(address, dst_path=inside)).rglob(FILE_NAME))
+        except (MlflowException, OSError) as error:
+            raise CheckpointError(f"`checkpoint` must name a checkpoint, got {address}; {reason(error)}") from error
+    if len(found) != 1:
+        what = "nothing is there" if not found else f"{len(found)} are there"
+        raise CheckpointError(
+            f"`checkpoint` must be the path of a {FILE_NAME}, the id of a run, or a models:/ or runs:/ address of one, "
+            f"got {address}: {what}."
+        )
+    return found[0]
+
+
+def run_named(address: str) -> str | None:
+    """Return the id of the run in an address, None if it names none."""
+    found = re.fullmatch(rf"(?:runs:/+)?({_RUN_ID})(?:/.*)?", address)
+    return found[1] if found else None
+
+
+def model_named(address: str) -> str | None:
+    """Return the id of the logged model in an address, None if it names none."""
+    found = re.fullmatch(rf"models:/+({_MODEL_ID})(?:/.*)?", address)
+    return found[1] if found else None

@@ -1,0 +1,56 @@
+"""Foundations: the encoders and decoders that finetuning starts from."""
+
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+
+from tvae.architecture import Architecture
+from tvae.checkpoint import Checkpoint
+from tvae.registry.store import CHAMPION, answering, ensure_model
+from tvae.registry.turn import turn
+
+__all__ = ["FOUNDATION", "find_foundation", "register_foundation"]
+
+FOUNDATION = "tvae-foundation"
+_DESCRIPTION = "Encoders and decoders that finetuning starts from."
+_CODEC = ("n_trits", "latent_dim", "encoder_hidden", "decoder_hidden")
+
+
+def find_foundation(client: MlflowClient, architecture: Architecture) -> str | None:
+    """Return the address of a registered foundation that fits an architecture, None if there is none.
+
+    The champion comes first, then the newest version: a foundation fits if its encoder and decoder have the shapes.
+    """
+    wanted = _codec_tags(architecture)
+    try:
+        champion = client.get_model_version_by_alias(FOUNDATION, CHAMPION).version
+    except MlflowException:
+        champion = None
+    found = client.search_model_versions(f"name = '{FOUNDATION}'", max_results=1000)
+    versions = sorted(found, key=lambda v: (v.version == champion, int(v.version)), reverse=True)
+    fitting = [v for v in versions if wanted.items() <= v.tags.items()]
+    return f"models:/{FOUNDATION}/{fitting[0].version}" if fitting else None
+
+
+def register_foundation(client: MlflowClient, checkpoint: Checkpoint, run_id: str) -> str:
+    """Register the verified foundation of a run, and make it the champion.
+
+    Returns:
+        Its version.
+
+    Raises:
+        RegistryError: if the registry does not answer.
+    """
+    tags = _codec_tags(checkpoint.architecture) | {"coverage": f"{checkpoint.metrics['coverage']:.6f}"}
+    with answering(FOUNDATION):
+        ensure_model(client, FOUNDATION, _DESCRIPTION)
+        with turn(client, FOUNDATION):
+            made = client.create_model_version(
+                FOUNDATION, source=f"runs:/{run_id}/checkpoint", run_id=run_id, tags=tags
+            )
+            client.set_registered_model_alias(FOUNDATION, CHAMPION, made.version)
+    return str(made.version)
+
+
+def _codec_tags(architecture: Architecture) -> dict[str, str]:
+    values = architecture.to_dict()
+    return {name: str(values[name]) for name in _CODEC}

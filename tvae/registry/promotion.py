@@ -1,0 +1,308 @@
+"""Promotion: a verified checkpoint becomes a version of the registered model, and the champion if it is better."""
+
+import json
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
+
+from tvae.checkpoint import Checkpoint, Verification, read
+from tvae.errors import RegistryError
+from tvae.registry.address import fetch, model_named, run_named
+from tvae.registry.comparison import RANKING, Comparison
+from tvae.registry.store import CHAMPION, PREVIOUS, answering, ensure_model, versions_of
+from tvae.registry.turn import turn
+from tvae.tracking.links import run_link
+
+__all__ = ["MODEL", "MODES", "Promotion", "find_model", "promote", "require_promotable", "rollback"]
+
+MODEL = "tvae"
+MODES = ("auto", "force")
+
+_order = ", ".join(f"{c.label} ({c.decimals} decimals)" for c in RANKING)
+_DESCRIPTION = f"""\
+Ternary operations in a Poincaré ball. Every version has passed verification; its tags say how it measured.
+
+The alias `{CHAMPION}` moves to a version that is better, by the first of these that differs: {_order}. The champion
+before keeps `{PREVIOUS}`; `promote --rollback` swaps the two.
+"""
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Promotion:
+    """What became of a checkpoint in the registry.
+
+    Attributes:
+        version: that holds the checkpoint.
+        registered: whether that version is new.
+        moved: whether it became champion.
+        champion: the version that is champion now.
+        previous: the version that has the alias `previous` now, if any.
+        comparison: with the champion before; None if there was none, or if this version was it.
+    """
+
+    version: str
+    registered: bool
+    moved: bool
+    champion: str
+    previous: str | None
+    comparison: Comparison | None
+
+    def sentence(self) -> str:
+        """Return one line that says what happened, and by what measure."""
+        where = f"{'Registered as' if self.registered else 'It is'} {MODEL} version {self.version}"
+        if self.comparison is None:
+            return f"{where}, the first {CHAMPION}." if self.moved else f"{where} already, the {CHAMPION}."
+        reason = _reason(self.comparison)
+        if not self.moved:
+            return f"{where}. It is not better ({reason}): {CHAMPION} stays version {self.champion}."
+        how = "better" if self.comparison.better else "by force"
+        return f"{where}, {CHAMPION} now, {how} ({reason}); version {self.previous} is {PREVIOUS}."
+
+
+def promote(
+    client: MlflowClient,
+    checkpoint: Checkpoint,
+    verification: Verification,
+    *,
+    model_id: str,
+    mode: str = "auto",
+    tell: Tell | None = None,
+) -> Promotion:
+    """Register a verified checkpoint, and make it the champion if it is better.
+
+    A checkpoint has one version: one that is registered already keeps it.
+
+    Args:
+        client: of the registry.
+        checkpoint: what to promote; its projection was learned.
+        verification: of the same checkpoint. One that failed is refused in every mode.
+        model_id: the logged model that serves the checkpoint.
+        mode: `auto` moves the champion to the better; `force` moves it here, better or not.
+        tell: takes a sentence when another process has to be waited for.
+
+    Raises:
+        RegistryError: if the checkpoint may not be registered, with the whole verdict, or if the registry does not
+            answer. Nothing is registered then.
+    """
+    if mode not in MODES:
+        raise RegistryError(f"`mode` must be one of {', '.join(MODES)}, got {mode}.")
+    require_promotable(checkpoint, verification)
+    with answering(MODEL):
+        known = _holder(versions_of(client, MODEL), checkpoint.digest)
+        _require_same(f"models:/{MODEL}/{known.version}" if known else f"models:/{model_id}", checkpoint.digest)
+        ensure_model(client, MODEL, _DESCRIPTION)
+        with turn(client, MODEL, tell=tell):
+            versions = versions_of(client, MODEL)
+            holder = _holder(versions, checkpoint.digest)
+            champion, previous = _aliases(client)
+            comparison = None
+            if champion is not None and (holder is None or str(holder.version) != champion):
+                old = _numbered(versions, champion)
+                comparison = Comparison(
+                    _metrics(old), verification.metrics, f"{CHAMPION}, version {champion}", "this one"
+                )
+            number = (
+                str(holder.version) if holder else _register(client, checkpoint, verification, model_id, comparison)
+            )
+            moves = champion is None or (comparison is not None and (comparison.better or mode == "force"))
+            if moves:
+                if champion is not None:
+                    client.set_registered_model_alias(MODEL, PREVIOUS, champion)
+                    previous = champion
+                client.set_registered_model_alias(MODEL, CHAMPION, number)
+    return Promotion(
+        version=number,
+        registered=holder is None,
+        moved=moves,
+        champion=number if moves or champion is None else champion,
+        previous=previous,
+        comparison=comparison,
+    )
+
+
+def rollback(client: MlflowClient, *, tell: Tell | None = None) -> tuple[str, str]:
+    """Swap `champion` and `previous`. Done twice, it changes nothing.
+
+    Args:
+        client: of the registry.
+        tell: takes a sentence when another process has to be waited for.
+
+    Returns:
+        The versions that are champion and previous now.
+
+    Raises:
+        RegistryError: if there is no verified version to go back to.
+    """
+    with answering(MODEL):
+        names = [found.name for found in client.search_registered_models(f"name = '{MODEL}'")]
+        if not names:
+            raise RegistryError(f"A {CHAMPION} must be there to be rolled back; {MODEL} has no versions yet.")
+        with turn(client, MODEL, tell=tell):
+            champion, previous = _aliases(client)
+            if champion is None or previous is None or champion == previous:
+                raise RegistryError(
+                    f"A rollback needs a {PREVIOUS} version beside the {CHAMPION}; found {CHAMPION} "
+                    f"{champion or 'nowhere'}, {PREVIOUS} {previous or 'nowhere'}. Promote another with mode=force."
+                )
+            if not _is_verified(_numbered(versions_of(client, MODEL), previous)):
+                raise RegistryError(
+                    f"Only a verified version can be {CHAMPION}; version {previous} has no tag verified=true. "
+                    "Promote it, which verifies it."
+                )
+            client.set_registered_model_alias(MODEL, CHAMPION, previous)
+            client.set_registered_model_alias(MODEL, PREVIOUS, champion)
+    return previous, champion
+
+
+def find_model(client: MlflowClient, address: str, digest: str) -> str | None:
+    """Return the logged model that serves a checkpoint, None if there is none.
+
+    Args:
+        client: of the store.
+        address: where the checkpoint was found.
+        digest: of the checkpoint.
+    """
+    with answering(MODEL):
+        if holder := _holder(versions_of(client, MODEL), digest):
+            return _model_of(holder)
+        if named := model_named(address):
+            return named
+        run_id = run_named(address)
+        if run_id is None:
+            return None
+        outputs = client.get_run(run_id).outputs
+        models = [output.model_id for output in outputs.model_outputs] if outputs else []
+        return next((model for model in reversed(models) if _stated_digest(model) == digest), None)
+
+
+def require_promotable(checkpoint: Checkpoint, verification: Verification) -> None:
+    if not verification.passed:
+        raise RegistryError(
+            f"Only a verified checkpoint can be registered, whatever the mode; this one failed:\n{verification.table()}"
+        )
+    if verification.digest != checkpoint.digest:
+        raise RegistryError(
+            f"The verification must be of this checkpoint, {checkpoint.digest}; it is of {verification.digest}."
+        )
+    if "projection" not in checkpoint.trained:
+        raise RegistryError(
+            f"A version of {MODEL} must have a learned projection; {checkpoint.path} is a foundation, with "
+            f"{', '.join(checkpoint.trained)} only. Finetune it, and promote that."
+        )
+
+
+def _require_same(address: str, digest: str) -> None:
+    """Refuse a model whose own copy of the checkpoint is not the one that was verified."""
+    with tempfile.TemporaryDirectory(prefix="tvae-") as folder:
+        found = read(fetch(address, Path(folder))).digest
+    if found != digest:
+        raise RegistryError(f"{address} must serve the verified checkpoint, {digest}; it serves {found}.")
+
+
+def _register(
+    client: MlflowClient,
+    checkpoint: Checkpoint,
+    verification: Verification,
+    model_id: str,
+    comparison: Comparison | None,
+) -> str:
+    model = client.get_logged_model(model_id)
+    metrics = {name: f"{value:.9g}" for name, value in verification.metrics.items()}
+    tags = {"verified": "true", "digest": checkpoint.digest, **metrics}
+    link = run_link(model.experiment_id, model.source_run_id) if model.source_run_id else None
+    # In one call, so that there is never a version without its verdict.
+    made = client.create_model_version(
+        MODEL,
+        source=f"models:/{model_id}",
+        run_id=model.source_run_id,
+        tags=tags,
+        description=_describe(checkpoint, verification, metrics, comparison, link),
+        model_id=model_id,
+    )
+    # This is how the pages of the run and of the logged model know of the version.
+    listed = json.loads(model.tags.get(MLFLOW_MODEL_VERSIONS, "[]"))
+    listed.append({"name": MODEL, "version": str(made.version)})
+    client.set_logged_model_tags(model_id, {MLFLOW_MODEL_VERSIONS: json.dumps(listed)})
+    return str(made.version)
+
+
+def _describe(
+    checkpoint: Checkpoint,
+    verification: Verification,
+    metrics: Mapping[str, str],
+    comparison: Comparison | None,
+    link: str | None,
+) -> str:
+    architecture = checkpoint.architecture
+    lines = [
+        f"Curvature {architecture.curvature:g}, largest unit norm {architecture.max_radius:g}, "
+        f"digest `{checkpoint.digest[:16]}…`." + (f" [The run that logged it]({link})." if link else ""),
+        "",
+        *_markdown([("metric", "value"), *metrics.items()]),
+        "",
+        verification.markdown(),
+    ]
+    if comparison is not None:
+        lines += ["When it was registered:", "", *_markdown(comparison.rows())]
+    return "\n".join(lines)
+
+
+def _markdown(rows: Sequence[Sequence[str]]) -> list[str]:
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    return [lines[0], "|" + " --- |" * len(rows[0]), *lines[1:]]
+
+
+def _reason(comparison: Comparison) -> str:
+    decisive = comparison.decisive
+    if decisive is None:
+        return f"equal in {', '.join(c.label for c in RANKING)}"
+    return f"{decisive.label} {decisive.shown(comparison.new)} against {decisive.shown(comparison.old)}"
+
+
+def _holder(versions: Sequence[ModelVersion], digest: str) -> ModelVersion | None:
+    return next((v for v in versions if v.tags.get("digest") == digest and _is_verified(v)), None)
+
+
+def _numbered(versions: Sequence[ModelVersion], number: str) -> ModelVersion:
+    # The version of a version is a text or an integer, by where it comes from.
+    return next(v for v in versions if str(v.version) == number)
+
+
+def _is_verified(version: ModelVersion) -> bool:
+    return bool(version.tags.get("verified") == "true")
+
+
+def _metrics(version: ModelVersion) -> dict[str, float]:
+    """Return what a version's tags say of it; nothing if it was not verified."""
+    values = {}
+    for criterion in RANKING if _is_verified(version) else ():
+        try:
+            values[criterion.name] = float(version.tags.get(criterion.name, "nan"))
+        except ValueError:
+            continue
+    return values
+
+
+def _aliases(client: MlflowClient) -> tuple[str | None, str | None]:
+    aliases = client.get_registered_model(MODEL).aliases
+    champion, previous = (str(aliases[name]) if name in aliases else None for name in (CHAMPION, PREVIOUS))
+    return champion, previous
+
+
+def _model_of(version: ModelVersion) -> str | None:
+    return model_named(version.source or "") or version.model_id
+
+
+def _stated_digest(model_id: str) -> str | None:
+    from mlflow.models import get_model_info  # imports pandas
+
+    metadata = get_model_info(f"models:/{model_id}").metadata or {}
+    digest: str | None = metadata.get("digest")
+    return digest

@@ -1,0 +1,55 @@
+"""What promotions and foundations have in common: names, and asking MLflow's registry."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
+
+from tvae.errors import RegistryError
+from tvae.tracking.store import reason
+
+__all__ = ["CHAMPION", "PREVIOUS", "answering", "ensure_model", "versions_of"]
+
+CHAMPION = "champion"
+PREVIOUS = "previous"
+_PAGE = 1000
+
+
+@contextmanager
+def answering(name: str) -> Iterator[None]:
+    """Turn what goes wrong in the registry into one sentence.
+
+    Raises:
+        RegistryError: for an error of MLflow or of its store.
+    """
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError) as error:
+        raise RegistryError(
+            f"The registered model {name} in {mlflow.get_registry_uri()} must be usable; found: {reason(error)}"
+        ) from error
+
+
+def ensure_model(client: MlflowClient, name: str, description: str) -> None:
+    """Make a registered model unless it is there."""
+    try:
+        client.create_registered_model(name, description=description)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+
+
+def versions_of(client: MlflowClient, name: str) -> list[ModelVersion]:
+    """Return all versions of a registered model, the oldest first."""
+    versions: list[ModelVersion] = []
+    token = None
+    while True:
+        page = client.search_model_versions(f"name = '{name}'", max_results=_PAGE, page_token=token)
+        versions += page
+        token = page.token
+        if not token:
+            return sorted(versions, key=lambda version: int(version.version))
