@@ -4,11 +4,12 @@ import fcntl
 import hashlib
 import logging
 import os
+import sqlite3
 import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import mlflow
@@ -52,6 +53,8 @@ def connect() -> MlflowClient:
     uri = mlflow.get_tracking_uri()
     if uri.startswith(("http://", "https://")):
         _require_answer(uri)
+    elif uri.startswith("sqlite:///"):
+        _require_database(uri)
     try:
         with _first_use_lock(uri):
             client = MlflowClient()
@@ -91,6 +94,21 @@ def _require_answer(uri: str) -> None:
         raise TrackingError(
             f"The tracking server {uri} must answer within {ANSWER_SECONDS} s; found: {reason(error)}. "
             "Start it, or set MLFLOW_TRACKING_URI to another."
+        ) from error
+
+
+def _require_database(uri: str) -> None:
+    """MLflow tries for two minutes to open a file that is no database."""
+    path = uri.removeprefix("sqlite:///").split("?")[0]
+    try:
+        with closing(sqlite3.connect(path, timeout=ANSWER_SECONDS)) as database:
+            database.execute("BEGIN IMMEDIATE")
+    except sqlite3.Error as error:
+        if "locked" in str(error):
+            return  # somebody is at work in it: MLflow waits longer than this
+        raise TrackingError(
+            f"The tracking store {uri} must be a database that can be written; found: {reason(error)}. "
+            "Set MLFLOW_TRACKING_URI to another, or mend this one."
         ) from error
 
 
