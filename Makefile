@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup train finetune scratch ui test quick lint fix clean
+.PHONY: help setup train finetune scratch ui serve bench-serving test quick lint fix clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -29,6 +29,12 @@ scratch: .venv/ready ## Both stages in one run, from random weights
 ui: .venv/ready ## Open MLflow on what was run
 	@echo 'Runs: http://127.0.0.1:5000/#/experiments/1/runs?workflowType=machine_learning'
 	$(BIN)/mlflow ui --host 127.0.0.1 --port 5000
+
+serve: .venv/ready ## Serve the champion on http://127.0.0.1:5001
+	$(BIN)/mlflow models serve -m models:/tvae@champion --env-manager local --host 127.0.0.1 --port 5001 --workers 1
+
+bench-serving: .venv/ready ## What serving costs, beside a model that does nothing
+	$(BIN)/python benchmarks/serving.py
 
 lint: .venv/ready ## Style and types
 	$(BIN)/ruff check .
