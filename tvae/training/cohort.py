@@ -36,8 +36,8 @@ DEGRADATION_WARNING, DEGRADATION_EPOCHS = 0.01, 3
 COVERAGE_WARNING = 0.001
 CONTROLLER_LR_SHARE = 0.1
 # Settings that shape the batch, and so must be one for the whole cohort.
-_ADVICE = "Try a lower `lr`; smaller weights of the terms help too."
 SHARED_SETTINGS = ("objective", "batch_size", "unfreeze", "encoder_lr_scale", "decoder_lr_scale")
+_ADVICE = "Try a lower `lr`; smaller weights of the terms help too."
 
 
 def train(member: Member, *, device: str = "cpu", observer: Observer | None = None) -> Result:
@@ -64,12 +64,13 @@ def train_cohort(members: Sequence[Member], *, device: str = "cpu", observer: Ob
     """Train runs of one shape as one batch.
 
     A member's result does not depend on who trains beside it: it has draws, learning rate, schedule, patience and best
-    epoch of its own, and batched products compute each member as they would compute it alone. A member that fails keeps
-    its error, and the others go on.
+    epoch of its own. Batched products compute each member as they would compute it alone: to the last bit in the
+    default shape, up to rounding in others, with distances and with a controller. A member that fails keeps its error,
+    and the others go on.
 
     Args:
         members: runs whose architectures differ at most in curvature, and whose settings agree in those that shape the
-            batch: objective, batch size and what is unfrozen.
+            batch: objective, batch size, what is unfrozen, and whether distances have a weight.
         device: a torch device.
         observer: is told of every epoch and event.
 
@@ -95,6 +96,9 @@ def _check_one_shape(first: Member, other: Member) -> None:
     fields = [d.field for d in differences(first.model.architecture, other.model.architecture)]
     fields = [name for name in fields if name != "curvature"]
     fields += [s for s in SHARED_SETTINGS if getattr(first.configuration, s) != getattr(other.configuration, s)]
+    # Distances take draws and weights of their own: beside a member that has them, one without would train otherwise.
+    if (first.configuration.distance_weight > 0) != (other.configuration.distance_weight > 0):
+        fields.append("distance_weight > 0")
     if fields:
         raise ConfigurationError(f"Members of a cohort must agree in {', '.join(fields)}; train them apart.")
 
@@ -160,6 +164,7 @@ class _Cohort:
             self.directions: dict[int, Tensor] | None = None
             self._end_epoch(0, None)
         self._seat()
+        self._keep([run for run in self.runs if run.result.error is None])
 
     def run(self) -> list[Result]:
         """Train all members to their end."""
@@ -208,7 +213,11 @@ class _Cohort:
         wanted, model = run.configuration.initial_hierarchy, run.result.model
         latent = self.latents[self.latent_rows[run.place]].cpu()
         for attempt in range(1, MAX_REDRAWS + 1):
-            measured = metrics.measure(model.project(latent), n_trits=self.n_trits, curvature=run.curvature)
+            try:
+                measured = metrics.measure(model.project(latent), n_trits=self.n_trits, curvature=run.curvature)
+            except EvaluationError as error:
+                self._fail(run, 0, "a radius", str(error))
+                return
             if wanted == "any" or (measured.hierarchy < 0) == (wanted == "negative"):
                 return
             run.result.redraws.append(measured.hierarchy)

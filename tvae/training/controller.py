@@ -9,6 +9,8 @@ __all__ = ["controlled_weights", "controller_loss"]
 
 # How strongly the controller is held to equal shares: without it, all weight ends on one term.
 EVENNESS = 0.5
+# Where every weight is 0 there is nothing to shift, and nothing to divide by.
+LEAST_SUM = 1e-30
 
 
 def controlled_weights(controller: Controller, progress: Tensor, statistics: Tensor, weights: Tensor) -> Tensor:
@@ -24,7 +26,7 @@ def controlled_weights(controller: Controller, progress: Tensor, statistics: Ten
         Shape `(M, 6)`, >= 0, with the same sum over terms as `weights`; a weight of 0 stays 0.
     """
     shifted: Tensor = weights * controller(torch.cat([progress, statistics], 1))
-    scale: Tensor = (weights.sum(1) / shifted.sum(1))[:, None]
+    scale: Tensor = (weights.sum(1) / shifted.sum(1).clamp(min=LEAST_SUM))[:, None]
     return shifted * scale
 
 
@@ -41,7 +43,7 @@ def controller_loss(shifted: Tensor, progress: Tensor, weights: Tensor) -> Tenso
     Returns:
         Shape `(M,)`.
     """
-    total = weights.sum(1, keepdim=True)
+    total = weights.sum(1, keepdim=True).clamp(min=LEAST_SUM)
     share, even = shifted / total, weights / total
     divergence = torch.where(even > 0, share * (share.clamp(min=1e-12) / even.clamp(min=1e-12)).log(), 0.0)
     return (EVENNESS * divergence - share * progress).sum(1)

@@ -57,7 +57,10 @@ class Result:
     seconds: float = 0.0
 
     def summary(self) -> dict[str, float]:
-        """Return init, best and final hierarchy, the best epoch, degradation (final - best) and training time."""
+        """Return init, best and final hierarchy, the best epoch, degradation (final - best) and training time.
+
+        Without a projection, and for a run that could not start, there is no hierarchy.
+        """
         summary = {"best_epoch": float(self.best_epoch), "train_seconds": self.seconds}
         placed = [record["hierarchy"] for record in self.history if "hierarchy" in record]
         if placed:
