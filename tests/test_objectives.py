@@ -1,0 +1,463 @@
+"""The losses, against float64 loops over single operations, torch's own distributions, and known embeddings."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.distributions import Normal, kl_divergence
+from torch.nn import functional
+
+from tvae import poincare, ternary
+from tvae.objectives import TERMS, Placed, distance_term, elbo_terms, level_mean_terms, ranking_terms
+
+# The targets of the level means are held in single precision.
+SINGLE = 1e-6
+
+N_TRITS = 4
+LEVELS = N_TRITS + 1
+PER_LEVEL = 4
+MAX_RADIUS = 0.95
+CURVATURES = (0.5, 2.0, 7.0)
+
+Floats = list[float]
+
+
+def largest_radius(curvature: float) -> float:
+    return 2 / math.sqrt(curvature) * math.atanh(MAX_RADIUS)
+
+
+def place(
+    unit_norm: Tensor,
+    population: Tensor,
+    *,
+    curvatures: tuple[float, ...] = (2.0,),
+    n_levels: int = LEVELS,
+    per_level: int = PER_LEVEL,
+) -> Placed:
+    """Place operations with unit norms `(M, R)`; `population` holds the valuations `(M, n)` of the first n of them."""
+    stratified = torch.arange(n_levels).repeat_interleave(per_level).expand(len(unit_norm), -1)
+    c = torch.tensor(curvatures, dtype=unit_norm.dtype)[:, None]
+    return Placed(
+        valuations=torch.cat([population, stratified], 1),
+        n_population=population.shape[1],
+        unit_norm=unit_norm,
+        radius=poincare.radius(unit_norm, curvature=c),
+        largest_radius=poincare.radius(torch.full_like(c, MAX_RADIUS), curvature=c),
+        max_radius=MAX_RADIUS,
+        n_levels=n_levels,
+    )
+
+
+def random_batch(curvatures: tuple[float, ...] = CURVATURES, n: int = 60) -> Placed:
+    members = len(curvatures)
+    drawn = torch.randint(3**N_TRITS, (members, n))
+    population = torch.from_numpy(ternary.valuations(N_TRITS)[drawn.numpy()])
+    unit_norm = torch.rand(members, n + LEVELS * PER_LEVEL, dtype=torch.float64) * MAX_RADIUS
+    return place(unit_norm, population, curvatures=curvatures)
+
+
+def by_level(low: float = 0.05, high: float = 0.95, *, reverse: bool = False) -> Tensor:
+    """Unit norms `(1, R)` of a batch that has every level once in its population, evenly spaced from level to level."""
+    means = torch.linspace(high, low, LEVELS, dtype=torch.float64)
+    means = means.flip(0) if reverse else means
+    return torch.cat([means, means.repeat_interleave(PER_LEVEL)])[None]
+
+
+def one_of_each_level() -> Tensor:
+    return torch.arange(LEVELS)[None]
+
+
+def parts(placed: Placed, member: int) -> tuple[Floats, Floats, Floats, list[int], list[int]]:
+    """Return radii and unit norms as shares, and the valuations: of one member, as plain numbers."""
+    radius = (placed.radius / placed.largest_radius)[member].tolist()
+    norm = placed.unit_norm[member].tolist()
+    valuations, n = placed.valuations[member].tolist(), placed.n_population
+    return radius, norm, [x / placed.max_radius for x in norm], valuations[:n], valuations[n:]
+
+
+# Ranking, naively
+
+
+def naive_margin(placed: Placed, member: int) -> float:
+    return min(max(0.03 / float(placed.largest_radius[member]), 1 / 200), 1 / 100)
+
+
+def naive_hierarchy(placed: Placed, member: int) -> float:
+    radius, _, share, v, _ = parts(placed, member)
+    margin, violations = naive_margin(placed, member), []
+    for a in range(len(v)):
+        for shift in (1, 2, 3, 4):
+            b = (a + shift) % len(v)
+            if v[a] != v[b]:
+                outer, inner = (a, b) if v[a] < v[b] else (b, a)
+                violations.append(max(0.0, margin - (radius[outer] - radius[inner])))
+    wall = [max(0.0, x - 0.98) for x in share]
+    return sum(violations) / max(1, len(violations)) + 2 * sum(wall) / len(wall)
+
+
+def naive_separation(placed: Placed, member: int) -> float:
+    radius, _, _, population, stratified = parts(placed, member)
+    radius, margin, total = radius[len(population) :], naive_margin(placed, member), []
+    for a, outer in zip(stratified, radius, strict=True):
+        for b, inner in zip(stratified, radius, strict=True):
+            if b == a + 1:
+                total.append(max(0.0, margin - (outer - inner)))
+    return sum(total) / len(total)
+
+
+def naive_richness(placed: Placed, member: int) -> float:
+    _, _, share, population, stratified = parts(placed, member)
+    drawn = share[len(population) :]
+    variances = []
+    for level in range(placed.n_levels - 1):
+        xs = [x for x, v in zip(drawn, stratified, strict=True) if v == level]
+        variances.append(sum((x - sum(xs) / len(xs)) ** 2 for x in xs) / len(xs))
+    too_narrow = [max(0.0, 0.003 - math.sqrt(variance + 1e-10)) for variance in variances]
+    return 0.003 * max(0.0, 0.6 - 4 * sum(variances)) + 0.3 * sum(too_narrow) / len(variances)
+
+
+NAIVE_RANKING = {"hierarchy": naive_hierarchy, "separation": naive_separation, "richness": naive_richness}
+
+each_ranking_term = pytest.mark.parametrize("term", list(NAIVE_RANKING))
+
+
+@each_ranking_term
+@pytest.mark.parametrize("member", range(len(CURVATURES)))
+@pytest.mark.parametrize("n", [60, 4, 1])
+def test_ranking_term_is_what_a_loop_over_operations_gives(term: str, member: int, n: int) -> None:
+    placed = random_batch(n=n)
+    expected = NAIVE_RANKING[term](placed, member)
+    assert float(ranking_terms(placed)[term][member]) == pytest.approx(expected, rel=1e-12, abs=1e-15)
+
+
+def test_richness_is_what_a_loop_gives_where_levels_are_narrow() -> None:
+    norms = by_level() - 0.004 * torch.rand(1, LEVELS * (1 + PER_LEVEL), dtype=torch.float64)
+    placed = place(norms, one_of_each_level())
+    found = ranking_terms(placed)["richness"]
+    assert float(found) == pytest.approx(naive_richness(placed, 0), rel=1e-9)
+
+
+def test_wall_is_what_a_loop_gives_where_radii_saturate() -> None:
+    norms = MAX_RADIUS * (0.97 + 0.03 * torch.rand(1, LEVELS * (1 + PER_LEVEL), dtype=torch.float64))
+    placed = place(norms, one_of_each_level())
+    found = ranking_terms(placed)["hierarchy"]
+    assert float(found) == pytest.approx(naive_hierarchy(placed, 0), rel=1e-9)
+
+
+@pytest.mark.parametrize("curvature", CURVATURES)
+@pytest.mark.parametrize("term", ["hierarchy", "separation"])
+def test_perfect_order_with_its_margins_costs_nothing(term: str, curvature: float) -> None:
+    placed = place(by_level(0.1, 0.9), one_of_each_level(), curvatures=(curvature,))
+    assert float(ranking_terms(placed)[term]) == 0.0
+
+
+@pytest.mark.parametrize("term", ["hierarchy", "separation"])
+def test_reversed_order_costs_more_than_no_order(term: str) -> None:
+    upside_down = ranking_terms(place(by_level(reverse=True), one_of_each_level()))
+    none = ranking_terms(place(torch.full_like(by_level(), 0.5), one_of_each_level()))
+    assert float(upside_down[term]) > float(none[term]) > 0
+
+
+def test_richness_costs_nothing_where_levels_fill_the_ball() -> None:
+    # Half of level 0 at the boundary and half below it, the other levels just wide enough.
+    norms = by_level(0.05, 0.95)
+    stratified = norms[:, LEVELS:].reshape(LEVELS, PER_LEVEL)
+    stratified[0] = torch.tensor([0.05, 0.05, 0.95, 0.95])
+    stratified[1:] = torch.linspace(0.0, 0.02, PER_LEVEL)
+    assert float(ranking_terms(place(norms, one_of_each_level()))["richness"]) == 0.0
+
+
+def test_levels_without_any_spread_cost_richness() -> None:
+    placed = place(by_level(), one_of_each_level())
+    assert float(ranking_terms(placed)["richness"]) == pytest.approx(0.003 * 0.6 + 0.3 * (0.003 - 1e-5), rel=1e-9)
+
+
+def gradient(term: str, unit_norm: Tensor, terms: Callable[[Placed], dict[str, Tensor]] = ranking_terms) -> Tensor:
+    norms = unit_norm.clone().requires_grad_()
+    (found,) = torch.autograd.grad(terms(place(norms, one_of_each_level()))[term].sum(), norms)
+    return found[0]
+
+
+def test_hierarchy_pushes_low_valuations_out_and_high_ones_in() -> None:
+    found = gradient("hierarchy", by_level(0.4, 0.6, reverse=True))
+    assert found[0] < 0 < found[LEVELS - 1]
+
+
+def test_separation_pushes_neighbouring_levels_apart() -> None:
+    found = gradient("separation", by_level(0.4, 0.6, reverse=True))[LEVELS:].reshape(LEVELS, PER_LEVEL)
+    assert (found[0] < 0).all()
+    assert (found[-1] > 0).all()
+
+
+def test_richness_pushes_the_members_of_a_level_apart() -> None:
+    norms = by_level(0.1, 0.9)
+    norms[:, LEVELS:] += torch.tensor([-0.01, -0.005, 0.005, 0.01], dtype=torch.float64).repeat(LEVELS)
+    found = gradient("richness", norms)[LEVELS:].reshape(LEVELS, PER_LEVEL)
+    assert (found[:-1, :2] > 0).all()
+    assert (found[:-1, 2:] < 0).all()
+
+
+def test_wall_pushes_a_saturated_radius_in() -> None:
+    norms = by_level(0.1, 0.9)
+    norms[0, 0] = 0.9499
+    assert gradient("hierarchy", norms)[0] > 0
+
+
+def test_order_among_equals_is_not_asked_for() -> None:
+    norms = torch.rand(1, LEVELS * (1 + PER_LEVEL), dtype=torch.float64) * 0.9
+    same_level = torch.full((1, LEVELS), 2)
+    assert float(ranking_terms(place(norms, same_level))["hierarchy"]) == 0.0
+
+
+# Two operations of different level at one radius: what is violated is the margin itself.
+@pytest.mark.parametrize(
+    ("curvature", "expected"),
+    [
+        (0.01, 1 / 200),
+        (0.1, 1 / 200),
+        (0.5, 0.03 / largest_radius(0.5)),
+        (1.0, 0.03 / largest_radius(1.0)),
+        (2.0, 1 / 100),
+        (50.0, 1 / 100),
+    ],
+)
+@pytest.mark.parametrize("term", ["hierarchy", "separation"])
+def test_margin_is_a_length_between_two_shares_of_the_largest_radius(
+    term: str, curvature: float, expected: float
+) -> None:
+    norms = torch.full_like(by_level(), 0.5)
+    found = ranking_terms(place(norms, one_of_each_level(), curvatures=(curvature,)))[term]
+    assert float(found) == pytest.approx(expected, rel=1e-9)
+
+
+# The reference sweep's loss, naively
+
+
+def naive_level_mean(placed: Placed, initial_variance: Floats, member: int) -> dict[str, float]:
+    _, norm, _, v, _ = parts(placed, member)
+    groups = {level: [x for x, u in zip(norm, v, strict=False) if u == level] for level in set(v)}
+    top = placed.n_levels - 1
+    means = {level: sum(xs) / len(xs) for level, xs in groups.items()}
+    hierarchy = sum((mean - (0.9 - 0.8 * level / top)) ** 2 for level, mean in means.items()) / len(groups)
+    separation = sum(max(0.0, means[level + 1] - means[level] + 0.01) for level in sorted(means) if level + 1 in means)
+    richness = 0.0
+    for level, xs in groups.items():
+        ratio = sum((x - means[level]) ** 2 for x in xs) / len(xs) / initial_variance[level]
+        # One operation has no variance, now as at the start: nothing is lost.
+        if len(xs) > 1 and ratio < 0.5:
+            richness += (0.5 - ratio) ** 2 / len(groups)
+    return {"hierarchy": hierarchy, "separation": separation, "richness": richness}
+
+
+@pytest.mark.parametrize("term", ["hierarchy", "separation", "richness"])
+@pytest.mark.parametrize("member", range(3))
+@pytest.mark.parametrize("levels", [[0, 1, 2, 3, 4], [0, 2, 3], [0, 4], [1], [0, 0, 0, 1]])
+def test_level_mean_term_is_what_a_loop_over_the_levels_present_gives(
+    term: str, member: int, levels: list[int]
+) -> None:
+    population = torch.tensor(np.random.default_rng(0).choice(levels, (3, 30)))
+    norms = torch.rand(3, 30 + LEVELS * PER_LEVEL, dtype=torch.float64) * MAX_RADIUS
+    placed = place(norms, population, curvatures=CURVATURES)
+    initial = torch.rand(3, LEVELS, dtype=torch.float64) * 0.4 + 0.01
+    expected = naive_level_mean(placed, initial[member].tolist(), member)[term]
+    found = level_mean_terms(placed, initial)[term][member]
+    assert float(found) == pytest.approx(expected, rel=SINGLE, abs=1e-12)
+
+
+def test_level_mean_of_a_single_operation_is_finite() -> None:
+    placed = place(torch.rand(1, 1 + LEVELS * PER_LEVEL) * 0.9, torch.tensor([[4]]))
+    assert all(bool(term.isfinite()) for term in level_mean_terms(placed, torch.zeros(1, LEVELS)).values())
+
+
+@pytest.mark.parametrize("term", ["hierarchy", "separation", "richness"])
+def test_level_means_at_their_targets_cost_nothing(term: str) -> None:
+    placed = place(by_level(0.1, 0.9), one_of_each_level())
+    found = level_mean_terms(placed, torch.zeros(1, LEVELS, dtype=torch.float64))[term]
+    assert float(found) == pytest.approx(0.0, abs=SINGLE**2)
+
+
+def test_level_means_say_nothing_of_the_overlap_of_levels() -> None:
+    # Two operations of each level, far from each other on both sides of the level's target.
+    population = torch.arange(LEVELS).repeat(2)[None]
+    targets = torch.linspace(0.9, 0.1, LEVELS, dtype=torch.float64)
+    norms = torch.cat([targets + 0.04, targets - 0.04, torch.zeros(LEVELS * PER_LEVEL, dtype=torch.float64)])[None]
+    wide = level_mean_terms(place(norms, population), torch.full((1, LEVELS), 1e-3, dtype=torch.float64))
+    assert [float(term) for term in wide.values()] == pytest.approx([0.0, 0.0, 0.0], abs=SINGLE**2)
+
+
+def test_level_means_do_not_know_the_curvature() -> None:
+    norms, population = torch.rand(1, LEVELS * (1 + PER_LEVEL), dtype=torch.float64) * 0.9, one_of_each_level()
+    initial = torch.ones(1, LEVELS, dtype=torch.float64)
+    terms = [level_mean_terms(place(norms, population, curvatures=(c,)), initial) for c in (0.5, 5.0)]
+    assert terms[0] == terms[1]
+
+
+# The evidence lower bound
+
+
+def test_coverage_is_the_cross_entropy_of_a_trit() -> None:
+    logits, target = torch.randn(3, 7, 5, 3, dtype=torch.float64), torch.randint(3, (3, 7, 5))
+    nothing = torch.zeros(3, 7, 4, dtype=torch.float64)
+    found = elbo_terms(logits, target, nothing, nothing)["coverage"]
+    expected = [functional.cross_entropy(x.reshape(-1, 3), t.flatten()) for x, t in zip(logits, target, strict=True)]
+    torch.testing.assert_close(found, torch.stack(expected), rtol=1e-12, atol=0)
+
+
+def test_divergence_is_that_of_the_normal_distributions() -> None:
+    mean, log_variance = torch.randn(3, 7, 4, dtype=torch.float64), torch.randn(3, 7, 4, dtype=torch.float64)
+    posterior = Normal(mean, (log_variance / 2).exp())
+    prior = Normal(torch.zeros_like(mean), torch.ones_like(mean))
+    expected = kl_divergence(posterior, prior).sum(-1).mean(-1)
+    found = elbo_terms(torch.zeros(3, 7, 5, 3), torch.zeros(3, 7, 5, dtype=torch.int64), mean, log_variance)["kl"]
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
+
+
+def test_sure_reproduction_at_the_prior_costs_nothing() -> None:
+    target = torch.randint(3, (2, 7, 5))
+    logits = functional.one_hot(target, 3) * 1e3
+    nothing = torch.zeros(2, 7, 4)
+    terms = elbo_terms(logits, target, nothing, nothing)
+    assert [term.tolist() for term in terms.values()] == [[0.0, 0.0], [0.0, 0.0]]
+
+
+# Distances
+
+
+def random_triplets(curvatures: tuple[float, ...], n: int = 20) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    c = torch.tensor(curvatures, dtype=torch.float64)[:, None]
+    largest = poincare.radius(torch.full_like(c, MAX_RADIUS), curvature=c)
+    radius = torch.rand(len(curvatures), 3, n, dtype=torch.float64) * largest[..., None]
+    direction = functional.normalize(torch.randn(len(curvatures), 3, n, 5, dtype=torch.float64), dim=-1)
+    return radius, direction, c, largest
+
+
+def naive_distance(r: float, u: Floats, s: float, w: Floats, curvature: float) -> float:
+    """Hyperbolic distance by its definition from coordinates in the ball."""
+    root = math.sqrt(curvature)
+    z = [math.tanh(root * r / 2) * x for x in u]
+    y = [math.tanh(root * s / 2) * x for x in w]
+    gap = sum((a - b) ** 2 for a, b in zip(z, y, strict=True))
+    inside = (1 - sum(a * a for a in z)) * (1 - sum(b * b for b in y))
+    return math.acosh(1 + 2 * gap / inside) / root
+
+
+@pytest.mark.parametrize("member", range(3))
+def test_distance_term_is_what_a_loop_over_triplets_gives(member: int) -> None:
+    radius, direction, c, largest = random_triplets(CURVATURES)
+    found = distance_term(radius, direction, curvature=c, largest_radius=largest)[member]
+    scale, costs = largest_radius(CURVATURES[member]), []
+    margin = min(0.3 / scale, 0.0375)
+    for t in range(radius.shape[2]):
+        polar = [(float(radius[member, k, t]), direction[member, k, t].tolist()) for k in range(3)]
+        near, far, across = (
+            naive_distance(*polar[a], *polar[b], CURVATURES[member]) / scale for a, b in [(0, 1), (0, 2), (1, 2)]
+        )
+        costs += [max(0.0, margin + near - far) + max(0.0, margin + near - across)]
+    assert float(found) == pytest.approx(sum(costs) / len(costs), rel=1e-9)
+
+
+def axes(*places: tuple[float, int]) -> tuple[Tensor, Tensor]:
+    """A triplet `(1, 3, 1)` in polar form, each operation on an axis of its own choice."""
+    radius = torch.tensor([[[r] for r, _ in places]], dtype=torch.float64)
+    return radius, torch.eye(3, dtype=torch.float64)[[axis for _, axis in places]][None, :, None]
+
+
+def cost(*places: tuple[float, int], curvature: float = 2.0) -> float:
+    radius, direction = axes(*places)
+    c, largest = torch.tensor([[curvature]]), torch.tensor([[largest_radius(curvature)]])
+    return float(distance_term(radius, direction, curvature=c, largest_radius=largest))
+
+
+def test_a_triplet_in_order_costs_nothing() -> None:
+    assert cost((1.0, 0), (1.1, 0), (1.0, 1)) == 0.0
+
+
+def test_a_triplet_out_of_order_costs() -> None:
+    assert cost((1.0, 0), (1.0, 1), (1.1, 0)) > 0.0
+
+
+# Three operations at one place: what is violated is the margin, twice.
+@pytest.mark.parametrize(
+    ("curvature", "expected"), [(0.01, 0.3 / largest_radius(0.01)), (0.1, 0.3 / largest_radius(0.1)), (2.0, 0.0375)]
+)
+def test_distance_margin_is_a_length_up_to_a_share_of_the_largest_radius(curvature: float, expected: float) -> None:
+    assert cost((1.0, 0), (1.0, 0), (1.0, 0), curvature=curvature) == pytest.approx(2 * expected, rel=1e-6)
+
+
+def test_distance_draws_the_nearer_operation_in_and_pushes_the_farther_one_out() -> None:
+    radius, direction = axes((0.5, 0), (0.8, 0), (0.9, 0))
+    radius.requires_grad_()
+    c, largest = torch.tensor([[2.0]]), torch.tensor([[largest_radius(2.0)]])
+    term = distance_term(radius, direction, curvature=c, largest_radius=largest).sum()
+    (found,) = torch.autograd.grad(term, radius)
+    assert found[0, 1, 0] > 0 > found[0, 2, 0]
+
+
+# Members and extremes
+
+
+def test_a_member_costs_what_it_costs_alone() -> None:
+    together = random_batch()
+    for member, curvature in enumerate(CURVATURES):
+        alone = place(
+            together.unit_norm[[member]],
+            together.valuations[[member], : together.n_population],
+            curvatures=(curvature,),
+        )
+        for name, term in ranking_terms(alone).items():
+            torch.testing.assert_close(ranking_terms(together)[name][[member]], term, rtol=1e-12, atol=0)
+
+
+EXTREMES = [1e-12, 1e-6, 0.5, 0.9, 1 - 1e-6]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+@pytest.mark.parametrize("first", EXTREMES)
+@pytest.mark.parametrize("other", EXTREMES)
+@pytest.mark.parametrize("objective", ["ranking", "level_mean"])
+def test_terms_and_gradients_are_finite_at_extreme_unit_norms(
+    objective: str, first: float, other: float, dtype: torch.dtype
+) -> None:
+    norms = torch.tensor([first, other], dtype=dtype).repeat(LEVELS * (1 + PER_LEVEL) // 2 + 1)[None]
+    norms = norms[:, : LEVELS * (1 + PER_LEVEL)].clone().requires_grad_()
+    placed = place(norms, one_of_each_level())
+    initial = torch.zeros(1, LEVELS, dtype=dtype)
+    terms = ranking_terms(placed) if objective == "ranking" else level_mean_terms(placed, initial)
+    (slope,) = torch.autograd.grad(torch.stack(list(terms.values())).sum(), norms)
+    assert [name for name, term in terms.items() if not bool(term.isfinite().all())] == []
+    assert bool(slope.isfinite().all())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+@pytest.mark.parametrize("curvature", [1e-3, 2.0, 1e3])
+@pytest.mark.parametrize("first", EXTREMES)
+@pytest.mark.parametrize("other", EXTREMES)
+def test_distance_term_and_gradients_are_finite_at_extreme_unit_norms(
+    first: float, other: float, curvature: float, dtype: torch.dtype
+) -> None:
+    norms = torch.tensor([first, other, first], dtype=dtype)[None, :, None].requires_grad_()
+    direction = torch.eye(3, dtype=dtype)[[0, 1, 0]][None, :, None].requires_grad_()
+    c = torch.tensor([[curvature]], dtype=dtype)
+    radius = poincare.radius(norms, curvature=c[..., None])
+    largest = poincare.radius(torch.full_like(c, 1 - 1e-6), curvature=c)
+    term = distance_term(radius, direction, curvature=c, largest_radius=largest)
+    slopes = torch.autograd.grad(term.sum(), [norms, direction])
+    assert bool(term.isfinite().all())
+    assert all(bool(slope.isfinite().all()) for slope in slopes)
+
+
+@pytest.mark.parametrize("log_variance", [-80.0, 0.0, 80.0])
+@pytest.mark.parametrize("logit", [0.0, 1e4, 1e30])
+def test_bound_and_its_gradients_are_finite_for_extreme_posteriors(log_variance: float, logit: float) -> None:
+    inputs = torch.full((1, 2, 3), 1.0), torch.full((1, 2, 3), log_variance), torch.zeros(1, 2, 4, 3)
+    mean, log, logits = (x.requires_grad_() for x in inputs)
+    terms = elbo_terms(logits + logit * torch.eye(3)[:1], torch.ones(1, 2, 4, dtype=torch.int64), mean, log)
+    slopes = torch.autograd.grad(terms["coverage"].sum() + terms["kl"].sum(), [mean, log, logits])
+    assert all(bool(x.isfinite().all()) for x in [*terms.values(), *slopes])
+
+
+def test_every_term_has_a_place_in_the_loss() -> None:
+    assert set(TERMS) == {"hierarchy", "separation", "richness", "coverage", "kl", "distance"}

@@ -1,0 +1,1066 @@
+"""Training: schedules, draws, Adam, the loop and its guards, cohorts against single runs, and the project's claim."""
+
+import dataclasses
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from exact_model import exact_model
+from torch import Tensor
+
+from tvae import metrics, ternary
+from tvae.architecture import Architecture
+from tvae.configuration import FOUNDATION, SCHEDULERS, Configuration
+from tvae.errors import ConfigurationError, TrainingError
+from tvae.experiments.presets import resolve
+from tvae.experiments.start import from_foundation, from_scratch
+from tvae.metrics import Measurement, evaluate
+from tvae.model import TernaryVAE
+from tvae.objectives import TERMS
+from tvae.training import Member, Record, Result, train, train_cohort
+from tvae.training.cohort import MAX_REDRAWS
+from tvae.training.controller import controlled_weights, controller_loss
+from tvae.training.sampling import Sample, Sampler
+from tvae.training.schedule import Schedule
+from tvae.training.selection import standing
+from tvae.training.weights import Weights
+
+SMALL = Architecture(
+    n_trits=4, latent_dim=6, encoder_hidden=(32,), decoder_hidden=(24,), hidden_dim=16, n_projection_layers=1
+)
+TINY = Architecture(n_trits=2, latent_dim=2, encoder_hidden=(4,), decoder_hidden=(4,), hidden_dim=4)
+QUICK = Configuration(batch_size=32, epochs=3)
+# Every way of training, by the settings that make it.
+WAYS: dict[str, dict[str, Any]] = {
+    "ranking": {},
+    "level_mean": {"objective": "level_mean", "lr": 3e-3},
+    "elbo": {"objective": "elbo", "lr": 2e-2, "unfreeze": "all"},
+    "encoder": {"unfreeze": "encoder"},
+    "all": {"unfreeze": "all"},
+    "distance": {"distance_weight": 1.0},
+    "distance_all": {"distance_weight": 1.0, "unfreeze": "all"},
+}
+each_way = pytest.mark.parametrize("way", list(WAYS))
+with_and_without_controller = pytest.mark.parametrize("use_controller", [False, True], ids=["plain", "controller"])
+
+
+def changed(architecture: Architecture, **changes: Any) -> Architecture:
+    return dataclasses.replace(architecture, **changes)
+
+
+def member(architecture: Architecture = SMALL, **settings: Any) -> Member:
+    return from_scratch(architecture, QUICK.replace(**settings))
+
+
+def started_from(model: TernaryVAE, drawn: tuple[str, ...] = (), **settings: Any) -> Member:
+    configuration = QUICK.replace(**settings)
+    return Member(configuration, model, drawn, torch.Generator().manual_seed(configuration.seed))
+
+
+def same_weights(a: TernaryVAE, b: TernaryVAE) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+
+
+def moved(before: TernaryVAE, after: TernaryVAE) -> set[str]:
+    """Return which parts of the network are not what they were, down to the projection's two nets."""
+    names = [k for k, v in before.state_dict().items() if not torch.equal(v, after.state_dict()[k])]
+    return {".".join(name.split(".")[: 2 if name.startswith("projection") else 1]) for name in names}
+
+
+class Watch:
+    """An observer that keeps everything that it is told, in order."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[int, str | float]] = []
+
+    def epoch(self, member: int, record: Record) -> None:
+        self.told.append((member, record["epoch"]))
+
+    def event(self, member: int, text: str) -> None:
+        self.told.append((member, text))
+
+
+# Schedules
+
+
+def rates(scheduler: str, epochs: int = 50, steps: int = 20, lr: float = 0.1) -> list[float]:
+    schedule = Schedule(Configuration(scheduler=scheduler, epochs=epochs, lr=lr), steps)
+    return [schedule.lr(step) for step in range(epochs * steps)]
+
+
+def test_constant_rate_stays() -> None:
+    assert set(rates("constant")) == {0.1}
+
+
+def test_cosine_falls_from_the_peak_to_0_along_half_a_cosine() -> None:
+    expected = 0.1 * (1 + np.cos(np.linspace(0, np.pi, 1000))) / 2
+    assert rates("cosine") == pytest.approx(expected, abs=1e-12)
+
+
+def test_step_halves_the_rate_in_five_stages_of_equal_length() -> None:
+    stages = Counter(rates("step"))
+    assert list(stages) == pytest.approx([0.1, 0.05, 0.025, 0.0125, 0.00625])
+    assert list(stages.values()) == pytest.approx([200] * 5, abs=1)
+
+
+def test_one_cycle_starts_peaks_and_ends_where_it_says() -> None:
+    found = rates("one_cycle")
+    assert found[0] == pytest.approx(0.1 / 25)
+    assert max(found) == pytest.approx(0.1, rel=1e-4)
+    assert found.index(max(found)) == pytest.approx(300, abs=1)
+    assert found[-1] == pytest.approx(0.1 / 1e4)
+
+
+def test_one_cycle_rises_to_its_peak_and_falls_from_it() -> None:
+    found = np.diff(rates("one_cycle"))
+    assert (found[:299] > 0).all()
+    assert (found[301:] < 0).all()
+
+
+def test_one_cycle_is_that_of_torch() -> None:
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=0.1)
+    cycle = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer,
+        max_lr=0.1,
+        total_steps=1000,
+        pct_start=0.3,
+        div_factor=25,
+        final_div_factor=400,
+        cycle_momentum=False,
+    )
+    expected = []
+    for _ in range(999):
+        expected.append(cycle.get_last_lr()[0])
+        optimizer.step()
+        cycle.step()
+    # Torch's warm-up is one step shorter.
+    assert rates("one_cycle")[:-1] == pytest.approx(expected, abs=5e-4)
+
+
+def test_plateau_halves_the_rate_after_5_epochs_without_a_better_one() -> None:
+    schedule, found = Schedule(Configuration(scheduler="plateau", lr=1.0), 10), []
+    for epoch in range(12):
+        found.append(schedule.lr(10 * epoch))
+        schedule.observe(improved=False)
+    assert found == [1.0] * 5 + [0.5] * 5 + [0.25] * 2
+
+
+def test_a_better_epoch_starts_the_count_of_plateau_again() -> None:
+    schedule, found = Schedule(Configuration(scheduler="plateau", lr=1.0), 10), []
+    for epoch in range(12):
+        found.append(schedule.lr(10 * epoch))
+        schedule.observe(improved=epoch == 3)
+    assert found == [1.0] * 9 + [0.5] * 3
+
+
+@pytest.mark.parametrize("scheduler", [name for name in SCHEDULERS if name != "plateau"])
+def test_only_plateau_depends_on_how_training_goes(scheduler: str) -> None:
+    schedule = Schedule(Configuration(scheduler=scheduler, epochs=50, lr=0.1), 20)
+    for _ in range(50):
+        schedule.observe(improved=False)
+    assert schedule.lr(400) == rates(scheduler)[400]
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_a_training_of_one_step_has_a_rate(scheduler: str) -> None:
+    (rate,) = rates(scheduler, epochs=1, steps=1)
+    assert 0 < rate <= 0.1
+
+
+# Draws
+
+
+def drawn(n_trits: int = 5, batch_size: int = 100, triplets: bool = True, seed: int = 0) -> Sample:
+    return Sampler(n_trits, batch_size, triplets, torch.Generator().manual_seed(seed)).epoch()
+
+
+def valuations_of(index: Tensor, n_trits: int) -> Tensor:
+    return torch.from_numpy(ternary.valuations(n_trits)[index.numpy()])
+
+
+@pytest.mark.parametrize("n_trits", [2, 5, 9])
+def test_population_is_every_operation_once(n_trits: int) -> None:
+    assert torch.equal(drawn(n_trits).population.sort().values, torch.arange(3**n_trits))
+
+
+@pytest.mark.parametrize(("n_trits", "batch_size", "steps"), [(5, 243, 1), (5, 242, 2), (5, 1000, 1), (9, 512, 39)])
+def test_an_epoch_has_the_steps_that_see_every_operation(n_trits: int, batch_size: int, steps: int) -> None:
+    assert Sampler(n_trits, batch_size, False, torch.Generator()).steps == steps
+
+
+@pytest.mark.parametrize(("batch_size", "per_level"), [(1, 4), (100, 4), (256, 8), (512, 16)])
+def test_stratified_part_has_as_many_of_each_level(batch_size: int, per_level: int) -> None:
+    steps = -(-243 // batch_size)
+    assert drawn(batch_size=batch_size).stratified.shape == (steps, 6, per_level)
+
+
+@pytest.mark.parametrize("n_trits", [2, 5, 9])
+def test_stratified_operations_are_of_their_level(n_trits: int) -> None:
+    found = valuations_of(drawn(n_trits).stratified, n_trits)
+    assert torch.equal(found, torch.arange(n_trits + 1)[:, None].expand_as(found))
+
+
+def test_stratified_operations_are_drawn_evenly_within_their_level() -> None:
+    sampler = Sampler(3, 1, False, torch.Generator().manual_seed(0))
+    seen = torch.cat([sampler.epoch().stratified for _ in range(40)]).permute(1, 0, 2).flatten(1)
+    for level, size in enumerate(ternary.level_sizes(3)):
+        _, counts = seen[level].unique(return_counts=True)
+        assert len(counts) == size
+        assert counts.double().numpy() * size / seen.shape[1] == pytest.approx(np.ones(size), abs=0.25)
+
+
+@pytest.mark.parametrize("n_trits", [2, 5, 9])
+def test_farther_operation_is_one_level_farther_than_the_nearer_one(n_trits: int) -> None:
+    sample = drawn(n_trits)
+    near = ternary.valuation((sample.nearer - sample.population).numpy(), n_trits)
+    far = ternary.valuation((sample.farther - sample.population).numpy(), n_trits)
+    across = ternary.valuation((sample.farther - sample.nearer).numpy(), n_trits)
+    assert (near == far + 1).all()
+    assert (across == far).all()
+
+
+def test_triplets_are_of_every_level_and_evenly_so() -> None:
+    sample = drawn(9)
+    near = ternary.valuation((sample.nearer - sample.population).numpy(), 9)
+    assert np.bincount(near, minlength=9)[1:] / len(near) == pytest.approx(np.full(8, 1 / 8), abs=0.01)
+
+
+def test_triplets_are_operations() -> None:
+    sample = drawn(9)
+    assert all(set(index.tolist()) <= set(range(19_683)) for index in (sample.nearer, sample.farther))
+
+
+def test_triplets_are_not_drawn_unless_asked_for() -> None:
+    assert len(drawn(triplets=False).nearer) == len(drawn(triplets=False).farther) == 0
+
+
+def test_the_same_seed_draws_the_same() -> None:
+    assert all(torch.equal(a, b) for a, b in zip(drawn(seed=3), drawn(seed=3), strict=True))
+
+
+def test_another_seed_draws_anew() -> None:
+    assert not any(torch.equal(a, b) for a, b in zip(drawn(seed=3), drawn(seed=4), strict=True))
+
+
+def test_another_epoch_draws_anew() -> None:
+    sampler = Sampler(5, 100, True, torch.Generator())
+    assert not any(torch.equal(a, b) for a, b in zip(sampler.epoch(), sampler.epoch(), strict=True))
+
+
+# Adam
+
+
+def models(n: int) -> list[TernaryVAE]:
+    return [from_scratch(SMALL, Configuration(seed=seed)).model for seed in range(n)]
+
+
+def any_loss(model: TernaryVAE) -> Tensor:
+    """A loss that reaches encoder, decoder and radius net; its sum over a cohort keeps the members apart."""
+    mean, log_variance = model.encode(metrics.trit_table(4))
+    return model.decode(mean).square().sum() + log_variance.exp().sum() + model.projection.unit_norm(mean).sum()
+
+
+LEARNING = {"encoder.": 0.1, "projection.radius_net.": 1.0, "decoder.": 0.3}
+LR = [0.03, 0.001, 0.2]
+
+
+def by_torch(model: TernaryVAE, lr: float, steps: int) -> None:
+    groups = [
+        {"params": [p for name, p in model.named_parameters() if name.startswith(prefix)], "lr": lr * share}
+        for prefix, share in LEARNING.items()
+    ]
+    optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99), eps=1e-8)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        any_loss(model).backward()
+        optimizer.step()
+
+
+def by_cohort(singles: Sequence[TernaryVAE], steps: int, keep: Sequence[int] = (), after: int = 0) -> Weights:
+    """Step as a cohort, from some step on with the kept members alone."""
+    weights, lr = Weights(singles, LEARNING, torch.device("cpu")), torch.tensor(LR)
+    for step in range(steps):
+        if keep and step == after:
+            weights.keep(keep)
+            lr = lr[list(keep)]
+        weights.step(weights.gradient(any_loss(weights.model)), lr)
+    return weights
+
+
+@pytest.mark.parametrize("row", range(3))
+def test_20_steps_are_those_of_torch_for_each_member_at_its_own_rate(row: int) -> None:
+    single = models(3)[row]
+    found = by_cohort(models(3), 20).snapshot(row)
+    by_torch(single, LR[row], 20)
+    expected = {name: single.get_parameter(name).detach() for name in found}
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_steps_are_those_of_torch_for_members_that_go_on_alone() -> None:
+    single = models(3)[2]
+    found = by_cohort(models(3), 20, keep=[2], after=8).snapshot(0)
+    by_torch(single, LR[2], 20)
+    expected = {name: single.get_parameter(name).detach() for name in found}
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_what_does_not_learn_never_moves() -> None:
+    singles = models(3)
+    after = by_cohort(singles, 20).model.state_dict()
+    for name, before in singles[1].state_dict().items():
+        if not name.startswith(tuple(LEARNING)):
+            assert torch.equal(after[name][1], before)
+
+
+def test_training_leaves_the_models_it_was_given_as_they_are() -> None:
+    singles = models(3)
+    by_cohort(singles, 3)
+    assert all(same_weights(a, b) for a, b in zip(singles, models(3), strict=True))
+
+
+def test_a_snapshot_is_a_copy() -> None:
+    weights = Weights(models(2), LEARNING, torch.device("cpu"))
+    before = weights.snapshot(0)
+    weights.step(weights.gradient(any_loss(weights.model)), torch.tensor([0.1, 0.1]))
+    assert not torch.equal(before["encoder.mean.weight"], weights.snapshot(0)["encoder.mean.weight"])
+
+
+# The controller
+
+
+def control(weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what random controllers make of weights, with the progress that they saw."""
+    model = TernaryVAE(changed(SMALL, use_controller=True), members=len(weights))
+    model.initialise(torch.Generator().manual_seed(0))
+    assert model.controller is not None
+    progress = torch.rand(len(weights), len(TERMS)) * 10
+    return controlled_weights(model.controller, progress, torch.rand(len(weights), 2), weights), progress, weights
+
+
+def weights_of_five() -> Tensor:
+    weights = torch.rand(5, len(TERMS)) * torch.tensor([[1e-3], [1.0], [1.0], [5.0], [1e4]])
+    weights[1, 2:] = weights[2, ::2] = 0
+    return weights
+
+
+def test_controller_keeps_the_sum_of_the_weights() -> None:
+    shifted, _, weights = control(weights_of_five())
+    torch.testing.assert_close(shifted.sum(1), weights.sum(1))
+
+
+def test_controller_leaves_weights_of_0_at_0() -> None:
+    shifted, _, weights = control(weights_of_five())
+    assert torch.equal(shifted == 0, weights == 0)
+    assert (shifted >= 0).all()
+
+
+def test_controller_shifts_weight() -> None:
+    shifted, _, weights = control(weights_of_five())
+    assert not torch.allclose(shifted, weights, rtol=0.01)
+
+
+def test_controller_is_drawn_to_the_term_that_has_come_down_least() -> None:
+    weights = torch.ones(1, 6)
+    shifted = weights.clone().requires_grad_()
+    progress = torch.tensor([[0.1, 0.2, 0.9, 0.3, 0.1, 0.2]])
+    (slope,) = torch.autograd.grad(controller_loss(shifted, progress, weights).sum(), shifted)
+    assert int(slope.argmin()) == 2
+
+
+def test_controller_without_any_progress_is_drawn_to_the_weights_as_they_were() -> None:
+    weights, nothing = torch.tensor([[1.0, 2.0, 3.0, 0.0, 0.0, 0.0]]), torch.zeros(1, 6)
+    shifts = [torch.tensor([[2.0, 2.0, 2.0, 0, 0, 0]]), torch.tensor([[3.0, 2.0, 1.0, 0, 0, 0]]), weights]
+    costs = [float(controller_loss(shifted, nothing, weights)) for shifted in shifts]
+    assert min(costs) == costs[2] == pytest.approx(0.0, abs=1e-6)
+
+
+def test_controller_of_terms_without_weight_is_finite() -> None:
+    shifted, progress, weights = control(torch.zeros(2, 6))
+    assert torch.equal(shifted, weights)
+    assert bool(controller_loss(shifted, progress, weights).isfinite().all())
+
+
+@pytest.mark.parametrize("way", [name for name in WAYS if name != "elbo"])
+def test_weights_that_the_controller_shifts_are_logged_and_keep_their_sum(way: str) -> None:
+    run = member(changed(SMALL, use_controller=True), **WAYS[way])
+    c = run.configuration
+    for record in train(run).history[1:]:
+        shares = {k.removeprefix("controller/"): v for k, v in record.items() if k.startswith("controller/")}
+        assert {f"terms/{name}" for name in shares} == {k for k in record if k.startswith("terms/")}
+        total = sum(c.beta if name == "kl" else getattr(c, f"{name}_weight") for name in shares)
+        assert sum(shares.values()) == pytest.approx(total, rel=1e-5)
+
+
+# Which epoch is the best
+
+
+def measured(hierarchy: float = -0.5, richness: float = 0.01, ordered_levels: int = 4) -> Measurement:
+    return Measurement(hierarchy, richness, ordered_levels, 0.0, (), ())
+
+
+CEILING = metrics.hierarchy_ceiling(4)
+
+
+@pytest.mark.parametrize(
+    ("better", "worse"),
+    [
+        ((0.9, measured(-0.1)), (0.8, measured(-0.7))),
+        ((1.0, measured(-0.5)), (1.0, measured(-0.4))),
+        ((1.0, measured(-0.5, 0.001)), (1.0, measured(-0.4, 0.02))),
+        ((1.0, measured(CEILING + 2e-5, 0.02)), (1.0, measured(CEILING + 1e-5, 0.01))),
+        ((1.0, measured(CEILING, 0.02)), (1.0, measured(-1.0, 0.01))),
+        ((1.0, measured(ordered_levels=4, richness=0.01)), (1.0, measured(ordered_levels=3, richness=0.02))),
+    ],
+    ids=["coverage", "hierarchy", "hierarchy before richness", "richness near by", "ties are no merit", "order"],
+)
+def test_the_better_epoch_stands_higher(better: tuple[float, Measurement], worse: tuple[float, Measurement]) -> None:
+    first, second = (standing({"coverage": coverage}, m, 4) for coverage, m in (better, worse))
+    assert first > second
+
+
+@pytest.mark.parametrize(
+    ("better", "worse"),
+    [
+        ({"coverage": 0.9, "loss": 2.0}, {"coverage": 0.8, "loss": 1.0}),
+        ({"coverage": 0.9, "loss": 1.0}, {"coverage": 0.9, "loss": 2.0}),
+        ({"coverage": 0.9, "loss": 1.0}, {"coverage": 0.9}),
+    ],
+)
+def test_without_a_projection_coverage_and_then_the_loss_decide(better: Record, worse: Record) -> None:
+    assert standing(better, None, 4) > standing(worse, None, 4)
+
+
+# The loop
+
+
+def test_history_begins_before_training() -> None:
+    run = member(initial_hierarchy="any")
+    before = evaluate(run.model)
+    first = train(run).history[0]
+    assert first["epoch"] == 0
+    assert first["hierarchy"] == pytest.approx(before.hierarchy, abs=1e-6)
+    assert first["coverage"] == before.coverage
+    assert "loss" not in first
+
+
+@each_way
+def test_history_has_a_record_an_epoch(way: str) -> None:
+    result = train(member(**WAYS[way], patience=9))
+    assert [record["epoch"] for record in result.history] == [0, 1, 2, 3]
+
+
+@each_way
+def test_loss_is_the_weighted_sum_of_its_terms(way: str) -> None:
+    run = member(**WAYS[way])
+    c = run.configuration
+    for record in train(run).history[1:]:
+        terms = {k.removeprefix("terms/"): v for k, v in record.items() if k.startswith("terms/")}
+        total = sum(v * (c.beta if name == "kl" else getattr(c, f"{name}_weight")) for name, v in terms.items())
+        assert record["loss"] == pytest.approx(total, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("way", "terms"),
+    [
+        ("ranking", {"hierarchy", "richness", "separation"}),
+        ("level_mean", {"hierarchy", "richness", "separation"}),
+        ("elbo", {"coverage", "kl"}),
+        ("encoder", {"hierarchy", "richness", "separation", "coverage", "kl"}),
+        ("distance", {"hierarchy", "richness", "separation", "distance"}),
+        ("distance_all", set(TERMS)),
+    ],
+)
+def test_terms_in_use_are_logged(way: str, terms: set[str]) -> None:
+    last = train(member(**WAYS[way], epochs=1)).history[-1]
+    assert {name.removeprefix("terms/") for name in last if name.startswith("terms/")} == terms
+
+
+@each_way
+def test_records_have_the_names_of_the_design(way: str) -> None:
+    last = train(member(**WAYS[way], epochs=1)).history[-1]
+    embedding = {"hierarchy", "richness", "ordered_levels", "distance_fidelity", *(f"radius_v{v}" for v in range(5))}
+    expected = {"epoch", "coverage", "loss", "lr"} | (set() if way == "elbo" else embedding)
+    assert {name for name in last if "/" not in name} == expected
+
+
+@pytest.mark.parametrize(
+    ("way", "parts"),
+    [
+        ("ranking", {"projection.radius_net"}),
+        ("level_mean", {"projection.radius_net"}),
+        ("elbo", {"encoder", "decoder"}),
+        ("encoder", {"projection.radius_net", "encoder"}),
+        ("all", {"projection.radius_net", "encoder", "decoder"}),
+        ("distance", {"projection.radius_net", "projection.direction_net"}),
+        ("distance_all", {"projection.radius_net", "projection.direction_net", "encoder", "decoder"}),
+    ],
+)
+@with_and_without_controller
+def test_nothing_moves_but_what_learns(way: str, parts: set[str], use_controller: bool) -> None:
+    # A poor start without a redraw: any way of training betters it.
+    run = member(changed(SMALL, use_controller=use_controller), **WAYS[way], seed=7)
+    controls = {"controller"} if use_controller and way != "elbo" else set()
+    result = train(run)
+    assert result.best_epoch > 0
+    assert result.redraws == []
+    assert moved(run.model, result.model) == parts | controls
+
+
+def test_training_leaves_the_model_it_starts_from_as_it_is() -> None:
+    run = member(unfreeze="all")
+    train(run)
+    assert same_weights(run.model, member().model)
+
+
+@pytest.mark.parametrize("way", ["ranking", "level_mean", "elbo", "distance"])
+def test_loss_falls(way: str) -> None:
+    history = train(member(**WAYS[way], epochs=10, patience=10)).history
+    assert history[-1]["loss"] < 0.9 * history[1]["loss"]
+
+
+@each_way
+@with_and_without_controller
+def test_the_same_seed_gives_the_same_history_and_weights(way: str, use_controller: bool) -> None:
+    architecture = changed(SMALL, use_controller=use_controller)
+    one, two = (train(member(architecture, **WAYS[way], seed=5)) for _ in range(2))
+    assert one.history == two.history
+    assert one.redraws == two.redraws
+    assert same_weights(one.model, two.model)
+
+
+def test_another_seed_gives_another_history() -> None:
+    assert train(member(seed=5)).history != train(member(seed=6)).history
+
+
+@pytest.mark.parametrize("curvatures", [(0.4, 0.5), (0.5, 1.0), (1.0, 2.0)])
+def test_curvature_enters_the_loss(curvatures: tuple[float, float]) -> None:
+    losses = [train(member(changed(SMALL, curvature=c), epochs=1)).history[1]["loss"] for c in curvatures]
+    assert losses[0] != pytest.approx(losses[1], rel=1e-3)
+
+
+def test_the_weights_of_the_best_epoch_are_given_back() -> None:
+    result = train(member(scheduler="constant", lr=1.0, epochs=12, patience=12))
+    best, last = result.history[result.best_epoch], result.history[-1]
+    found = evaluate(result.model)
+    assert best["hierarchy"] < last["hierarchy"] - 0.01
+    assert found.hierarchy == pytest.approx(best["hierarchy"], abs=1e-6)
+    assert found.richness == pytest.approx(best["richness"], rel=1e-4)
+    assert found.level_radii == pytest.approx([best[f"radius_v{v}"] for v in range(5)], rel=1e-4)
+
+
+def test_the_best_epoch_is_the_one_that_stands_highest() -> None:
+    result = train(member(**WAYS["elbo"], epochs=8, patience=8))
+    best = max(result.history, key=lambda record: (record["coverage"], -record.get("loss", math.inf)))
+    assert result.best_epoch == best["epoch"]
+
+
+@pytest.mark.parametrize("patience", [1, 2, 5])
+def test_training_stops_when_its_patience_is_spent(patience: int) -> None:
+    result = train(started_from(exact_model(4), scheduler="constant", lr=1.0, epochs=30, patience=patience))
+    assert len(result.history) - 1 == result.best_epoch + patience
+
+
+def test_training_stops_at_its_last_epoch() -> None:
+    assert len(train(member(epochs=2, patience=50)).history) == 3
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_the_rate_of_the_last_step_is_logged(scheduler: str) -> None:
+    history = train(member(scheduler=scheduler, epochs=4, patience=4, lr=0.02)).history
+    expected = rates(scheduler, epochs=4, steps=3, lr=0.02)[2::3]
+    assert [record["lr"] for record in history[1:]] == pytest.approx(expected)
+
+
+def test_summary_compares_start_best_and_end() -> None:
+    result = train(member(scheduler="constant", lr=1.0, epochs=6, patience=6))
+    first, best, last = (result.history[epoch]["hierarchy"] for epoch in (0, result.best_epoch, -1))
+    assert result.summary() == {
+        "init_hierarchy": first,
+        "best_hierarchy": best,
+        "final_hierarchy": last,
+        "degradation": last - best,
+        "best_epoch": result.best_epoch,
+        "train_seconds": result.seconds,
+    }
+
+
+def test_summary_without_a_projection_has_no_hierarchy() -> None:
+    assert set(train(member(**WAYS["elbo"], epochs=1)).summary()) == {"best_epoch", "train_seconds"}
+
+
+# Redraws
+
+SEEDS = range(6)
+
+
+def redrawn(wanted: str, seeds: Sequence[int] = SEEDS) -> list[Result]:
+    return train_cohort([member(seed=seed, epochs=1, initial_hierarchy=wanted) for seed in seeds])
+
+
+@pytest.mark.parametrize(("wanted", "sign"), [("negative", 1), ("positive", -1)])
+def test_a_start_of_the_other_sign_is_drawn_again(wanted: str, sign: int) -> None:
+    results = redrawn(wanted)
+    assert sum(len(result.redraws) for result in results) > 0
+    assert all(sign * hierarchy > 0 for result in results for hierarchy in result.redraws)
+    assert all(sign * result.history[0]["hierarchy"] < 0 for result in results)
+
+
+def test_any_start_is_kept() -> None:
+    results = redrawn("any")
+    assert [result.redraws for result in results] == [[]] * len(SEEDS)
+    assert {result.history[0]["hierarchy"] > 0 for result in results} == {True, False}
+
+
+@pytest.mark.parametrize("wanted", ["negative", "positive"])
+def test_each_redraw_is_an_event_with_the_hierarchy_that_was_thrown_away(wanted: str) -> None:
+    for result in redrawn(wanted):
+        expected = [
+            f"The new projection's hierarchy was {hierarchy:+.4f} before training; drawing another "
+            f"(redraw {i} of at most {MAX_REDRAWS})."
+            for i, hierarchy in enumerate(result.redraws, 1)
+        ]
+        assert [event for event in result.events if "redraw" in event] == expected
+
+
+def test_redraws_are_bounded() -> None:
+    # An encoder that gives every operation one latent: whatever the projection, hierarchy is 0, and never negative.
+    run = member()
+    with torch.no_grad():
+        run.model.encoder.mean.weight.zero_()
+    result = train(run)
+    assert result.redraws == [0.0] * MAX_REDRAWS
+    assert len(result.history) == 4
+
+
+def test_a_projection_that_was_not_drawn_is_not_drawn_again() -> None:
+    run = member(seed=1)
+    kept = dataclasses.replace(run, drawn=())
+    assert train(kept).redraws == []
+    assert train(member(seed=1)).redraws != []
+
+
+# What goes wrong is said
+
+
+def overflowing(part: str) -> Member:
+    """A run that is not finite in one respect from its first step, by its weights alone."""
+    if part == "kl":
+        run = member(**WAYS["elbo"])
+        with torch.no_grad():
+            run.model.encoder.log_variance.bias.fill_(100.0)
+        return run
+    run = member(initial_hierarchy="any", hierarchy_weight=1e6)
+    first, last = run.model.projection.radius_net[0], run.model.projection.radius_net[2]
+    with torch.no_grad():
+        if part == "gradient":
+            # Large and small factors that cancel in the value, and not in the slope.
+            first.weight.mul_(1e36)
+            first.bias.mul_(1e36)
+            last.weight.mul_(1e-36)
+        else:
+            last.weight.fill_(math.nan)
+    return dataclasses.replace(run, drawn=()) if part == "radius" else run
+
+
+FAILURES = {
+    "kl": r"^Training stopped at epoch 1: the loss term `kl` is NaN or infinite\. Try a lower `lr`",
+    "gradient": r"^Training stopped at epoch 1: the gradient is NaN or infinite\. Try a lower `lr`",
+    "radius": r"^Training stopped at epoch 0: a radius is NaN or infinite\. .+ operation 0 has unit norm nan",
+    "redrawn radius": r"^Training stopped at epoch 0: a radius is NaN or infinite\. .+ has unit norm nan",
+}
+each_failure = pytest.mark.parametrize("part", list(FAILURES))
+
+
+@each_failure
+def test_what_is_not_finite_stops_the_run_with_its_epoch_and_term(part: str) -> None:
+    with pytest.raises(TrainingError, match=FAILURES[part]):
+        train(overflowing(part))
+
+
+@each_failure
+def test_a_cohort_keeps_the_error_in_the_result(part: str) -> None:
+    (result,) = train_cohort([overflowing(part)])
+    with pytest.raises(TrainingError, match=FAILURES[part]):
+        raise result.error or AssertionError
+
+
+@pytest.mark.parametrize("part", ["radius", "redrawn radius"])
+def test_a_run_that_cannot_start_is_not_trained(part: str) -> None:
+    watch = Watch()
+    (result,) = train_cohort([overflowing(part)], observer=watch)
+    assert result.history == watch.told == []
+    assert set(result.summary()) == {"best_epoch", "train_seconds"}
+
+
+def diverging() -> Member:
+    return member(**{**WAYS["elbo"], "lr": 5.0}, epochs=30, patience=30)
+
+
+def test_too_large_a_learning_rate_stops_the_run_in_the_middle() -> None:
+    (result,) = train_cohort([diverging()])
+    assert len(result.history) > 1
+    with pytest.raises(TrainingError, match=rf"^Training stopped at epoch {len(result.history)}: the "):
+        raise result.error or AssertionError
+
+
+def test_a_run_that_stopped_in_the_middle_gives_its_best_epoch_back() -> None:
+    (result,) = train_cohort([diverging()])
+    assert result.error is not None
+    assert evaluate(result.model).coverage == result.history[result.best_epoch]["coverage"]
+
+
+@each_failure
+def test_a_member_that_fails_leaves_the_others_alone(part: str) -> None:
+    failing = overflowing(part)
+    architecture, settings = failing.model.architecture, {"hierarchy_weight": 5.0, "lr": 0.01}
+    beside = [from_scratch(architecture, failing.configuration.replace(seed=s, **settings)) for s in (1, 2)]
+    alone = [from_scratch(architecture, failing.configuration.replace(seed=s, **settings)) for s in (1, 2)]
+    first, failed, last = train_cohort([beside[0], failing, beside[1]])
+    assert failed.error is not None
+    assert_alike([first, last], [train(run) for run in alone])
+
+
+def degrading(epochs: int = 6, **settings: Any) -> Member:
+    """A run from a perfect start, whose learning rate destroys it."""
+    return started_from(exact_model(4), scheduler="constant", lr=1.0, epochs=epochs, patience=epochs, **settings)
+
+
+def events(watch: Watch, word: str) -> list[int]:
+    return [place for place, (_, told) in enumerate(watch.told) if isinstance(told, str) and word in told]
+
+
+def test_degradation_is_warned_of_while_it_happens() -> None:
+    watch = Watch()
+    result = train(degrading(), observer=watch)
+    (warning,) = events(watch, "Hierarchy degrades")
+    assert watch.told[:warning] == [(0, 0.0), (0, 1.0), (0, 2.0)]
+    assert watch.told[warning + 1 :] == [(0, 3.0), (0, 4.0), (0, 5.0), (0, 6.0)]
+    assert result.events == [watch.told[warning][1]]
+
+
+def test_warning_of_degradation_names_both_hierarchies() -> None:
+    result = train(degrading())
+    best, third = result.history[0]["hierarchy"], result.history[3]["hierarchy"]
+    assert result.events == [
+        f"Hierarchy degrades: {third:.4f} at epoch 3, from {best:.4f} at epoch 0. "
+        "The weights of the best epoch are kept."
+    ]
+
+
+def test_degradation_of_two_epochs_is_not_warned_of() -> None:
+    result = train(degrading(epochs=2))
+    assert all(record["hierarchy"] > result.history[0]["hierarchy"] + 0.01 for record in result.history[1:])
+    assert result.events == []
+
+
+def test_small_degradation_is_not_warned_of() -> None:
+    result = train(started_from(exact_model(4), lr=1e-6, scheduler="constant", epochs=5, patience=5))
+    assert result.events == []
+
+
+def losing_coverage() -> Member:
+    return degrading(unfreeze="all", encoder_lr_scale=1.0, decoder_lr_scale=1.0)
+
+
+def test_loss_of_coverage_is_warned_of_once_and_while_it_happens() -> None:
+    watch = Watch()
+    result = train(losing_coverage(), observer=watch)
+    (warning,) = events(watch, "Coverage fell")
+    fallen = result.history[1]["coverage"]
+    assert watch.told[:warning] == [(0, 0.0)]
+    assert watch.told[warning][1] == (
+        f"Coverage fell to {fallen:.4f} at epoch 1, from 1.0000 at the start. "
+        "An epoch with less coverage never counts as the best."
+    )
+
+
+def test_an_epoch_with_less_coverage_is_never_the_best() -> None:
+    result = train(losing_coverage())
+    assert result.history[-1]["coverage"] < 1
+    assert evaluate(result.model).coverage == 1
+
+
+def test_a_foundation_that_loses_coverage_is_not_warned_of() -> None:
+    run = started_from(exact_model(4), **{**WAYS["elbo"], "lr": 1.0}, scheduler="constant")
+    assert train(run).events == []
+
+
+# Observers and threads
+
+
+def test_observer_is_told_of_every_epoch_of_every_member() -> None:
+    watch = Watch()
+    train_cohort([member(epochs=2, patience=2), member(epochs=1)], observer=watch)
+    assert watch.told == [(0, 0.0), (1, 0.0), (0, 1.0), (1, 1.0), (0, 2.0)]
+
+
+def test_an_observer_does_not_change_the_training() -> None:
+    assert train(member(seed=1), observer=Watch()).history == train(member(seed=1)).history
+
+
+class Broken(Watch):
+    """An observer that fails at an epoch, or at the first event."""
+
+    def __init__(self, at: float | None) -> None:
+        super().__init__()
+        self.at = at
+
+    def epoch(self, member: int, record: Record) -> None:
+        if record["epoch"] == self.at:
+            raise OSError("the store is full")
+
+    def event(self, member: int, text: str) -> None:
+        raise OSError("the store is full")
+
+
+@pytest.mark.parametrize("at", [0, 2, None])
+def test_what_an_observer_raises_ends_the_training(at: float | None) -> None:
+    with pytest.raises(OSError, match="the store is full"):
+        train(member(seed=1 if at is None else 0), observer=Broken(at))
+
+
+class Slow(Watch):
+    """An observer that takes its time."""
+
+    slept = 0.0
+
+    def epoch(self, member: int, record: Record) -> None:
+        started = time.perf_counter()
+        time.sleep(0.05)
+        self.slept += time.perf_counter() - started
+
+
+def test_the_time_of_an_observer_is_not_training_time() -> None:
+    slow, started = Slow(), time.perf_counter()
+    result = train(member(), observer=slow)
+    assert slow.slept > 0.2
+    assert 0 < result.seconds < time.perf_counter() - started - slow.slept
+
+
+def test_time_is_shared_evenly_in_a_cohort() -> None:
+    started = time.perf_counter()
+    results = train_cohort([member(epochs=1), member(epochs=3)])
+    assert 2 * results[0].seconds == 2 * results[1].seconds < time.perf_counter() - started
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+class Threads(Watch):
+    """An observer that counts the threads in use."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: set[int] = set()
+
+    def epoch(self, member: int, record: Record) -> None:
+        self.counts.add(torch.get_num_threads())
+
+
+@pytest.mark.usefixtures("two_threads")
+@pytest.mark.parametrize(("members", "threads"), [(1, 1), (7, 1), (8, 2), (12, 2)])
+def test_a_small_cohort_trains_on_one_thread(members: int, threads: int) -> None:
+    watch = Threads()
+    train_cohort([member(TINY, **WAYS["elbo"], seed=seed, epochs=1) for seed in range(members)], observer=watch)
+    assert watch.counts == {threads}
+    assert torch.get_num_threads() == 2
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_threads_are_given_back_after_an_error() -> None:
+    with pytest.raises(OSError, match="the store is full"):
+        train(member(TINY, **WAYS["elbo"]), observer=Broken(1))
+    assert torch.get_num_threads() == 2
+
+
+# Cohorts
+
+# Everything that members of one cohort may differ in.
+VARIANTS: list[dict[str, Any]] = [
+    {"seed": 3, "curvature": 2.0, "lr": 0.02, "epochs": 4},
+    {"seed": 4, "curvature": 0.5, "lr": 0.05, "epochs": 3, "hierarchy_weight": 1.0, "scheduler": "cosine"},
+    {"seed": 5, "curvature": 5.0, "lr": 0.01, "epochs": 6, "patience": 2, "richness_weight": 0.5, "beta": 0.1},
+    {"seed": 6, "curvature": 1.0, "lr": 0.03, "epochs": 6, "patience": 1, "scheduler": "constant"},
+    {"seed": 7, "curvature": 1.5, "lr": 0.03, "epochs": 5, "separation_weight": 0.0, "initial_hierarchy": "any"},
+]
+
+
+def five(
+    architecture: Architecture, start: Callable[..., Member] = from_scratch, *, short: bool = False, **settings: Any
+) -> list[Member]:
+    """Return a member of each variant, or such as train for an epoch or two."""
+    members = []
+    for place, variant in enumerate(VARIANTS):
+        values = settings | {k: v for k, v in variant.items() if k != "curvature"}
+        values |= {"epochs": 2 if place == 1 else 1} if short else {}
+        members.append(start(changed(architecture, curvature=variant["curvature"]), QUICK.replace(**values)))
+    return members
+
+
+def assert_alike(found: Sequence[Result], expected: Sequence[Result]) -> None:
+    """Up to rounding: products of another size may sum in another order."""
+    for one, other in zip(found, expected, strict=True):
+        assert one.best_epoch == other.best_epoch
+        assert one.redraws == pytest.approx(other.redraws, abs=1e-4)
+        assert len(one.history) == len(other.history)
+        for ours, theirs in zip(one.history, other.history, strict=True):
+            assert ours.keys() == theirs.keys()
+            for name in {"coverage", "hierarchy", "lr"} & ours.keys():
+                assert ours[name] == pytest.approx(theirs[name], abs=1e-4)
+
+
+@each_way
+@with_and_without_controller
+def test_a_member_trains_in_a_cohort_as_it_trains_alone(way: str, use_controller: bool) -> None:
+    architecture = changed(SMALL, use_controller=use_controller)
+    together = train_cohort(five(architecture, **WAYS[way]))
+    assert_alike(together, [train(run) for run in five(architecture, **WAYS[way])])
+
+
+@pytest.mark.integration
+@pytest.mark.usefixtures("two_threads")
+def test_a_member_trains_on_two_threads_as_it_trains_on_one() -> None:
+    together = train_cohort([*five(SMALL, short=True), *five(SMALL, short=True)])
+    assert_alike(together[5:], [train(run) for run in five(SMALL, short=True)])
+
+
+def test_results_come_in_the_order_of_the_members() -> None:
+    runs = five(SMALL)
+    assert [result.configuration for result in train_cohort(runs)] == [run.configuration for run in runs]
+
+
+def test_members_may_have_encoders_of_their_own() -> None:
+    runs = [member(seed=seed, initial_hierarchy="any") for seed in (0, 1, 0)]
+    first, other, again = train_cohort(runs)
+    assert_alike([first], [again])
+    assert first.history[0]["hierarchy"] != pytest.approx(other.history[0]["hierarchy"], abs=0.01)
+
+
+def test_a_cohort_without_members_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"^A cohort must have at least one member\.$"):
+        train_cohort([])
+
+
+@pytest.mark.parametrize(
+    ("changes", "settings", "named"),
+    [
+        ({"latent_dim": 4}, {}, "latent_dim"),
+        ({"max_radius": 0.9}, {}, "max_radius"),
+        ({"use_controller": True}, {}, "use_controller"),
+        ({}, {"objective": "level_mean"}, "objective"),
+        ({}, {"batch_size": 16}, "batch_size"),
+        ({}, {"unfreeze": "all"}, "unfreeze"),
+        ({}, {"encoder_lr_scale": 0.2}, "encoder_lr_scale"),
+        ({}, {"decoder_lr_scale": 0.2}, "decoder_lr_scale"),
+        ({}, {"distance_weight": 1.0}, "distance_weight"),
+        ({"hidden_dim": 8}, {"batch_size": 16, "objective": "elbo"}, "hidden_dim, objective, batch_size"),
+    ],
+)
+@pytest.mark.parametrize("place", [1, 2])
+def test_members_of_another_shape_are_refused_by_name(
+    changes: dict[str, Any], settings: dict[str, Any], named: str, place: int
+) -> None:
+    runs = [member(), member(seed=1)]
+    runs.insert(place, member(changed(SMALL, **changes), **settings))
+    with pytest.raises(
+        ConfigurationError, match=rf"^Members of a cohort must agree in {named}( > 0)?; train them apart\.$"
+    ):
+        train_cohort(runs)
+
+
+def test_members_may_weigh_distances_differently() -> None:
+    runs = [member(distance_weight=weight, epochs=1) for weight in (0.5, 2.0)]
+    assert [result.error for result in train_cohort(runs)] == [None, None]
+
+
+# The project's claim, on all 19,683 operations
+
+
+@pytest.fixture(scope="module")
+def foundation() -> Result:
+    return train(from_scratch(Architecture(), FOUNDATION))
+
+
+@pytest.fixture(scope="module")
+def start(foundation: Result) -> Callable[..., Member]:
+    """Return what starts a run from the foundation, whatever the curvature and whether it has a controller."""
+
+    def start(architecture: Architecture, configuration: Configuration) -> Member:
+        model = TernaryVAE(architecture)
+        model.initialise(torch.Generator().manual_seed(0))
+        model.load_state_dict(foundation.model.state_dict(), strict=not architecture.use_controller)
+        return from_foundation(Result(FOUNDATION, model), configuration)
+
+    return start
+
+
+@pytest.fixture(scope="module")
+def finetuned(start: Callable[..., Member]) -> list[Result]:
+    """Finetune by default at four curvatures, a seed each, in one cohort."""
+    members = [
+        start(Architecture(curvature=curvature), Configuration(seed=seed))
+        for seed, curvature in enumerate([0.5, 1.0, 2.0, 5.0], 40)
+    ]
+    return train_cohort(members)
+
+
+each_curvature = pytest.mark.parametrize("place", range(4), ids=["0.5", "1", "2", "5"])
+
+
+@pytest.mark.integration
+def test_a_foundation_covers_every_operation(foundation: Result) -> None:
+    assert evaluate(foundation.model).coverage == 1.0
+
+
+@pytest.mark.integration
+@each_curvature
+def test_finetuning_reaches_the_ceiling_with_its_levels_spread(finetuned: list[Result], place: int) -> None:
+    found = evaluate(finetuned[place].model)
+    assert found.coverage == 1.0
+    assert found.hierarchy <= -0.8319
+    assert found.ordered_levels == 9
+    assert found.richness >= 0.010
+    assert min(found.level_variances[:-1]) > 1e-6
+
+
+@pytest.mark.integration
+@each_curvature
+def test_finetuning_ends_where_it_was_best(finetuned: list[Result], place: int) -> None:
+    assert finetuned[place].summary()["degradation"] <= 0.0005
+    assert finetuned[place].events == [event for event in finetuned[place].events if "redraw" in event]
+
+
+@pytest.mark.integration
+def test_long_training_does_not_degrade(start: Callable[..., Member]) -> None:
+    result = train(start(Architecture(), Configuration(epochs=60, patience=60, seed=50)))
+    assert result.summary()["degradation"] <= 0.0005
+    assert result.summary()["final_hierarchy"] <= -0.8319
+
+
+@pytest.mark.integration
+def test_the_loss_of_the_reference_sweep_stops_short_of_the_ceiling(start: Callable[..., Member]) -> None:
+    architecture, configuration = resolve("max_hierarchy", {"objective": "level_mean", "seed": 51})
+    assert train(start(architecture, configuration)).summary()["best_hierarchy"] > -0.82
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("way", ["ranking", "level_mean", "elbo", "all"])
+def test_a_member_of_the_default_shape_trains_as_alone_to_the_last_bit(start: Callable[..., Member], way: str) -> None:
+    settings = WAYS[way] | {"batch_size": 512}
+    begin = from_scratch if way == "elbo" else start
+    together = train_cohort(five(Architecture(), begin, short=True, **settings))
+    for found, run in zip(together, five(Architecture(), begin, short=True, **settings), strict=True):
+        alone = train(run)
+        assert same_weights(found.model, alone.model)
+        assert found.history == alone.history
+        assert found.best_epoch == alone.best_epoch
