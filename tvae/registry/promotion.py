@@ -27,7 +27,7 @@ _order = ", ".join(f"{c.label} ({c.decimals} decimals)" for c in RANKING)
 _DESCRIPTION = f"""\
 Ternary operations in a Poincaré ball. Every version has passed verification; its tags say how it measured.
 
-The alias `{CHAMPION}` moves to a version that is better, by the first of these that differs: {_order}. The champion
+The alias `{CHAMPION}` moves to a version that is better, by the first of these that differs: {_order}. The champion \
 before keeps `{PREVIOUS}`; `promote --rollback` swaps the two.
 """
 

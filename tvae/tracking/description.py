@@ -1,6 +1,6 @@
 """What a run's page says first, in Markdown: what was run, what came of it, how to repeat it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from tvae.architecture import Architecture
@@ -22,7 +22,6 @@ def describe_embedding(
     start: str,
     command: str,
     look: Mapping[str, str],
-    notes: Sequence[str] = (),
 ) -> str:
     """Describe a run whose model has a projection.
 
@@ -34,7 +33,6 @@ def describe_embedding(
         start: where its weights come from, a sentence.
         command: the exact command that repeats the run.
         look: links by name.
-        notes: what was unusual, a sentence each.
     """
     summary, levels = result.summary(), architecture.n_trits
     ceiling = richness_ceiling(architecture.max_radius, architecture.n_trits)
@@ -55,9 +53,11 @@ def describe_embedding(
     best = f"best epoch {result.best_epoch} of {len(result.history) - 1}"
     return "\n".join(
         [
-            f"### {title}",
+            f"**Hierarchy {evaluation.hierarchy:.5f}** (limit {hierarchy_ceiling(levels):.5f}), coverage "
+            f"{evaluation.coverage:.5f}, {evaluation.ordered_levels} of {levels} levels ordered, richness "
+            f"{evaluation.richness:.5f}.",
             "",
-            f"Curvature {architecture.curvature:g}, largest unit norm {architecture.max_radius:g}, seed "
+            f"{title}, curvature {architecture.curvature:g}, largest unit norm {architecture.max_radius:g}, seed "
             f"{result.configuration.seed}, objective `{result.configuration.objective}`. {start}",
             "",
             "| on all operations, at the posterior mean | this run | limit | reference sweep |",
@@ -66,7 +66,7 @@ def describe_embedding(
             "",
             f"Initial hierarchy {summary['init_hierarchy']:+.4f}; {best}; trained in {result.seconds:.1f} s.",
             "",
-            *(f"- {note}" for note in [*result.events, *notes]),
+            *(f"- {event}" for event in result.events),
             *_footer(command, look),
         ]
     )
@@ -85,10 +85,10 @@ def describe_foundation(result: Result, coverage: float, *, command: str, look: 
     reached = f"Full coverage from epoch {first} on." if first is not None else "Full coverage was not reached."
     return "\n".join(
         [
-            "### Foundation: encoder and decoder",
+            f"**Coverage {coverage:.5f}** of all operations. {reached}",
             "",
-            f"Coverage **{coverage:.5f}** of all operations, seed {result.configuration.seed}, best epoch "
-            f"{result.best_epoch} of {len(result.history) - 1}, trained in {result.seconds:.1f} s. {reached}",
+            f"Foundation: encoder and decoder, seed {result.configuration.seed}, best epoch "
+            f"{result.best_epoch} of {len(result.history) - 1}, trained in {result.seconds:.1f} s.",
             "",
             "The projection was drawn at random and not trained: its radii mean nothing, so none is reported. "
             "`finetune` draws a new one and trains it.",

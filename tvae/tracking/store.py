@@ -22,18 +22,20 @@ from tvae.errors import TrackingError
 __all__ = ["EXPERIMENT", "adopted_run_id", "connect", "reason"]
 
 EXPERIMENT = "tvae"
-EXPERIMENT_DESCRIPTION = """\
-Ternary operations in a Poincaré ball. A ternary operation is a table of 9 trits; there are 3^9 = 19,683.
-A variational autoencoder learns all of them, and a projection places them in a ball so that hyperbolic distance
-from the origin follows 3-adic valuation.
-
-- **train** makes a foundation: encoder and decoder, to full coverage.
-- **finetune** learns the projection. Its `hierarchy` (Spearman, negative is right) cannot pass **-0.83205**.
-- **scratch** does both in one run.
-
-All metrics are measured on all 19,683 operations at the posterior mean. `best_hierarchy` is that of the run's model;
-`hierarchy` by epoch is how training got there.
-"""
+# The UI shows a line break where there is one: a paragraph is one line.
+EXPERIMENT_DESCRIPTION = "\n".join(
+    [
+        "Ternary operations in a Poincaré ball: a variational autoencoder learns all 19,683 of them, and a projection "
+        "places them so that hyperbolic distance from the origin follows 3-adic valuation.",
+        "",
+        "- **train** makes a foundation: encoder and decoder, to full coverage.",
+        "- **finetune** learns the projection. Its `hierarchy` (Spearman, negative is right) cannot pass **-0.83205**.",
+        "- **scratch** does both in one run.",
+        "",
+        "All metrics are measured on all operations at the posterior mean. `best_hierarchy` is that of the run's model; "
+        "`hierarchy` by epoch is how training got there.",
+    ]
+)
 ANSWER_SECONDS = 5
 
 
