@@ -338,8 +338,9 @@ def _centred_ranks(values: npt.NDArray[np.generic]) -> Floats:
     """Return average ranks less their mean. Not scipy's `rankdata`: importing scipy.stats takes as long as torch."""
     _, place, count = np.unique(values, return_inverse=True, return_counts=True)
     last = np.cumsum(count)
-    ranks: Floats = (last - (count - 1) / 2)[place]
-    return ranks - ranks.mean()
+    ranks = (last - (count - 1) / 2)[place]
+    centred: Floats = ranks - ranks.mean()
+    return centred
 
 
 def _correlation(a: Floats, b: Floats) -> float:

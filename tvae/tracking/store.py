@@ -32,8 +32,8 @@ EXPERIMENT_DESCRIPTION = "\n".join(
         "- **finetune** learns the projection. Its `hierarchy` (Spearman, negative is right) cannot pass **-0.83205**.",
         "- **scratch** does both in one run.",
         "",
-        "All metrics are measured on all operations at the posterior mean. `best_hierarchy` is that of the run's model; "
-        "`hierarchy` by epoch is how training got there.",
+        "All metrics are measured on all operations at the posterior mean. `best_hierarchy` is that of the run's "
+        "model; `hierarchy` by epoch is how training got there.",
     ]
 )
 ANSWER_SECONDS = 5
