@@ -65,7 +65,6 @@ def main(checkpoint: str, mode: str, rollback: bool) -> None:
         if promotion.comparison is not None:
             say(f"\n{promotion.comparison.table()}\n")
         say(promotion.sentence())
-        run.log_metrics(verification.metrics)
         run.set_tags({"registered": f"{registry.MODEL} version {promotion.version}"})
         run.describe(f"{promotion.sentence()}\n\n{verification.markdown()}")
 

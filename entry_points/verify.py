@@ -63,7 +63,7 @@ def main(checkpoint: str, reloads: int, out: str, **asked: Any) -> None:
         run.log_json(FILE_NAME, verification.to_json())
         run.log_metrics(verification.metrics)
         run.set_tags({"verified": str(verification.passed).lower(), "checkpoint": (verification.digest or "none")[:16]})
-        run.describe(f"### Verification of {checkpoint}\n\n{verification.markdown()}")
+        run.describe(verification.markdown())
         if out != NONE:
             verification.write(out)
         say(f"\n{FILE_NAME} and this table: {run.link()}")

@@ -193,8 +193,8 @@ def require_promotable(checkpoint: Checkpoint, verification: Verification) -> No
         )
     if "projection" not in checkpoint.trained:
         raise RegistryError(
-            f"A version of {MODEL} must have a learned projection; {checkpoint.path} is a foundation, with "
-            f"{', '.join(checkpoint.trained)} only. Finetune it, and promote that."
+            f"A version of {MODEL} must have a learned projection; this is a foundation, of which only "
+            f"{', '.join(checkpoint.trained) or 'nothing'} was learned. Finetune it, and promote that."
         )
 
 
@@ -241,9 +241,11 @@ def _describe(
     link: str | None,
 ) -> str:
     architecture = checkpoint.architecture
+    summary = ", ".join(f"{c.label} {c.shown(verification.metrics)}" for c in RANKING)
+    logged = f" [The run that logged it]({link})." if link else ""
     lines = [
-        f"Curvature {architecture.curvature:g}, largest unit norm {architecture.max_radius:g}, "
-        f"digest `{checkpoint.digest[:16]}…`." + (f" [The run that logged it]({link})." if link else ""),
+        f"**Verified: {summary}.** Curvature {architecture.curvature:g}, largest unit norm "
+        f"{architecture.max_radius:g}, digest `{checkpoint.digest[:16]}…`.{logged}",
         "",
         *_markdown([("metric", "value"), *metrics.items()]),
         "",

@@ -1,0 +1,419 @@
+"""The registry holds verified models only, and its champion is the best that was promoted."""
+
+import itertools
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from registry_store import METRICS, Entry, aliases, log_entry, tracking_in, versions
+
+from tvae.architecture import Architecture
+from tvae.checkpoint import read, save
+from tvae.errors import CheckpointError, RegistryError
+from tvae.registry import (
+    FOUNDATION,
+    MODEL,
+    RANKING,
+    Comparison,
+    Promotion,
+    fetch,
+    find_foundation,
+    find_model,
+    promote,
+    register_foundation,
+    rollback,
+    turn,
+)
+
+TESTS = Path(__file__).parent
+
+
+class TestComparison:
+    """`METRICS` against the same with some changes."""
+
+    def compare(self, **changes: float) -> Comparison:
+        return Comparison(METRICS, METRICS | changes, "old", "new")
+
+    @pytest.mark.parametrize(
+        ("name", "better"), [("coverage", 1.1), ("hierarchy", -0.8301), ("q", 1.401), ("richness", 0.0101)]
+    )
+    def test_each_measure_decides_where_the_others_are_equal(self, name: str, better: float) -> None:
+        assert self.compare(**{name: better}).better
+        worse = 2 * METRICS[name] - better
+        assert not self.compare(**{name: worse}).better
+        assert self.compare(**{name: worse}).decisive.name == name
+
+    @pytest.mark.parametrize(("first", "second"), list(itertools.pairwise(RANKING)))
+    def test_an_earlier_measure_decides_against_a_later_one(self, first: object, second: object) -> None:
+        step = {"coverage": 0.1, "hierarchy": 0.01, "q": 0.1, "richness": 0.01}
+        good = {first.name: METRICS[first.name] + first.sign * step[first.name]}
+        bad = {second.name: METRICS[second.name] - second.sign * step[second.name]}
+        assert self.compare(**good, **bad).better
+
+    @pytest.mark.parametrize(
+        ("name", "same"), [("coverage", 1.000004), ("hierarchy", -0.83004), ("q", 1.4004), ("richness", 0.01004)]
+    )
+    def test_what_is_printed_alike_is_equal(self, name: str, same: float) -> None:
+        comparison = self.compare(**{name: same})
+        assert comparison.decisive is None
+        assert not comparison.better
+
+    def test_one_operation_of_coverage_decides(self) -> None:
+        assert not self.compare(coverage=1 - 1 / 19683).better
+
+    def test_a_champion_of_which_nothing_is_known_is_worse_than_any(self) -> None:
+        assert Comparison({}, METRICS, "old", "new").better
+        assert not Comparison(METRICS, {}, "old", "new").better
+
+    def test_the_table_says_what_decided(self) -> None:
+        lines = self.compare(q=1.3, richness=0.02).table().splitlines()
+        assert [line.split() for line in lines] == [
+            ["old", "new", "verdict"],
+            ["coverage", "1.00000", "1.00000", "equal"],
+            ["hierarchy", "-0.8300", "-0.8300", "equal"],
+            ["Q", "1.400", "1.300", "worse,", "decides"],
+            ["richness", "0.0100", "0.0200", "better"],
+        ]
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[MlflowClient, list[Entry]]]:
+    folder = tmp_path_factory.mktemp("lab")
+    with tracking_in(folder) as client:
+        yield client, [log_entry(folder, seed) for seed in range(3)]
+
+
+@pytest.fixture
+def client(lab: tuple[MlflowClient, list[Entry]]) -> Iterator[MlflowClient]:
+    yield lab[0]
+    for model in lab[0].search_registered_models():
+        lab[0].delete_registered_model(model.name)
+
+
+@pytest.fixture
+def entries(lab: tuple[MlflowClient, list[Entry]]) -> list[Entry]:
+    return lab[1]
+
+
+def put(client: MlflowClient, entry: Entry, mode: str = "auto", **metrics: float) -> Promotion:
+    return promote(client, entry.checkpoint, entry.verdict(**metrics), model_id=entry.model_id, mode=mode)
+
+
+class TestPromotion:
+    def test_the_first_becomes_champion(self, client: MlflowClient, entries: list[Entry]) -> None:
+        assert put(client, entries[0]).sentence() == "Registered as tvae version 1, the first champion."
+        assert aliases(client) == {"champion": "1"}
+
+    def test_the_better_becomes_champion_and_the_one_before_previous(
+        self, client: MlflowClient, entries: list[Entry]
+    ) -> None:
+        put(client, entries[0])
+        assert put(client, entries[1], q=1.5).sentence() == (
+            "Registered as tvae version 2, champion now, better (Q 1.500 against 1.400); version 1 is previous."
+        )
+        assert aliases(client) == {"champion": "2", "previous": "1"}
+
+    @pytest.mark.parametrize(
+        ("q", "reason"), [(1.3, "Q 1.300 against 1.400"), (1.4, "equal in coverage, hierarchy, Q, richness")]
+    )
+    def test_what_is_not_better_is_a_version_and_not_champion(
+        self, client: MlflowClient, entries: list[Entry], q: float, reason: str
+    ) -> None:
+        put(client, entries[0])
+        assert put(client, entries[1], q=q).sentence() == (
+            f"Registered as tvae version 2. It is not better ({reason}): champion stays version 1."
+        )
+        assert aliases(client) == {"champion": "1"}
+
+    def test_force_makes_a_worse_one_champion(self, client: MlflowClient, entries: list[Entry]) -> None:
+        put(client, entries[0])
+        assert "champion now, by force (Q 1.300 against 1.400)" in put(client, entries[1], "force", q=1.3).sentence()
+        assert aliases(client) == {"champion": "2", "previous": "1"}
+
+    def test_the_next_is_compared_with_the_forced_one(self, client: MlflowClient, entries: list[Entry]) -> None:
+        put(client, entries[0])
+        put(client, entries[1], "force", q=1.2)
+        put(client, entries[2], q=1.3)
+        assert aliases(client) == {"champion": "3", "previous": "2"}
+
+    def test_a_checkpoint_has_one_version(self, client: MlflowClient, entries: list[Entry]) -> None:
+        put(client, entries[0])
+        assert put(client, entries[0]).sentence() == "It is tvae version 1 already, the champion."
+        put(client, entries[1], q=1.3)
+        assert put(client, entries[1], q=1.3).sentence().startswith("It is tvae version 2. It is not better")
+        assert put(client, entries[1], "force", q=1.3).sentence().startswith("It is tvae version 2, champion now")
+        assert versions(client) == [1, 2]
+
+    def test_a_version_says_how_it_measured_and_where_it_came_from(
+        self, client: MlflowClient, entries: list[Entry]
+    ) -> None:
+        put(client, entries[0])
+        put(client, entries[1], q=1.5)
+        version = client.get_model_version(MODEL, "2")
+        assert version.tags == {
+            "verified": "true",
+            "digest": entries[1].checkpoint.digest,
+            "coverage": "1",
+            "hierarchy": "-0.83",
+            "q": "1.5",
+            "richness": "0.01",
+        }
+        assert version.run_id == entries[1].run_id
+        text = version.description
+        assert text.startswith("**Verified: coverage 1.00000, hierarchy -0.8300, Q 1.500, richness 0.0100.**")
+        assert f"/runs/{entries[1].run_id}?workflowType=machine_learning)" in text
+        assert "| q | 1.5 |" in text
+        assert "| coverage | 1 | >= 1 | passed | Share of operations. |" in text
+        assert "| Q | 1.400 | 1.500 | better, decides |" in text
+
+    def test_the_logged_model_knows_its_version(self, client: MlflowClient, entries: list[Entry]) -> None:
+        put(client, entries[2])
+        tag = client.get_logged_model(entries[2].model_id).tags["mlflow.modelVersions"]
+        assert json.loads(tag)[-1] == {"name": "tvae", "version": "1"}
+
+    def test_a_champion_that_was_moved_by_hand_counts(self, client: MlflowClient, entries: list[Entry]) -> None:
+        put(client, entries[0], q=1.5)
+        put(client, entries[1], q=1.2)
+        client.set_registered_model_alias(MODEL, "champion", "2")
+        put(client, entries[2], q=1.3)
+        assert aliases(client) == {"champion": "3", "previous": "2"}
+
+    def test_a_champion_that_was_never_verified_is_replaced(self, client: MlflowClient, entries: list[Entry]) -> None:
+        client.create_registered_model(MODEL)
+        client.create_model_version(MODEL, f"models:/{entries[0].model_id}", tags={"coverage": "9", "q": "9"})
+        client.set_registered_model_alias(MODEL, "champion", "1")
+        assert "champion now, better (coverage 1.00000 against unknown)" in put(client, entries[1]).sentence()
+
+    def test_no_ticket_is_left(self, client: MlflowClient, entries: list[Entry]) -> None:
+        put(client, entries[0])
+        assert client.get_registered_model(MODEL).tags == {}
+
+
+class TestRefusal:
+    @pytest.mark.parametrize("mode", ["auto", "force"])
+    def test_an_unverified_checkpoint_is_refused_with_the_whole_verdict(
+        self, client: MlflowClient, entries: list[Entry], mode: str
+    ) -> None:
+        put(client, entries[0])
+        before = client.get_registered_model(MODEL)
+        verdict = entries[1].verdict(passed=False, q=9.0)
+        with pytest.raises(RegistryError, match="Only a verified checkpoint can be registered") as refused:
+            promote(client, entries[1].checkpoint, verdict, model_id=entries[1].model_id, mode=mode)
+        assert verdict.table() in str(refused.value)
+        assert dict(client.get_registered_model(MODEL)) == dict(before)
+        assert versions(client) == [1]
+
+    def test_a_refusal_makes_no_registered_model(self, client: MlflowClient, entries: list[Entry]) -> None:
+        with pytest.raises(RegistryError, match="Only a verified"):
+            promote(client, entries[0].checkpoint, entries[0].verdict(passed=False), model_id=entries[0].model_id)
+        assert client.search_registered_models() == []
+
+    def test_a_verdict_on_another_checkpoint_is_refused(self, client: MlflowClient, entries: list[Entry]) -> None:
+        with pytest.raises(RegistryError, match="The verification must be of this checkpoint"):
+            promote(client, entries[0].checkpoint, entries[1].verdict(), model_id=entries[0].model_id)
+
+    def test_a_model_that_serves_another_checkpoint_is_refused(
+        self, client: MlflowClient, entries: list[Entry]
+    ) -> None:
+        with pytest.raises(RegistryError, match="must serve the verified checkpoint"):
+            promote(client, entries[0].checkpoint, entries[0].verdict(), model_id=entries[1].model_id)
+        assert client.search_registered_models() == []
+
+    def test_a_foundation_is_refused(self, client: MlflowClient, entries: list[Entry], tmp_path: Path) -> None:
+        path = tmp_path / "f.safetensors"
+        save(path, entries[0].checkpoint.model, trained=("encoder", "decoder"), training={}, metrics={})
+        foundation = entries[0]._replace(checkpoint=read(path))
+        with pytest.raises(RegistryError, match="this is a foundation, of which only encoder, decoder was learned"):
+            put(client, foundation)
+
+    def test_an_unknown_mode_is_refused(self, client: MlflowClient, entries: list[Entry]) -> None:
+        with pytest.raises(RegistryError, match="`mode` must be one of auto, force, got never"):
+            put(client, entries[0], "never")
+
+
+class TestRollback:
+    def test_it_swaps_and_twice_changes_nothing(self, client: MlflowClient, entries: list[Entry]) -> None:
+        put(client, entries[0])
+        put(client, entries[1], q=1.5)
+        assert rollback(client) == ("1", "2")
+        assert aliases(client) == {"champion": "1", "previous": "2"}
+        assert rollback(client) == ("2", "1")
+        assert aliases(client) == {"champion": "2", "previous": "1"}
+
+    def test_the_next_is_compared_with_the_champion_that_came_back(
+        self, client: MlflowClient, entries: list[Entry]
+    ) -> None:
+        put(client, entries[0])
+        put(client, entries[1], q=1.6)
+        rollback(client)
+        put(client, entries[2], q=1.5)
+        assert aliases(client) == {"champion": "3", "previous": "1"}
+
+    def test_an_empty_registry_has_nothing_to_roll_back(self, client: MlflowClient) -> None:
+        with pytest.raises(RegistryError, match="tvae has no versions yet"):
+            rollback(client)
+        assert client.search_registered_models() == []
+
+    def test_without_a_previous_nothing_moves(self, client: MlflowClient, entries: list[Entry]) -> None:
+        put(client, entries[0])
+        with pytest.raises(RegistryError, match="found champion 1, previous nowhere"):
+            rollback(client)
+        assert aliases(client) == {"champion": "1"}
+
+    def test_it_does_not_go_back_to_a_version_that_was_never_verified(
+        self, client: MlflowClient, entries: list[Entry]
+    ) -> None:
+        put(client, entries[0])
+        client.create_model_version(MODEL, f"models:/{entries[1].model_id}")
+        client.set_registered_model_alias(MODEL, "previous", "2")
+        with pytest.raises(RegistryError, match="version 2 has no tag verified=true"):
+            rollback(client)
+        assert aliases(client) == {"champion": "1", "previous": "2"}
+
+
+class TestAddresses:
+    def test_every_name_of_a_checkpoint_leads_to_it(
+        self, client: MlflowClient, entries: list[Entry], tmp_path: Path
+    ) -> None:
+        entry = entries[0]
+        put(client, entry)
+        client.log_artifact(entry.run_id, str(entry.checkpoint.path), "elsewhere")
+        for address in (f"models:/{entry.model_id}", "models:/tvae/1", "models:/tvae@champion"):
+            found = fetch(address, tmp_path)
+            assert read(found).digest == entry.checkpoint.digest
+            assert find_model(client, address, entry.checkpoint.digest) == entry.model_id
+
+    def test_a_run_leads_to_its_logged_model(self, client: MlflowClient, entries: list[Entry]) -> None:
+        digest = entries[2].checkpoint.digest
+        for address in (entries[2].run_id, f"runs:/{entries[2].run_id}/checkpoint"):
+            assert find_model(client, address, digest) == entries[2].model_id
+            assert find_model(client, address, entries[1].checkpoint.digest) is None
+
+    def test_a_path_has_no_logged_model(self, client: MlflowClient, entries: list[Entry]) -> None:
+        assert find_model(client, str(entries[0].checkpoint.path), entries[0].checkpoint.digest) is None
+
+    @pytest.mark.parametrize(
+        ("address", "text"),
+        [
+            ("models:/tvae@champion", "Registered Model with name=tvae not found"),
+            ("0" * 32, "Run with id=0{32} not found"),
+            ("nowhere", "nothing is there"),
+            ("runs:/1", "Not a proper runs:/ URI"),
+        ],
+    )
+    def test_what_leads_nowhere_is_refused(self, client: MlflowClient, tmp_path: Path, address: str, text: str) -> None:
+        with pytest.raises(CheckpointError, match=text):
+            fetch(address, tmp_path)
+
+
+class TestTurn:
+    def test_a_ticket_that_its_owner_left_behind_is_removed(
+        self, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(turn, "ABANDONED_SECONDS", 0.3)
+        client.create_registered_model(MODEL)
+        client.set_registered_model_tag(MODEL, "tvae.turn.dead", "1.0")
+        client.set_registered_model_tag(MODEL, "tvae.turn.dying", "0.0")
+        with turn.turn(client, MODEL):
+            assert list(client.get_registered_model(MODEL).tags.values()) == ["2.0"]
+        assert client.get_registered_model(MODEL).tags == {}
+
+    def test_a_person_who_has_to_wait_is_told(self, client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(turn, "ABANDONED_SECONDS", 0.3)
+        monkeypatch.setattr(turn, "_PATIENCE_SECONDS", 0.1)
+        client.create_registered_model(MODEL)
+        client.set_registered_model_tag(MODEL, "tvae.turn.dead", "1.0")
+        said: list[str] = []
+        with turn.turn(client, MODEL, tell=said.append):
+            pass
+        assert said == ["Another process is changing tvae: waiting for it, at most 0.3 s if it died."]
+
+    def test_an_error_in_the_turn_gives_it_back(self, client: MlflowClient) -> None:
+        client.create_registered_model(MODEL)
+        with pytest.raises(ZeroDivisionError), turn.turn(client, MODEL):
+            raise ZeroDivisionError
+        assert client.get_registered_model(MODEL).tags == {}
+
+
+class TestFoundation:
+    def test_the_newest_is_champion_and_is_found(
+        self, client: MlflowClient, entries: list[Entry], tmp_path: Path
+    ) -> None:
+        path = tmp_path / "f.safetensors"
+        save(path, entries[0].checkpoint.model, trained=("encoder",), training={}, metrics={"coverage": 1.0})
+        foundation = read(path)
+        assert find_foundation(client, foundation.architecture) is None
+        assert register_foundation(client, foundation, entries[0].run_id) == "1"
+        assert register_foundation(client, foundation, entries[1].run_id) == "2"
+        assert find_foundation(client, foundation.architecture) == "models:/tvae-foundation/2"
+        assert find_foundation(client, Architecture()) is None
+        found = client.get_registered_model(FOUNDATION)
+        assert (found.tags, {k: str(v) for k, v in found.aliases.items()}) == ({}, {"champion": "2"})
+
+
+# Waits for the word `go`, then promotes checkpoints one after the other: a process among several.
+PROMOTER = """
+import json, sys, time
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import mlflow
+from mlflow import MlflowClient
+from registry_store import Entry
+from tvae.checkpoint import read
+from tvae.registry import promote
+mlflow.set_tracking_uri(sys.argv[2])
+jobs = [(Entry(read(path), run, model), mode, q) for path, run, model, mode, q in json.loads(sys.argv[3])]
+client = MlflowClient()
+client.search_experiments()
+print("ready", flush=True)
+sys.stdin.readline()
+for entry, mode, q in jobs:
+    promote(client, entry.checkpoint, entry.verdict(q=q), model_id=entry.model_id, mode=mode)
+"""
+
+
+@pytest.mark.integration
+def test_processes_that_promote_at_once_leave_what_one_after_the_other_would(tmp_path: Path) -> None:
+    """Versions are numbered in the order of the turns; replaying them in that order gives the aliases."""
+    n_processes, rounds = 4, 4
+    with tracking_in(tmp_path) as client:
+        uri = f"sqlite:///{tmp_path}/mlflow.db"
+        made = [log_entry(tmp_path, seed) for seed in range(n_processes * rounds)]
+        qualities = [1.0 + (7 * i % len(made)) / 10 for i in range(len(made))]
+        modes = ["force" if i == 5 else "auto" for i in range(len(made))]
+        jobs = [
+            (str(e.checkpoint.path), e.run_id, e.model_id, mode, q)
+            for e, mode, q in zip(made, modes, qualities, strict=True)
+        ]
+        processes = [
+            subprocess.Popen(
+                [sys.executable, "-c", PROMOTER, str(TESTS), uri, json.dumps(jobs[k::n_processes])],
+                cwd=tmp_path,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for k in range(n_processes)
+        ]
+        for process in processes:
+            assert process.stdout.readline() == "ready\n", process.communicate()[1]
+        for process in processes:
+            process.stdin.write("go\n")
+            process.stdin.flush()
+        assert [process.communicate(timeout=120)[1] for process in processes] == [""] * n_processes
+        assert [process.returncode for process in processes] == [0] * n_processes
+
+        assert versions(client) == list(range(1, len(made) + 1))
+        forced = {made[i].checkpoint.digest for i, mode in enumerate(modes) if mode == "force"}
+        champion, previous, best = None, None, 0.0
+        for number in versions(client):
+            tags = client.get_model_version(MODEL, str(number)).tags
+            if champion is None or float(tags["q"]) > best or tags["digest"] in forced:
+                champion, previous, best = str(number), champion, float(tags["q"])
+        assert aliases(client) == {"champion": champion, "previous": previous}
+        assert client.get_registered_model(MODEL).tags == {}
