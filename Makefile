@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup train finetune scratch ui serve bench-serving test quick lint fix clean
+.PHONY: help setup train finetune scratch verify promote embed ui serve bench-serving test quick lint fix clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -25,6 +25,15 @@ finetune: .venv/ready ## The main job: learn the projection (ARGS='--curvature 0
 
 scratch: .venv/ready ## Both stages in one run, from random weights
 	$(BIN)/python -m entry_points.scratch $(ARGS)
+
+verify: .venv/ready ## Check the champion, or ARGS='--checkpoint ADDRESS'
+	$(BIN)/python -m entry_points.verify $(ARGS)
+
+promote: .venv/ready ## Put a verified checkpoint into the registry: ARGS='--checkpoint ADDRESS', or ARGS=--rollback
+	$(BIN)/python -m entry_points.promote $(ARGS)
+
+embed: .venv/ready ## Write all embeddings of the champion: ARGS='--out FOLDER'
+	$(BIN)/python -m entry_points.embed $(ARGS)
 
 ui: .venv/ready ## Open MLflow on what was run
 	@echo 'Runs: http://127.0.0.1:5000/#/experiments/1/runs?workflowType=machine_learning'
