@@ -540,7 +540,7 @@ def test_another_seed_gives_another_history() -> None:
     assert train(member(seed=5)).history != train(member(seed=6)).history
 
 
-@pytest.mark.parametrize("curvatures", [(0.4, 0.5), (0.5, 1.0), (1.0, 2.0)])
+@pytest.mark.parametrize("curvatures", [(0.05, 0.1), (0.4, 0.5), (0.5, 1.0), (1.0, 2.0), (2.0, 5.0), (5.0, 20.0)])
 def test_curvature_enters_the_loss(curvatures: tuple[float, float]) -> None:
     losses = [train(member(changed(SMALL, curvature=c), epochs=1)).history[1]["loss"] for c in curvatures]
     assert losses[0] != pytest.approx(losses[1], rel=1e-3)

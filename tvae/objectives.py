@@ -3,7 +3,7 @@
 A batch holds `R` operations for each member: a population part, drawn evenly over operations, so that a term weighs
 levels as the metrics do; then a stratified part, `S` operations of each level, so that the rare high valuations are
 ordered too. All radii below are hyperbolic lengths, divided by the largest that the projection can give: a loss then
-has one scale at every curvature, while a margin stays the length that it is.
+has one scale at every curvature, and curvature enters through the margins, which are lengths.
 """
 
 from dataclasses import dataclass
@@ -13,22 +13,24 @@ from torch import Tensor
 
 from tvae import poincare
 
-__all__ = ["TERMS", "Placed", "distance_term", "elbo_terms", "level_mean_terms", "ranking_terms"]
+__all__ = ["TERMS", "Placed", "distance_term", "elbo_terms", "level_margin", "level_mean_terms", "ranking_terms"]
 
 TERMS = ("hierarchy", "coverage", "richness", "separation", "distance", "kl")
 
-# The margin between levels is a hyperbolic length where the ball has room for ten levels of it, and a share of the
-# largest radius where it has not: at 1/100, nine margins take a tenth of the ball and leave the rest to richness.
+# The margin between levels, as a share of the largest radius, runs between two ends: where the ball is wide against
+# MARGIN, a hyperbolic length, it comes near the lower; where it is narrow, near the upper, at which nine margins take a
+# tenth of the ball. So curvature enters at every value, and ten levels have room at every value.
 MARGIN = 0.03
-MARGIN_SHARE = (1 / 200, 1 / 100)
-N_PARTNERS = 4
+MARGIN_SHARE = (1 / 130, 1 / 90)
+MIDDLE_SHARE = 0.01
+N_PARTNERS = 8
 # Beyond this share of max_radius the sigmoid runs out of float32 digits, and radii would become equal.
 SATURATION = 0.98
 SATURATION_WEIGHT = 2.0
 # Richness is asked for up to this share of its ceiling: the rest of the ball is what nine other levels and the margins
 # need. Each level is also asked for a spread of its own, in shares of max_radius.
-RICHNESS_TARGET = 0.6
-RICHNESS_SCALE = 0.003
+RICHNESS_TARGET = 0.54
+RICHNESS_SCALE = 0.004
 LEAST_SPREAD = 0.003
 LEAST_SPREAD_SCALE = 0.3
 
@@ -72,7 +74,7 @@ def ranking_terms(placed: Placed) -> dict[str, Tensor]:
     """
     n, members = placed.n_population, placed.radius.shape[0]
     scaled = placed.radius / placed.largest_radius
-    margin = (MARGIN / placed.largest_radius).clamp(*MARGIN_SHARE)
+    margin = level_margin(placed.largest_radius)
 
     # The batch is in random order, so that neighbours in it are random partners.
     places = torch.arange(n, device=scaled.device)
@@ -98,6 +100,19 @@ def ranking_terms(placed: Placed) -> dict[str, Tensor]:
         "separation": crossed,
         "richness": RICHNESS_SCALE * missing + LEAST_SPREAD_SCALE * too_narrow,
     }
+
+
+def level_margin(largest_radius: Tensor) -> Tensor:
+    """Return the margin between levels as a share of the largest radius, low + (high - low)·x/(x + 0.01).
+
+    Here x = 0.03/largest radius, and low and high are 1/130 and 1/90.
+
+    Args:
+        largest_radius: hyperbolic length, any shape.
+    """
+    low, high = MARGIN_SHARE
+    share = MARGIN / largest_radius
+    return low + (high - low) * share / (share + MIDDLE_SHARE)
 
 
 def level_mean_terms(placed: Placed, initial_variance: Tensor) -> dict[str, Tensor]:
