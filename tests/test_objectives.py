@@ -173,7 +173,7 @@ def test_richness_costs_nothing_where_levels_fill_the_ball() -> None:
 
 def test_levels_without_any_spread_cost_richness() -> None:
     placed = place(by_level(), one_of_each_level())
-    assert float(ranking_terms(placed)["richness"]) == pytest.approx(0.003 * 0.6 + 0.3 * (0.003 - 1e-5), rel=1e-9)
+    assert float(ranking_terms(placed)["richness"]) == pytest.approx(0.004 * 0.54 + 0.3 * (0.003 - 1e-5), rel=1e-9)
 
 
 def gradient(term: str, unit_norm: Tensor, terms: Callable[[Placed], dict[str, Tensor]] = ranking_terms) -> Tensor:
