@@ -133,7 +133,8 @@ _FURTHER = {
         type=click.Choice(list(PRESETS)),
         default="default",
         show_default=True,
-        help="Named settings for everything that is auto.",
+        help="Named settings for everything that is auto. max_hierarchy and stable are the reference sweep's, kept to "
+        "compare; the default reaches further.",
     ),
     "seed": click.option(
         "--seed", type=click.INT, default=Configuration().seed, show_default=True, help="Of weights, batches and noise."
