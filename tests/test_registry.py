@@ -379,7 +379,7 @@ for entry, mode, q in jobs:
 @pytest.mark.integration
 def test_processes_that_promote_at_once_leave_what_one_after_the_other_would(tmp_path: Path) -> None:
     """Versions are numbered in the order of the turns; replaying them in that order gives the aliases."""
-    n_processes, rounds = 4, 4
+    n_processes, rounds = 4, 3
     with tracking_in(tmp_path) as client:
         uri = f"sqlite:///{tmp_path}/mlflow.db"
         made = [log_entry(tmp_path, seed) for seed in range(n_processes * rounds)]
