@@ -64,9 +64,8 @@ def train_cohort(members: Sequence[Member], *, device: str = "cpu", observer: Ob
     """Train runs of one shape as one batch.
 
     A member's result does not depend on who trains beside it: it has draws, learning rate, schedule, patience and best
-    epoch of its own. Batched products compute each member as they would compute it alone: to the last bit in the
-    default shape, up to rounding in others, with distances and with a controller. A member that fails keeps its error,
-    and the others go on.
+    epoch of its own, and batched products compute each member as they would compute it alone, up to rounding. A member
+    that fails keeps its error, and the others go on.
 
     Args:
         members: runs whose architectures differ at most in curvature, and whose settings agree in those that shape the
