@@ -2,6 +2,9 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+PORT ?= 5000
+SERVE_PORT ?= 5001
+FREE = $(BIN)/python -c 'import socket, sys; s = socket.socket(); s.settimeout(1); sys.exit(s.connect_ex(("127.0.0.1", $(1))) == 0 and "Port $(1) is taken: pass $(2)=another")'
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: help setup train finetune scratch verify promote embed ui serve bench-serving test quick lint fix clean
@@ -12,7 +15,9 @@ help: ## List the targets
 .venv/ready: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "tvae needs Python 3.11 or newer, this is " + sys.version.split()[0])'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	@echo 'Installing into .venv: some minutes the first time.'
+	# compat: a path on sys.path, so that a folder of the same name above this one cannot hide the package.
+	$(BIN)/python -m pip install --quiet --config-settings editable_mode=compat --editable '.[test]'
 	touch $@
 
 setup: .venv/ready ## Make the environment in .venv
@@ -36,11 +41,16 @@ embed: .venv/ready ## Write all embeddings of the champion: ARGS='--out FOLDER'
 	$(BIN)/python -m entry_points.embed $(ARGS)
 
 ui: .venv/ready ## Open MLflow on what was run
-	@echo 'Runs: http://127.0.0.1:5000/#/experiments/1/runs?workflowType=machine_learning'
-	$(BIN)/mlflow ui --host 127.0.0.1 --port 5000
+	@$(call FREE,$(PORT),PORT)
+	@echo 'All experiments: http://127.0.0.1:$(PORT)/#/experiments?workflowType=machine_learning'
+	@echo 'Runs of make:    http://127.0.0.1:$(PORT)/#/experiments/1/runs?workflowType=machine_learning'
+	$(BIN)/mlflow ui --host 127.0.0.1 --port $(PORT)
 
-serve: .venv/ready ## Serve the champion on http://127.0.0.1:5001
-	$(BIN)/mlflow models serve -m models:/tvae@champion --env-manager local --host 127.0.0.1 --port 5001 --workers 1
+serve: .venv/ready ## Serve the champion on http://127.0.0.1:5001 (SERVE_PORT=another)
+	@$(call FREE,$(SERVE_PORT),SERVE_PORT)
+	@$(BIN)/python -c 'import mlflow; mlflow.MlflowClient().get_model_version_by_alias("tvae", "champion")' 2>/dev/null \
+		|| { echo 'There is no champion to serve yet: run make finetune.' >&2; exit 1; }
+	$(BIN)/mlflow models serve -m models:/tvae@champion --env-manager local --host 127.0.0.1 --port $(SERVE_PORT) --workers 1
 
 bench-serving: .venv/ready ## What serving costs, beside a model that does nothing
 	$(BIN)/python benchmarks/serving.py

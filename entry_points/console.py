@@ -2,7 +2,9 @@
 
 import os
 import shlex
+import signal
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from typing import Any
@@ -56,6 +58,9 @@ def command(main: Callable[..., None]) -> click.Command:
 
     @wraps(main)
     def guarded(*args: Any, **kwargs: Any) -> None:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGHUP):
+                signal.signal(number, _stop)
         try:
             main(*args, **kwargs)
         except (ArchitectureError, ConfigurationError) as error:
@@ -73,6 +78,11 @@ def command(main: Callable[..., None]) -> click.Command:
             ) from error
 
     return _Command.of(guarded)
+
+
+def _stop(number: int, _: object) -> None:
+    """Make a signal an interrupt: the run then ends as KILLED, with the signal's name, rather than RUNNING for ever."""
+    raise KeyboardInterrupt(f"by {signal.Signals(number).name}")
 
 
 class _Command(click.Command):

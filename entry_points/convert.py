@@ -62,7 +62,7 @@ def main(path: str, branch: str, curvature_from: Literal["file", "one"], out: st
             atomic.replace(target, [made.read_bytes()])
         except (OSError, ValueError) as error:
             raise CheckpointError(f"{out} was not written; found: {error}.") from error
-        say(f"Written to {target.absolute()}; sha256 {digest[:12]}…")
+        say(f"Written to {target.absolute()}; digest {digest[:12]}…")
 
 
 if __name__ == "__main__":

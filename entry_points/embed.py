@@ -37,7 +37,7 @@ def main(checkpoint: str, out: str) -> None:
                     atomic.replace(Path(out) / name, [content])
                 except (OSError, ValueError) as error:
                     raise CheckpointError(f"{Path(out) / name} was not written; found: {error}.") from error
-        say(f"{len(table['index'])} embeddings of {checkpoint} (sha256 {source.digest[:12]}…)")
+        say(f"{len(table['index'])} embeddings of {checkpoint} (digest {source.digest[:12]}…)")
         say(f"  {NPZ} and {PARQUET}: {run.link('artifacts/embeddings')}")
         if out != NONE:
             say(f"  and in {Path(out).absolute()}")

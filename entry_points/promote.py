@@ -31,7 +31,7 @@ def main(checkpoint: str, mode: str, rollback: bool) -> None:
     alias `previous`.
     """
     if rollback == (checkpoint != NONE):
-        raise click.UsageError("Name a --checkpoint to promote, or pass --rollback to go back to the one before.")
+        raise click.UsageError("Pass one of the two: --checkpoint to promote it, or --rollback to swap back.")
 
     from dataclasses import replace
     from pathlib import Path

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from mlflow import MlflowClient
@@ -94,7 +95,8 @@ class Session:
                 return self._foundation_apart()
             address = registered
         say(f"Starting from {address}.")
-        return self._start(address, read(registry.fetch(address, self.run.folder)))
+        checkpoint = read(registry.fetch(address, self.run.folder))
+        return self._start(address, replace(checkpoint, path=Path(address)))  # not where it was downloaded to
 
     def finetune(self, origin: Start, *, new_projection: bool = False) -> None:
         """Train the projection on a checkpoint's encoder, and log all of it.
@@ -273,8 +275,8 @@ def _learned(architecture: Architecture) -> tuple[str, ...]:
 def _require_verified(outcome: Outcome) -> None:
     if not outcome.verification.passed:
         raise CheckpointError(
-            f"Only a verified checkpoint can be registered; found:\n{outcome.verification.table()}\n"
-            "Train for more epochs, or with promote=never to keep it in its run only."
+            f"Only a verified foundation can be registered, and this one failed: {outcome.verification.failures}. "
+            "Run `train` with more epochs (epochs=40, say), or with promote=never to keep it in its run only."
         )
 
 

@@ -1,5 +1,6 @@
 """Verify: is a checkpoint what it claims to be, and good enough."""
 
+import math
 from dataclasses import fields
 from typing import Any
 
@@ -41,6 +42,12 @@ def main(checkpoint: str, reloads: int, out: str, **asked: Any) -> None:
     """
     if reloads < 2:
         raise click.UsageError(f"--reloads must be at least 2, got {reloads}: one has nothing to be compared with.")
+
+    for name, value in asked.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise click.UsageError(f"--{name} must be a finite number, got {value}.")
+    if not 0 <= asked["coverage"] <= 1:
+        raise click.UsageError(f"--coverage must be in 0 … 1, got {asked['coverage']}.")
 
     from dataclasses import replace
     from pathlib import Path

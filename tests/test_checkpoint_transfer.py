@@ -85,7 +85,7 @@ class TestWhatIsTaken:
 
     def test_one_line_says_it_all(self, tmp_path: Path) -> None:
         source = checkpoint(tmp_path, trained=CODEC)
-        line = f"From the checkpoint (sha256 {source.digest[:12]}…): encoder, decoder; drawn anew: projection."
+        line = f"From the checkpoint (digest {source.digest[:12]}…): encoder, decoder; drawn anew: projection."
         assert start(source).describe() == line
 
     def test_the_line_says_when_nothing_is_drawn(self, tmp_path: Path) -> None:

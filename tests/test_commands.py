@@ -350,7 +350,7 @@ def test_a_foundation_short_of_full_coverage_is_not_registered(tmp_path: Path) -
     desk = Desk(tmp_path)
     code, _, err = desk.type("entry_points.train", "--epochs", "1")
     assert code == 1
-    assert "Only a verified checkpoint can be registered" in err
+    assert "Only a verified foundation can be registered" in err
     assert not desk.client.search_registered_models()
 
 
@@ -363,7 +363,11 @@ def epochs_logged(store: Path) -> int:
         return 0
 
 
-def test_ctrl_c_ends_the_run_as_killed(tmp_path: Path) -> None:
+STOPS = [(signal.SIGINT, "by the user"), (signal.SIGTERM, "by SIGTERM"), (signal.SIGHUP, "by SIGHUP")]
+
+
+@pytest.mark.parametrize(("number", "reason"), STOPS, ids=[name for _, name in STOPS])
+def test_a_signal_ends_the_run_as_killed_with_its_reason(tmp_path: Path, number: signal.Signals, reason: str) -> None:
     desk = Desk(tmp_path)
     process = desk.start("entry_points.train", "--epochs", "10000", "--patience", "10000", "--promote", "never")
     deadline = time.monotonic() + 120
@@ -371,8 +375,10 @@ def test_ctrl_c_ends_the_run_as_killed(tmp_path: Path) -> None:
         assert time.monotonic() < deadline
         assert process.poll() is None
         time.sleep(0.2)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "Traceback" not in out + err
-    assert [r.info.status for r in desk.runs()] == ["KILLED"]
+    (run,) = desk.runs()
+    assert run.info.status == "KILLED"
+    assert run.data.tags["mlflow.note.content"].startswith(f"**Stopped**: {reason}")

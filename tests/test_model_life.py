@@ -140,8 +140,8 @@ class TestUsage:
         [
             (convert.main, [], "Name the legacy file as --path and the checkpoint to write as --out."),
             (convert.main, ["--path", "f", "--branch", "C"], "'C' is not one of 'A', 'B'"),
-            (promote.main, [], "Name a --checkpoint to promote, or pass --rollback"),
-            (promote.main, ["--checkpoint", "x", "--rollback"], "Name a --checkpoint to promote, or pass --rollback"),
+            (promote.main, [], "Pass one of the two: --checkpoint to promote it, or --rollback"),
+            (promote.main, ["--checkpoint", "x", "--rollback"], "Pass one of the two: --checkpoint"),
             (promote.main, ["--checkpoint", "x", "--mode", "never"], "'never' is not one of 'auto', 'force'"),
             (promote.main, ["--rollback", "perhaps"], "'perhaps' is not a valid boolean"),
             (verify.main, ["--reloads", "1"], "--reloads must be at least 2, got 1"),
@@ -242,7 +242,7 @@ class TestLife:
         assert json.loads(desk.artifact(said.run, "verification.json").read_text()) == content
 
     def test_verify_fails_a_bad_one_with_1(self, desk: Desk, bad: Path) -> None:
-        said = desk.type(verify.main, "--checkpoint", bad, "--reloads", 2, "--coverage", -0.5)
+        said = desk.type(verify.main, "--checkpoint", bad, "--reloads", 2, "--coverage", 0)
         assert said.code == 1
         assert said.err.startswith("Error: Verification failed: hierarchy ")
         assert "(<= -0.8), ordered levels " in said.err

@@ -69,12 +69,22 @@ class TestComparison:
         assert Comparison({}, METRICS, "old", "new").better
         assert not Comparison(METRICS, {}, "old", "new").better
 
+    def test_hierarchies_at_the_ceiling_are_equal_on_either_side_of_a_rounding_edge(self) -> None:
+        verdicts = dict(row[::3] for row in self.compare(hierarchy=-0.8320503, richness=0.02).rows())
+        old = Comparison({"hierarchy": -0.8320410}, {"hierarchy": -0.8320503}, "old", "new")
+        assert verdicts["hierarchy"] == "better, decides"
+        assert dict(row[::3] for row in old.rows())["hierarchy"] == "equal"
+
+    def test_a_shortfall_of_a_step_decides(self) -> None:
+        old = Comparison({"hierarchy": -0.8318}, {"hierarchy": -0.8320}, "old", "new")
+        assert dict(row[::3] for row in old.rows())["hierarchy"] == "better, decides"
+
     def test_the_table_says_what_decided(self) -> None:
         lines = self.compare(q=1.3, richness=0.02).table().splitlines()
         assert [line.split() for line in lines] == [
             ["old", "new", "verdict"],
             ["coverage", "1.00000", "1.00000", "equal"],
-            ["hierarchy", "-0.8300", "-0.8300", "equal"],
+            ["hierarchy", "-0.83000", "-0.83000", "equal"],
             ["Q", "1.400", "1.300", "worse,", "decides"],
             ["richness", "0.0100", "0.0200", "better"],
         ]
@@ -164,7 +174,7 @@ class TestPromotion:
         }
         assert version.run_id == entries[1].run_id
         text = version.description
-        assert text.startswith("**Verified: coverage 1.00000, hierarchy -0.8300, Q 1.500, richness 0.0100.**")
+        assert text.startswith("**Verified: coverage 1.00000, hierarchy -0.83000, Q 1.500, richness 0.0100.**")
         assert f"/runs/{entries[1].run_id}?workflowType=machine_learning)" in text
         assert "| q | 1.5 |" in text
         assert "| coverage | 1 | >= 1 | passed | Share of operations. |" in text

@@ -183,7 +183,8 @@ def _unpickle(content: bytes) -> dict[str, Any]:
         )
     # What the unpickler raises on damaged or hostile bytes is not limited to any kind of error.
     except Exception as error:
-        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        # torch's own advice is to load the file unsafely: what it says after the first sentence is not passed on.
+        first_line = (str(error).strip() or type(error).__name__).splitlines()[0].split(". ")[0]
         raise RefusedError(
             f"A legacy checkpoint must be a file of torch.save that holds tensors and plain values only; "
             f"found: {cut(first_line)}"

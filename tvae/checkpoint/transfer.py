@@ -42,7 +42,7 @@ class Transfer:
     def describe(self) -> str:
         """Return one line for the terminal and the log."""
         drawn = f"drawn anew: {', '.join(self.drawn)}" if self.drawn else "nothing drawn anew"
-        return f"From the checkpoint (sha256 {self.source[:12]}…): {', '.join(self.taken)}; {drawn}."
+        return f"From the checkpoint (digest {self.source[:12]}…): {', '.join(self.taken)}; {drawn}."
 
 
 def transfer(

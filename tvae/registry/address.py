@@ -31,6 +31,8 @@ def fetch(address: str, folder: Path) -> Path:
     Raises:
         CheckpointError: if there is none, or more than one.
     """
+    if not address:
+        raise CheckpointError("`checkpoint` must name a checkpoint, got nothing.")
     path = Path(address).expanduser()
     if re.fullmatch(_RUN_ID, address) and not path.exists():
         address = f"runs:/{address}/checkpoint"
@@ -43,9 +45,12 @@ def fetch(address: str, folder: Path) -> Path:
             inside = tempfile.mkdtemp(dir=folder)
             found = sorted(Path(mlflow.artifacts.download_artifacts(address, dst_path=inside)).rglob(FILE_NAME))
         except (MlflowException, OSError) as error:
-            raise CheckpointError(f"`checkpoint` must name a checkpoint, got {address}; {reason(error)}") from error
+            raise CheckpointError(
+                f"`checkpoint` must name a checkpoint, got {address}; {reason(error)} in {mlflow.get_tracking_uri()}. "
+                "A `finetune` registers a first champion."
+            ) from error
     if len(found) != 1:
-        what = "nothing is there" if not found else f"{len(found)} are there"
+        what = "nothing is there" if not found else f"{len(found)} of them are there, name one"
         raise CheckpointError(
             f"`checkpoint` must be the path of a {FILE_NAME}, the id of a run, or a models:/ or runs:/ address of one, "
             f"got {address}: {what}."

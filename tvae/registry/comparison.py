@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from tvae.metrics import hierarchy_ceiling
+
 __all__ = ["RANKING", "Comparison", "Criterion"]
 
 
@@ -17,27 +19,34 @@ class Criterion:
         decimals: what it is rounded to before it is compared. Rounding keeps "better" an order: with a tolerance, three
             models could each be better than the next, all round.
         sign: 1 if more is better, -1 if less is.
+        limit: what the value cannot pass, None if nothing; steps are then counted from there, so that values at the
+            limit are equal on whichever side of a rounding edge it lies.
     """
 
     name: str
     label: str
     decimals: int
     sign: int
+    limit: float | None = None
 
     def shown(self, metrics: Mapping[str, float]) -> str:
-        """Return the value as it is compared."""
-        value = metrics.get(self.name, math.nan)
-        return f"{value:.{self.decimals}f}" if math.isfinite(value) else "unknown"
+        """Return the value as a table shows it, with a digit more where it is not rounded to be compared."""
+        value, digits = metrics.get(self.name, math.nan), self.decimals + (self.limit is not None)
+        return f"{value:.{digits}f}" if math.isfinite(value) else "unknown"
 
     def rank(self, metrics: Mapping[str, float]) -> float:
         """Return a number that is larger for the better; the unknown is worst."""
-        shown = self.shown(metrics)
-        return -math.inf if shown == "unknown" else self.sign * float(shown)
+        value = metrics.get(self.name, math.nan)
+        if not math.isfinite(value):
+            return -math.inf
+        if self.limit is None:
+            return self.sign * float(f"{value:.{self.decimals}f}")
+        return -float(math.floor(max(0.0, self.sign * (self.limit - value)) * 10**self.decimals))
 
 
 RANKING = (
     Criterion("coverage", "coverage", 5, 1),
-    Criterion("hierarchy", "hierarchy", 4, -1),
+    Criterion("hierarchy", "hierarchy", 4, -1, limit=hierarchy_ceiling()),
     Criterion("q", "Q", 3, 1),
     Criterion("richness", "richness", 4, 1),
 )

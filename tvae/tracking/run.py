@@ -134,17 +134,18 @@ def open_run(client: MlflowClient, *, name: str, tags: Mapping[str, str], apart:
     except BaseException as error:
         stopped = isinstance(error, KeyboardInterrupt)
         try:
-            note_failure(client, run_id, "Stopped by the user." if stopped else str(error) or type(error).__name__)
+            text = str(error) or ("by the user" if stopped else type(error).__name__)
+            note_failure(client, run_id, text, how="Stopped" if stopped else "Failed")
         finally:
             mlflow.end_run("KILLED" if stopped else "FAILED")
         raise
     mlflow.end_run("FINISHED")
 
 
-def note_failure(client: MlflowClient, run_id: str, text: str) -> None:
+def note_failure(client: MlflowClient, run_id: str, text: str, *, how: str = "Failed") -> None:
     """Put the reason of a failure above what a run's description says already."""
     note = client.get_run(run_id).data.tags.get(NOTE, "")
-    client.set_tag(run_id, NOTE, f"**Failed.** {text}\n\n{note}".rstrip())
+    client.set_tag(run_id, NOTE, f"**{how}**: {text}\n\n{note}".rstrip())
     client.set_tag(run_id, "failure", text[:500])
 
 
