@@ -12,11 +12,11 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' $(MAKEFILE_LIST) | column -t -s '|'
 
+# The editable install is a path on sys.path (compat): a folder of the package's name above this one cannot hide it then.
 .venv/ready: pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "tvae needs Python 3.11 or newer, this is " + sys.version.split()[0])'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "tvae needs Python 3.11 or newer, this is " + sys.version.split()[0])'
 	$(PYTHON) -m venv .venv
 	@echo 'Installing into .venv: some minutes the first time.'
-	# compat: a path on sys.path, so that a folder of the same name above this one cannot hide the package.
 	$(BIN)/python -m pip install --quiet --config-settings editable_mode=compat --editable '.[test]'
 	touch $@
 

@@ -13,24 +13,7 @@ from tvae.experiments.presets import PRESET_SETTINGS, PRESETS
 __all__ = ["ARCHITECTURE", "CHAMPION", "NONE", "TRAINING", "OrAuto", "address", "options", "out"]
 
 ARCHITECTURE = ("curvature", "max_radius", "hidden_dim", "n_projection_layers", "latent_dim", "use_controller")
-TRAINING = (
-    "objective",
-    "lr",
-    "epochs",
-    "batch_size",
-    "patience",
-    "scheduler",
-    "unfreeze",
-    "encoder_lr_scale",
-    "decoder_lr_scale",
-    "hierarchy_weight",
-    "coverage_weight",
-    "richness_weight",
-    "separation_weight",
-    "distance_weight",
-    "beta",
-    "initial_hierarchy",
-)
+TRAINING = ("objective", *(name for name in PRESET_SETTINGS if name not in ARCHITECTURE), "initial_hierarchy")
 
 CHAMPION = "models:/tvae@champion"
 # What MLproject passes for an option that nobody gave.
