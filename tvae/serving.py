@@ -43,7 +43,7 @@ __all__ = ["MAX_ROWS", "Answers", "ServedModel", "answers", "pyfunc_arguments"]
 MAX_ROWS = 200_000
 ARTIFACT = "checkpoint"
 # What importing tvae.checkpoint takes; the model's own code travels with it.
-REQUIREMENTS = ("mlflow", "numpy", "scipy", "torch")
+REQUIREMENTS = ("mlflow", "numpy", "torch")
 MODULE = "tvae.serving"
 
 # It loads the model as it is imported, and is imported by nobody but the server.
