@@ -39,11 +39,6 @@ class Run:
         self._client = client
         self.id, self.experiment_id, self.folder = run_id, experiment_id, folder
 
-    @property
-    def name(self) -> str:
-        """The run's name, as the UI shows it."""
-        return str(self._client.get_run(self.id).info.run_name)
-
     def link(self, page: str = "") -> str:
         """Return the address of a page of this run in the UI."""
         return links.run_link(self.experiment_id, self.id, page)

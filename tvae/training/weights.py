@@ -23,8 +23,8 @@ class Weights:
         device: where to train.
 
     Source:
-        Adam: Kingma & Ba 2015, arXiv:1412.6980, algorithm 1; β₂ = 0.99 instead of 0.999 reaches the ceiling in two
-        thirds of the epochs here.
+        Adam: Kingma & Ba 2015, arXiv:1412.6980, algorithm 1, with β₂ = 0.99 instead of 0.999: a training of some
+        hundred steps is over before a mean over a thousand has formed.
     """
 
     def __init__(self, models: Sequence[TernaryVAE], learning: Mapping[str, float], device: torch.device) -> None:
