@@ -77,13 +77,12 @@ def ranking_terms(placed: Placed) -> dict[str, Tensor]:
     margin = level_margin(placed.largest_radius)
 
     # The batch is in random order, so that neighbours in it are random partners.
-    places = torch.arange(n, device=scaled.device)
-    partner = (places + torch.arange(1, N_PARTNERS + 1, device=scaled.device)[:, None]) % n
-    population, v = scaled[:, None, :n], placed.valuations[:, None, :n]
-    order = (v[:, 0, partner] - v).sign()
-    gap = order * (population - population[:, 0, partner])
-    violation = torch.relu((margin[..., None] - gap) * order.abs()).sum((1, 2))
-    pairs = order.abs().sum((1, 2))
+    population, v = scaled[:, :n], placed.valuations[:, :n].to(scaled.dtype)
+    order = (_partners(v) - v[:, None]).sign()
+    gap = order * (population[:, None] - _partners(population))
+    different = order.abs()
+    violation = (torch.relu(margin[..., None] - gap) * different).sum((1, 2))
+    pairs = different.sum((1, 2))
     share = placed.unit_norm / placed.max_radius
     wall = torch.relu(share - SATURATION).sum(1) / share.shape[1]
 
@@ -100,6 +99,13 @@ def ranking_terms(placed: Placed) -> dict[str, Tensor]:
         "separation": crossed,
         "richness": RICHNESS_SCALE * missing + LEAST_SPREAD_SCALE * too_narrow,
     }
+
+
+def _partners(values: Tensor) -> Tensor:
+    """Return the next values of each in a row that closes on itself: shape `(M, n)` to `(M, N_PARTNERS, n)`."""
+    n = values.shape[1]
+    closed = torch.cat([values] * (1 + -(-N_PARTNERS // n)), 1)
+    return torch.stack([closed[:, k : k + n] for k in range(1, N_PARTNERS + 1)], 1)
 
 
 def level_margin(largest_radius: Tensor) -> Tensor:

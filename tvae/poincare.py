@@ -13,7 +13,7 @@ import math
 import torch
 from torch import Tensor
 
-__all__ = ["distance", "distance_between_points", "distance_from_chord", "radius", "unit_norm"]
+__all__ = ["distance", "distance_between_points", "distance_from_chord", "excess", "radius", "unit_norm"]
 
 
 def radius(unit_norm: Tensor, *, curvature: float | Tensor) -> Tensor:
@@ -89,10 +89,24 @@ def distance_from_chord(radius_a: Tensor, radius_b: Tensor, chord: Tensor, *, cu
     Returns:
         Shape `(…)`, hyperbolic length.
     """
+    return 2 * torch.asinh(_safe_sqrt(excess(radius_a, radius_b, chord, curvature=curvature) / 2)) / _sqrt(curvature)
+
+
+def excess(radius_a: Tensor, radius_b: Tensor, chord: Tensor, *, curvature: float | Tensor) -> Tensor:
+    """Return cosh(sqrt(c)·d) - 1 for the `distance` d: it grows with d, and costs less where order alone counts.
+
+    Args:
+        radius_a: hyperbolic length, shape `(…)`.
+        radius_b: as `radius_a`.
+        chord: |u - v|², in [0, 4], shape `(…)`.
+        curvature: c > 0; a tensor broadcasts with the radii.
+
+    Returns:
+        Shape `(…)`, >= 0.
+    """
     root = _sqrt(curvature)
     a, b = radius_a * root, radius_b * root
-    excess = 2 * torch.sinh((a - b) / 2).square() + torch.sinh(a) * torch.sinh(b) * chord / 2
-    return 2 * torch.asinh(_safe_sqrt(excess / 2)) / root
+    return 2 * torch.sinh((a - b) / 2).square() + torch.sinh(a) * torch.sinh(b) * chord / 2
 
 
 def distance_between_points(z: Tensor, w: Tensor, *, curvature: float | Tensor) -> Tensor:

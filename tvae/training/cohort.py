@@ -14,7 +14,6 @@ from tvae.architecture import differences
 from tvae.configuration import Configuration
 from tvae.errors import ConfigurationError, EvaluationError, TrainingError
 from tvae.metrics import Measurement
-from tvae.model import Embedding
 from tvae.objectives import TERMS
 from tvae.training.controller import controlled_weights, controller_loss
 from tvae.training.member import Member, Observer, Record, Result
@@ -30,6 +29,10 @@ __all__ = ["MAX_REDRAWS", "train", "train_cohort"]
 MAX_REDRAWS = 8
 # Fewer members than this do not keep a further thread busy: one run alone is faster on one thread than on two.
 MEMBERS_PER_THREAD = 4
+# A larger cohort trains as several batches, one after another: beyond this the processor's cache no longer helps.
+LARGEST_BATCH = 32
+# Operations of all members that go through a network at a time where all are measured: the cache again.
+ROWS_AT_A_TIME = 16_384
 # A run is warned of once when its hierarchy stays this far above its best for some epochs (a single one can be the
 # warm-up's), or its coverage falls this far below the start's.
 DEGRADATION_WARNING, DEGRADATION_EPOCHS = 0.01, 3
@@ -85,8 +88,14 @@ def train_cohort(members: Sequence[Member], *, device: str = "cpu", observer: Ob
         _check_one_shape(members[0], member)
     before = torch.get_num_threads()
     torch.set_num_threads(min(before, max(1, len(members) // MEMBERS_PER_THREAD)))
+    batches = -(-len(members) // LARGEST_BATCH)
+    size = -(-len(members) // batches)
     try:
-        return _Cohort(members, torch.device(device), observer).run()
+        return [
+            result
+            for first in range(0, len(members), size)
+            for result in _Cohort(members[first : first + size], torch.device(device), observer, first).run()
+        ]
     finally:
         torch.set_num_threads(before)
 
@@ -138,7 +147,9 @@ class _Run:
 class _Cohort:
     """One cohort in training. The rows of every tensor are the members that still train, in the order of `active`."""
 
-    def __init__(self, members: Sequence[Member], device: torch.device, observer: Observer | None) -> None:
+    def __init__(
+        self, members: Sequence[Member], device: torch.device, observer: Observer | None, first: int = 0
+    ) -> None:
         self.device, self.observer, self.watched = device, observer, 0.0
         settings, architecture = members[0].configuration, members[0].model.architecture
         self.n_trits = architecture.n_trits
@@ -149,6 +160,7 @@ class _Cohort:
             _Run(place, member, Sampler(self.n_trits, settings.batch_size, distances, member.generator))
             for place, member in enumerate(members)
         ]
+        self.first = first
         self.active = list(self.runs)
         self.started = time.perf_counter()
         with torch.no_grad():
@@ -160,7 +172,7 @@ class _Cohort:
             self.initial_variance = torch.ones(len(members), self.n_trits + 1)
             self.first_terms = torch.ones(len(members), len(TERMS), device=device)
             self.covered: dict[int, float] = {}
-            self.directions: dict[int, Tensor] | None = None
+            self.chords: dict[int, Tensor] = {}
             self._end_epoch(0, None)
         self._seat()
         self._keep([run for run in self.runs if run.result.error is None])
@@ -211,9 +223,11 @@ class _Cohort:
         """Draw a new projection again while its hierarchy has the sign that was not asked for."""
         wanted, model = run.configuration.initial_hierarchy, run.result.model
         latent = self.latents[self.latent_rows[run.place]].cpu()
+        chords = metrics.pair_chords(model.projection.direction(latent), n_trits=self.n_trits)
         for attempt in range(1, MAX_REDRAWS + 1):
             try:
-                measured = metrics.measure(model.project(latent), n_trits=self.n_trits, curvature=run.curvature)
+                unit_norm = model.projection.unit_norm(latent)
+                measured = metrics.measure_norms(unit_norm, chords, n_trits=self.n_trits, curvature=run.curvature)
             except EvaluationError as error:
                 self._fail(run, 0, "a radius", str(error))
                 return
@@ -287,15 +301,16 @@ class _Cohort:
         """Measure every member, keep the weights of its best epoch, and tell the observer."""
         latent = self._posterior_mean()
         coverage = self._coverage(latent)
-        embeddings = self._embeddings(latent) if self.step.projects else [None] * len(self.active)
-        for row, (run, embedding) in enumerate(zip(self.active, embeddings, strict=True)):
+        unit_norms = self._unit_norms(latent) if self.step.projects else None
+        directions = self._directions(latent) if self.step.projects else []
+        for row, run in enumerate(self.active):
             if run.result.error is not None:
                 continue
             record: Record = {"epoch": float(epoch), "coverage": coverage[row]}
             measured = None
-            if embedding is not None:
+            if unit_norms is not None:
                 try:
-                    measured = metrics.measure(embedding, n_trits=self.n_trits, curvature=run.curvature)
+                    measured = self._measure(run, unit_norms[row], directions[row])
                 except EvaluationError as error:
                     self._fail(run, epoch, "a radius", str(error))
                     continue
@@ -326,7 +341,7 @@ class _Cohort:
         if epoch > 0:
             run.schedule.observe(improved)
             self._warn(run, record)
-        self._tell(lambda observer: observer.epoch(run.place, record))
+        self._tell(lambda observer: observer.epoch(self.first + run.place, record))
 
     def _warn(self, run: _Run, record: Record) -> None:
         """Say, once a run, that hierarchy degrades or that coverage is being lost."""
@@ -369,6 +384,8 @@ class _Cohort:
         """Return the posterior means of every active member, shape `(M, N, D)`."""
         if self.step.encodes:
             return metrics.posterior_mean(self.weights.model)
+        if len(self.latents) == 1:
+            return self.latents.expand(len(self.active), -1, -1)
         return self.latents[[self.latent_rows[run.place] for run in self.active]]
 
     def _coverage(self, latent: Tensor) -> list[float]:
@@ -378,14 +395,26 @@ class _Cohort:
             self.covered = dict(zip((run.place for run in self.active), covered, strict=True))
         return [self.covered[run.place] for run in self.active]
 
-    def _embeddings(self, latent: Tensor) -> list[Embedding]:
-        """Return where each active member places all operations, on the CPU."""
-        projection, chunks = self.weights.model.projection, torch.split(latent, metrics.CHUNK, dim=1)
-        unit_norm = torch.cat([projection.unit_norm(chunk) for chunk in chunks], 1).cpu()
-        if self.directions is None or self.step.encodes or self.step.distances:
-            direction = torch.cat([projection.direction(chunk) for chunk in chunks], 1).cpu()
-            self.directions = {run.place: direction[row] for row, run in enumerate(self.active)}
-        return [Embedding(unit_norm[row], self.directions[run.place]) for row, run in enumerate(self.active)]
+    def _unit_norms(self, latent: Tensor) -> Tensor:
+        """Return the unit norms of every active member, shape `(M, N)`, on the CPU."""
+        chunks = self._chunks(latent)
+        return torch.cat([self.weights.model.projection.unit_norm(chunk) for chunk in chunks], 1).cpu()
+
+    def _chunks(self, latent: Tensor) -> tuple[Tensor, ...]:
+        # A multiple of 16, as in `metrics`.
+        return torch.split(latent, max(256, min(metrics.CHUNK, ROWS_AT_A_TIME // len(latent) // 16 * 16)), dim=1)
+
+    def _directions(self, latent: Tensor) -> list[Tensor | None]:
+        """Return each active member's directions, `(N, D)` on the CPU; None where they are what they were."""
+        if self.chords and not self.step.encodes and not self.step.distances:
+            return [None] * len(self.active)
+        chunks = self._chunks(latent)
+        return list(torch.cat([self.weights.model.projection.direction(chunk) for chunk in chunks], 1).cpu())
+
+    def _measure(self, run: _Run, unit_norm: Tensor, direction: Tensor | None) -> Measurement:
+        if direction is not None:
+            self.chords[run.place] = metrics.pair_chords(direction, n_trits=self.n_trits)
+        return metrics.measure_norms(unit_norm, self.chords[run.place], n_trits=self.n_trits, curvature=run.curvature)
 
     # Telling
 
@@ -397,7 +426,7 @@ class _Cohort:
 
     def _event(self, run: _Run, text: str) -> None:
         run.result.events.append(text)
-        self._tell(lambda observer: observer.event(run.place, text))
+        self._tell(lambda observer: observer.event(self.first + run.place, text))
 
     def _tell(self, call: Callable[[Observer], None]) -> None:
         if self.observer is not None:

@@ -63,8 +63,8 @@ class Step:
         self._curvature = torch.tensor(curvatures, device=self._device)[:, None]
         at_most = torch.full_like(self._curvature, self._max_radius)
         self._largest_radius = poincare.radius(at_most, curvature=self._curvature)
-        self._generators, self._latents = generators, latents
-        self._latent_rows = torch.tensor(latent_rows, device=self._device)[:, None]
+        self._generators, self._latents = generators, latents.flatten(0, 1)
+        self._first_latent = torch.tensor(latent_rows, device=self._device)[:, None] * latents.shape[1]
         self._initial_variance = initial_variance.to(self._device)
 
     def __call__(self, model: TernaryVAE, sample: Sample, step: int) -> tuple[Tensor, Tensor]:
@@ -97,7 +97,8 @@ class Step:
             logits = model.decode(latent)
             terms |= objectives.elbo_terms(logits, self._targets[population], mean[:, :n], log_variance[:, :n])
         else:
-            mean = self._latents[self._latent_rows, index]
+            rows = (self._first_latent + index).flatten()
+            mean = self._latents.index_select(0, rows).reshape(*index.shape, -1)
 
         statistics = torch.zeros(len(index), 2, device=self._device)
         if self.projects:
