@@ -1,0 +1,72 @@
+"""One trial of a sweep: a configuration with its seed, in the cell of a table that it helps to fill."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tvae.architecture import Architecture
+from tvae.configuration import Configuration
+from tvae.errors import ConfigurationError
+from tvae.training.cohort import SHARED_SETTINGS
+
+__all__ = ["LOADS", "Trial", "require_distinct"]
+
+LOADS = ("matched", "mismatched")
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One run of a sweep, before it is trained.
+
+    Attributes:
+        phase: the table that it belongs to.
+        cell: the row of that table: the configuration without its seed, as a reader would call it.
+        architecture: of the model.
+        configuration: of the training, the seed included.
+        load: `matched` starts as `finetune` does; `mismatched` is the demonstration of a silent partial load.
+    """
+
+    phase: str
+    cell: str
+    architecture: Architecture
+    configuration: Configuration
+    load: str = "matched"
+
+    @property
+    def key(self) -> str:
+        """Identity: 16 hexadecimal digits of what is trained, whatever the trial is called and wherever it stands."""
+        content = json.dumps(self.settings(), sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+    @property
+    def name(self) -> str:
+        """What tells the trial from the others of its sweep: `curvature=2 seed=1`."""
+        return f"{self.cell} seed={self.configuration.seed}"
+
+    def settings(self) -> dict[str, Any]:
+        """Return all that is trained with, as plain JSON values."""
+        return {**self.architecture.to_dict(), **self.configuration.to_dict(), "load": self.load}
+
+    def shape(self) -> tuple[Any, ...]:
+        """Return what must be equal in trials that train as one cohort."""
+        architecture = {name: value for name, value in self.architecture.to_dict().items() if name != "curvature"}
+        settings = [getattr(self.configuration, name) for name in SHARED_SETTINGS]
+        return (json.dumps(architecture), *settings, self.configuration.distance_weight > 0)
+
+
+def require_distinct(trials: Sequence[Trial]) -> None:
+    """Refuse trials that would train the same thing twice.
+
+    Raises:
+        ConfigurationError: names two cells that are one configuration.
+    """
+    known: dict[str, Trial] = {}
+    for trial in trials:
+        other = known.setdefault(trial.key, trial)
+        if other is not trial:
+            raise ConfigurationError(
+                f"Every cell must be a configuration of its own; `{other.cell}` of {other.phase} and `{trial.cell}` of "
+                f"{trial.phase} are the same with seed {trial.configuration.seed}. Take one out."
+            )
