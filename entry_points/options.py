@@ -7,13 +7,17 @@ from typing import Any
 import click
 
 from tvae.architecture import Architecture
-from tvae.configuration import FOUNDATION, INITIAL_HIERARCHY, OBJECTIVES, SCHEDULERS, UNFREEZE, Configuration
+from tvae.configuration import BACKENDS, FOUNDATION, INITIAL_HIERARCHY, OBJECTIVES, SCHEDULERS, UNFREEZE, Configuration
+from tvae.experiments.phases import ALL, PHASES
 from tvae.experiments.presets import PRESET_SETTINGS, PRESETS
+from tvae.experiments.trial import LOADS
 
-__all__ = ["ARCHITECTURE", "CHAMPION", "NONE", "TRAINING", "OrAuto", "address", "options", "out"]
+__all__ = ["ARCHITECTURE", "CHAMPION", "FLEET", "NONE", "TRAINING", "OrAuto", "address", "options", "out"]
 
 ARCHITECTURE = ("curvature", "max_radius", "hidden_dim", "n_projection_layers", "latent_dim", "use_controller")
 TRAINING = ("objective", *(name for name in PRESET_SETTINGS if name not in ARCHITECTURE), "initial_hierarchy")
+
+FLEET = ("device", "backend", "address", "workers", "resume")
 
 CHAMPION = "models:/tvae@champion"
 # What MLproject passes for an option that nobody gave.
@@ -145,6 +149,72 @@ _FURTHER = {
         default=FOUNDATION.epochs,
         show_default=True,
         help="Epochs of the first stage, encoder and decoder.",
+    ),
+    "runs": click.option(
+        "--runs", type=click.IntRange(1, 10_000), default=25, show_default=True, help="How many seeds, from seed on."
+    ),
+    "load": click.option(
+        "--load",
+        type=click.Choice(LOADS),
+        default=LOADS[0],
+        show_default=True,
+        help="matched starts as finetune does; mismatched is a DEMONSTRATION of what a silent partial load does.",
+    ),
+    "phase": click.option(
+        "--phase",
+        type=click.Choice([ALL, *PHASES]),
+        default=ALL,
+        show_default=True,
+        help="Which tables of the reference sweep to make again.",
+    ),
+    "grid": click.option(
+        "--grid",
+        default=NONE,
+        show_default=True,
+        help="A YAML or JSON file with cells of your own, instead of a phase; see README.",
+    ),
+    "seeds": click.option(
+        "--seeds",
+        type=click.IntRange(1, 10_000),
+        default=3,
+        show_default=True,
+        help="Runs of each cell; with fewer than 3 nothing can be concluded.",
+    ),
+    "search": click.option(
+        "--search",
+        type=click.Choice(["none", "tpe"]),
+        default="none",
+        show_default=True,
+        help="tpe looks for good settings instead of making tables (needs tvae[search]); grid gives it other choices.",
+    ),
+    "trials": click.option(
+        "--trials", type=click.IntRange(1, 10_000), default=64, show_default=True, help="Of a search."
+    ),
+    "backend": click.option(
+        "--backend",
+        type=click.Choice(BACKENDS),
+        default=BACKENDS[0],
+        show_default=True,
+        help="Where cohorts train: this machine, processes of it, or a cluster (needs tvae[dask] or tvae[ray]).",
+    ),
+    "address": click.option(
+        "--address",
+        default=NONE,
+        show_default=True,
+        help="Of a running cluster, tcp://host:8786 or ray://host:10001; without one a cluster is started here.",
+    ),
+    "workers": click.option(
+        "--workers",
+        type=OrAuto(click.INT),
+        default="auto",
+        show_default=True,
+        help="How many cohorts train at a time.",
+    ),
+    "resume": click.option(
+        "--resume",
+        default=NONE,
+        show_default=True,
+        help="Go on with an unfinished run: its id, or auto for the newest one of the same trials.",
     ),
     "promote": click.option(
         "--promote",

@@ -10,16 +10,18 @@ from typing import Any, NamedTuple
 from mlflow import MlflowClient
 
 from entry_points.console import Progress, command_line, say, show_table
+from entry_points.foundations import Foundation, foundation_command, record_foundation, training_record
 from tvae import registry
 from tvae.architecture import Architecture
 from tvae.checkpoint import Checkpoint, read
-from tvae.configuration import FOUNDATION, Configuration
+from tvae.configuration import Configuration
 from tvae.errors import CheckpointError
+from tvae.experiments.foundations import foundation_configuration
 from tvae.experiments.start import from_checkpoint, from_foundation, from_scratch
 from tvae.metrics import Evaluation, hierarchy_ceiling, richness_ceiling
 from tvae.tracking import links
-from tvae.tracking.description import describe_embedding, describe_foundation
-from tvae.tracking.outcome import Outcome, log_embedding, log_foundation
+from tvae.tracking.description import describe_embedding
+from tvae.tracking.outcome import Outcome, log_embedding
 from tvae.tracking.run import Run, open_run
 from tvae.tracking.store import connect
 from tvae.training import Member, Record, Result, train
@@ -67,17 +69,12 @@ class Session:
             CheckpointError: if it was to be registered and did not pass verification.
         """
         result = self._train(from_scratch(self.architecture, self.configuration), "foundation")
-        outcome = log_foundation(self.run, result, _training("foundation", self.configuration))
-        look = {"curves": self.run.link("model-metrics"), "checkpoint": self.run.link("artifacts/checkpoint")}
-        self.run.describe(describe_foundation(result, outcome.coverage, command=self.repeat(), look=look))
-        epochs = len(result.history) - 1
-        say(f"Foundation: coverage {outcome.coverage:.5f} after {epochs} epochs, {result.seconds:.1f} s.")
-        checkpoint = read(outcome.path)
+        foundation = record_foundation(
+            self.client, self.run, result, command=self.repeat(), register=self.promote != "never"
+        )
         if self.promote != "never":
-            _require_verified(outcome)
-            version = registry.register_foundation(self.client, checkpoint, self.run.id)
-            say(f"Registered as {registry.FOUNDATION} version {version}, alias {registry.CHAMPION}.")
-        return checkpoint
+            _require_verified(foundation)
+        return foundation.checkpoint
 
     def starting_checkpoint(self, address: str) -> Start:
         """Return the checkpoint that a finetuning starts from, and its address.
@@ -113,7 +110,7 @@ class Session:
         result = self._train(member, "finetune")
         start = {"digest": origin.checkpoint.digest, "taken": list(transfer.taken), "drawn": list(transfer.drawn)}
         trained = {*transfer.taken, *_learned(self.architecture)}
-        training = _training("finetune", self.configuration, start=start)
+        training = training_record("finetune", self.configuration, start=start)
         command = self.repeat(checkpoint=origin.address)
         self._finish("Finetuning", result, trained, training, transfer.describe(), command)
 
@@ -137,7 +134,7 @@ class Session:
             events=[*first.events, *second.events],
             seconds=first.seconds + second.seconds,
         )
-        training = _training("scratch", self.configuration, foundation=foundation.to_dict())
+        training = training_record("scratch", self.configuration, foundation=foundation.to_dict())
         start = f"All weights were drawn from seed {foundation.seed}; encoder and decoder trained first."
         self._finish(
             "From scratch", joined, {"encoder", "decoder", *_learned(self.architecture)}, training, start, self.repeat()
@@ -153,22 +150,18 @@ class Session:
 
     def _foundation_apart(self) -> Start:
         say("No foundation is registered for this architecture: training one first, in a run of its own.")
-        configuration = FOUNDATION.replace(seed=self.configuration.seed)
+        configuration = foundation_configuration(self.architecture, self.configuration.seed)
         name = f"foundation d={self.architecture.latent_dim} seed={configuration.seed}"
         with open_run(self.client, name=name, tags={"stage": "foundation"}, apart=True) as run:
             run.log_parameters(self.architecture.to_dict() | configuration.to_dict())
             run.log_operations()
-            asked = {"latent_dim": self.architecture.latent_dim, "seed": configuration.seed}
-            apart = replace(
-                self,
-                run=run,
-                configuration=configuration,
-                promote="auto",
-                repeat=partial(_repeat, "train", asked, {"latent_dim": Architecture().latent_dim}),
-            )
-            checkpoint = apart.train_foundation()
+            result = replace(self, run=run)._train(from_scratch(self.architecture, configuration), "foundation")
+            command = foundation_command(self.architecture, configuration)
+            foundation = record_foundation(self.client, run, result, command=command, register=True)
             address = f"runs:/{run.id}/checkpoint"
-        return self._start(address, checkpoint)
+        if not foundation.verification.passed:
+            say(f"Not registered: {foundation.verification.failures}. This run starts from it all the same.")
+        return self._start(address, foundation.checkpoint)
 
     def _finish(
         self,
@@ -263,19 +256,14 @@ class _Watch:
         self._progress.event(text)
 
 
-def _training(stage: str, configuration: Configuration, **further: Any) -> dict[str, Any]:
-    """Return what a checkpoint says of how it was made; nothing in it changes when the same run is repeated."""
-    return {"stage": stage, "seed": configuration.seed, "configuration": configuration.to_dict(), **further}
-
-
 def _learned(architecture: Architecture) -> tuple[str, ...]:
     return ("projection", "controller") if architecture.use_controller else ("projection",)
 
 
-def _require_verified(outcome: Outcome) -> None:
-    if not outcome.verification.passed:
+def _require_verified(foundation: Foundation) -> None:
+    if not foundation.verification.passed:
         raise CheckpointError(
-            f"Only a verified foundation can be registered, and this one failed: {outcome.verification.failures}. "
+            f"Only a verified foundation can be registered, and this one failed: {foundation.verification.failures}. "
             "Run `train` with more epochs (epochs=40, say), or with promote=never to keep it in its run only."
         )
 

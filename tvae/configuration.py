@@ -11,12 +11,26 @@ from typing import Any
 
 from tvae.errors import ConfigurationError
 
-__all__ = ["FINETUNE", "FOUNDATION", "OBJECTIVES", "SCHEDULERS", "UNFREEZE", "Configuration", "check_known"]
+__all__ = [
+    "BACKENDS",
+    "FINETUNE",
+    "FOUNDATION",
+    "OBJECTIVES",
+    "SCHEDULERS",
+    "SHARED_SETTINGS",
+    "UNFREEZE",
+    "Configuration",
+    "check_known",
+]
 
 OBJECTIVES = ("ranking", "level_mean", "elbo")
 SCHEDULERS = ("constant", "cosine", "step", "plateau", "one_cycle")
 UNFREEZE = ("none", "encoder", "all")
 INITIAL_HIERARCHY = ("negative", "any", "positive")
+BACKENDS = ("local", "loky", "dask", "ray")
+"""Where cohorts train."""
+SHARED_SETTINGS = ("objective", "batch_size", "unfreeze", "encoder_lr_scale", "decoder_lr_scale")
+"""Settings that shape the batch, and so must be one for all runs that train as one cohort."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Where a run starts: random weights, a foundation that was just trained, or a checkpoint."""
+"""Where a run starts: random weights, a foundation that was just trained, a checkpoint, or half of one."""
 
 import torch
 
@@ -8,7 +8,7 @@ from tvae.configuration import Configuration
 from tvae.model import COMPONENTS, TernaryVAE
 from tvae.training import Member, Result
 
-__all__ = ["from_checkpoint", "from_foundation", "from_scratch"]
+__all__ = ["from_checkpoint", "from_foundation", "from_mismatched", "from_scratch"]
 
 
 def from_scratch(architecture: Architecture, configuration: Configuration) -> Member:
@@ -43,3 +43,26 @@ def from_checkpoint(
     generator = torch.Generator().manual_seed(configuration.seed)
     start = transfer(checkpoint, architecture, new_projection=new_projection, generator=generator)
     return Member(configuration, start.model, drawn=start.drawn, generator=generator), start
+
+
+def from_mismatched(
+    checkpoint: Checkpoint, architecture: Architecture, configuration: Configuration
+) -> tuple[Member, tuple[str, ...]]:
+    """Demonstrate a silent partial load: what the reference sweep did to its checkpoints, and nobody was told.
+
+    Its projections had other names in files with a controller, and `load_state_dict(strict=False)` leaves what it does
+    not find as it was drawn. Nothing else in tvae loads like this.
+
+    Returns:
+        The run, and the names of the tensors that stayed random.
+    """
+    generator = torch.Generator().manual_seed(configuration.seed)
+    model = TernaryVAE(architecture)
+    model.initialise(generator)
+    state = {
+        name.replace("projection.", "projection.proj_A."): value
+        for name, value in checkpoint.model.state_dict().items()
+    }
+    missing = tuple(model.load_state_dict(state, strict=False).missing_keys)
+    drawn = tuple(name for name in COMPONENTS if any(key.startswith(f"{name}.") for key in missing))
+    return Member(configuration, model, drawn=drawn, generator=generator), missing

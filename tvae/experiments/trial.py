@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from tvae.architecture import Architecture
-from tvae.configuration import Configuration
+from tvae.configuration import SHARED_SETTINGS, Configuration
 from tvae.errors import ConfigurationError
-from tvae.training.cohort import SHARED_SETTINGS
 
 __all__ = ["LOADS", "Trial", "require_distinct"]
 
@@ -48,6 +47,20 @@ class Trial:
     def settings(self) -> dict[str, Any]:
         """Return all that is trained with, as plain JSON values."""
         return {**self.architecture.to_dict(), **self.configuration.to_dict(), "load": self.load}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the trial as plain JSON values, which `from_dict` reads."""
+        return {"phase": self.phase, "cell": self.cell, "settings": self.settings()}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Trial":
+        """Build a trial from what `to_dict` returned."""
+        settings = dict(values["settings"])
+        load = settings.pop("load")
+        names = Architecture().to_dict()
+        architecture = Architecture.from_dict({k: v for k, v in settings.items() if k in names})
+        configuration = Configuration.from_dict({k: v for k, v in settings.items() if k not in names})
+        return cls(values["phase"], values["cell"], architecture, configuration, load)
 
     def shape(self) -> tuple[Any, ...]:
         """Return what must be equal in trials that train as one cohort."""

@@ -8,7 +8,7 @@ from tvae.checkpoint import Checkpoint
 from tvae.registry.store import CHAMPION, answering, ensure_model
 from tvae.registry.turn import turn
 
-__all__ = ["FOUNDATION", "find_foundation", "register_foundation"]
+__all__ = ["FOUNDATION", "codec_tags", "find_foundation", "register_foundation"]
 
 FOUNDATION = "tvae-foundation"
 _DESCRIPTION = "Encoders and decoders that finetuning starts from."
@@ -20,7 +20,7 @@ def find_foundation(client: MlflowClient, architecture: Architecture) -> str | N
 
     The champion comes first, then the newest version: a foundation fits if its encoder and decoder have the shapes.
     """
-    wanted = _codec_tags(architecture)
+    wanted = codec_tags(architecture)
     try:
         champion = client.get_model_version_by_alias(FOUNDATION, CHAMPION).version
     except MlflowException:
@@ -40,7 +40,7 @@ def register_foundation(client: MlflowClient, checkpoint: Checkpoint, run_id: st
     Raises:
         RegistryError: if the registry does not answer.
     """
-    tags = _codec_tags(checkpoint.architecture) | {"coverage": f"{checkpoint.metrics['coverage']:.6f}"}
+    tags = codec_tags(checkpoint.architecture) | {"coverage": f"{checkpoint.metrics['coverage']:.6f}"}
     with answering(FOUNDATION):
         ensure_model(client, FOUNDATION, _DESCRIPTION)
         with turn(client, FOUNDATION):
@@ -51,6 +51,7 @@ def register_foundation(client: MlflowClient, checkpoint: Checkpoint, run_id: st
     return str(made.version)
 
 
-def _codec_tags(architecture: Architecture) -> dict[str, str]:
+def codec_tags(architecture: Architecture) -> dict[str, str]:
+    """Return what a foundation must have in common with an architecture, as tags."""
     values = architecture.to_dict()
     return {name: str(values[name]) for name in _CODEC}

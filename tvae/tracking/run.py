@@ -19,7 +19,7 @@ from tvae.tracking import links
 from tvae.tracking.store import adopted_run_id
 from tvae.training import Record
 
-__all__ = ["Run", "note_failure", "open_run"]
+__all__ = ["NOTE", "Run", "note_failure", "open_run", "source_tags", "write_history", "write_json"]
 
 NOTE = "mlflow.note.content"
 # What MLflow calls a run that nobody has named: calm-grouse-40.
@@ -63,6 +63,11 @@ class Run:
         """Set tags."""
         self._client.log_batch(self.id, tags=[RunTag(name, value) for name, value in tags.items()])
 
+    def drop_tag(self, name: str) -> None:
+        """Delete a tag, if it is there."""
+        if name in self._client.get_run(self.id).data.tags:
+            self._client.delete_tag(self.id, name)
+
     def describe(self, markdown: str) -> None:
         """Set the description, which the run's page shows first."""
         self.set_tags({NOTE: markdown})
@@ -78,19 +83,11 @@ class Run:
 
     def log_json(self, name: str, content: Any) -> None:
         """Log an artifact `name` in JSON."""
-        path = self.folder / name
-        path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-        self._client.log_artifact(self.id, str(path))
+        self._client.log_artifact(self.id, str(write_json(self.folder / name, content)))
 
     def log_history(self, history: list[Record]) -> None:
         """Log `history.csv`, an epoch a row."""
-        path = self.folder / "history.csv"
-        columns = list(dict.fromkeys(name for record in history for name in record))
-        with path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, columns, restval="")
-            writer.writeheader()
-            writer.writerows(history)
-        self._client.log_artifact(self.id, str(path))
+        self._client.log_artifact(self.id, str(write_history(self.folder, history)))
 
     def log_file(self, path: Path, folder: str | None = None) -> None:
         """Log a file as an artifact, in a folder of the run's artifacts."""
@@ -98,7 +95,9 @@ class Run:
 
 
 @contextmanager
-def open_run(client: MlflowClient, *, name: str, tags: Mapping[str, str], apart: bool = False) -> Iterator[Run]:
+def open_run(
+    client: MlflowClient, *, name: str, tags: Mapping[str, str], apart: bool = False, resume: str | None = None
+) -> Iterator[Run]:
     """Open a run, and close it as FINISHED, FAILED or KILLED with its reason.
 
     Args:
@@ -106,14 +105,19 @@ def open_run(client: MlflowClient, *, name: str, tags: Mapping[str, str], apart:
         name: for a run that nobody has named.
         tags: to set at once.
         apart: make a run of its own beside the one that is open, instead of the run of this command.
+        resume: the id of a run that goes on, instead of the run of this command.
     """
     code = provenance()
     all_tags = {"git_dirty": str(code["git_dirty"]).lower(), "tvae.version": code["tvae"], **tags}
-    if apart:
+    if resume is not None:
+        # MLflow refuses a run outside the experiment that is chosen.
+        mlflow.set_experiment(experiment_id=client.get_run(resume).info.experiment_id)
+        active = mlflow.start_run(run_id=resume, nested=True, log_system_metrics=False)
+    elif apart:
         beside = mlflow.active_run()
         if beside is None:
             raise RuntimeError("A run apart must have a run to be apart from.")
-        made = client.create_run(beside.info.experiment_id, run_name=name, tags=_source_tags(beside))
+        made = client.create_run(beside.info.experiment_id, run_name=name, tags=source_tags(beside))
         active = mlflow.start_run(run_id=made.info.run_id, nested=True, log_system_metrics=False)
     else:
         adopted = adopted_run_id()
@@ -137,6 +141,23 @@ def open_run(client: MlflowClient, *, name: str, tags: Mapping[str, str], apart:
     mlflow.end_run("FINISHED")
 
 
+def write_json(path: Path, content: Any) -> Path:
+    """Write JSON for people, and return the path."""
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    return path
+
+
+def write_history(folder: Path, history: list[Record]) -> Path:
+    """Write `history.csv`, an epoch a row, and return its path."""
+    path = folder / "history.csv"
+    columns = list(dict.fromkeys(name for record in history for name in record))
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns, restval="")
+        writer.writeheader()
+        writer.writerows(history)
+    return path
+
+
 def note_failure(client: MlflowClient, run_id: str, text: str, *, how: str = "Failed") -> None:
     """Put the reason of a failure above what a run's description says already."""
     note = client.get_run(run_id).data.tags.get(NOTE, "")
@@ -144,7 +165,7 @@ def note_failure(client: MlflowClient, run_id: str, text: str, *, how: str = "Fa
     client.set_tag(run_id, "failure", text[:500])
 
 
-def _source_tags(beside: mlflow.ActiveRun) -> dict[str, str]:
+def source_tags(beside: mlflow.entities.Run) -> dict[str, str]:
     """Return where a run comes from, taken over from the one beside it."""
     names = ("mlflow.user", "mlflow.source.name", "mlflow.source.git.commit")
     return {name: beside.data.tags[name] for name in names if name in beside.data.tags}

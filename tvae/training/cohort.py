@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tvae import metrics
 from tvae.architecture import differences
-from tvae.configuration import Configuration
+from tvae.configuration import SHARED_SETTINGS, Configuration
 from tvae.errors import ConfigurationError, EvaluationError, TrainingError
 from tvae.metrics import Measurement
 from tvae.objectives import TERMS
@@ -38,8 +38,6 @@ ROWS_AT_A_TIME = 16_384
 DEGRADATION_WARNING, DEGRADATION_EPOCHS = 0.01, 3
 COVERAGE_WARNING = 0.001
 CONTROLLER_LR_SHARE = 0.1
-# Settings that shape the batch, and so must be one for the whole cohort.
-SHARED_SETTINGS = ("objective", "batch_size", "unfreeze", "encoder_lr_scale", "decoder_lr_scale")
 _ADVICE = "Try a lower `lr`; smaller weights of the terms help too."
 
 

@@ -11,6 +11,8 @@ from tvae.model import TernaryVAE
 
 __all__ = ["Member", "Observer", "Record", "Result"]
 
+_AT_BEST = ("coverage", "hierarchy", "richness", "ordered_levels", "distance_fidelity")
+
 Record = dict[str, float]
 """The metrics of one epoch of one run, by the names they are logged with, and `epoch`, 0 before training."""
 
@@ -57,16 +59,19 @@ class Result:
     seconds: float = 0.0
 
     def summary(self) -> dict[str, float]:
-        """Return init, best and final hierarchy, the best epoch, degradation (final - best) and training time.
+        """Return init, best and final hierarchy, the best epoch and its metrics, degradation and training time.
 
-        Without a projection, and for a run that could not start, there is no hierarchy.
+        Degradation is final - best hierarchy; `best_coverage` and the like are those of the best epoch. Without a
+        projection, and for a run that could not start, there is no hierarchy.
         """
         summary = {"best_epoch": float(self.best_epoch), "train_seconds": self.seconds}
         placed = [record["hierarchy"] for record in self.history if "hierarchy" in record]
         if placed:
-            best = self.history[self.best_epoch]["hierarchy"]
-            summary["init_hierarchy"], summary["best_hierarchy"] = placed[0], best
-            summary["final_hierarchy"], summary["degradation"] = placed[-1], placed[-1] - best
+            at_best = self.history[self.best_epoch]
+            summary["init_hierarchy"], summary["final_hierarchy"] = placed[0], placed[-1]
+            summary["degradation"] = placed[-1] - at_best["hierarchy"]
+            summary |= {f"best_{name}": at_best[name] for name in _AT_BEST}
+            summary["best_q"] = at_best["distance_fidelity"] + 1.5 * abs(at_best["hierarchy"])
         return summary
 
 

@@ -1,0 +1,386 @@
+"""Many trials under one parent run: planned, trained as cohorts, written down as they come, and gone on with later."""
+
+import hashlib
+import json
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import joblib
+import mlflow
+from mlflow import MlflowClient
+from mlflow.entities import Run as StoredRun
+from mlflow.exceptions import MlflowException
+
+from entry_points.console import say
+from entry_points.foundations import foundation_command, record_foundation
+from tvae import registry
+from tvae.architecture import Architecture
+from tvae.checkpoint import Checkpoint, read
+from tvae.errors import ConfigurationError
+from tvae.experiments.fanout import Trained, train_cohorts
+from tvae.experiments.foundations import foundation_configuration
+from tvae.experiments.planning import cohorts
+from tvae.experiments.start import from_checkpoint, from_mismatched, from_scratch
+from tvae.experiments.trial import Trial
+from tvae.registry.foundation import codec_tags
+from tvae.tracking import links
+from tvae.tracking.children import Children
+from tvae.tracking.run import Run, open_run
+from tvae.tracking.store import adopted_run_id, connect
+from tvae.training import Member, Result
+from tvae.training.device import resolve_device
+
+__all__ = ["Campaign", "Fleet", "opened"]
+
+PLAN = "plan.json"
+RESUME_NEVER, RESUME_AUTO = "none", "auto"
+# A run of the parent's that is not a trial: foundations that could not be registered are found by this tag again.
+CAMPAIGN = "campaign"
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """Who trains.
+
+    Attributes:
+        backend: one of `fanout.BACKENDS`.
+        address: of a running cluster, None for one of this machine's own.
+        workers: how many cohorts at a time, None for as many as there are.
+        device: a torch device.
+    """
+
+    backend: str
+    address: str | None
+    workers: int | None
+    device: str
+
+    @classmethod
+    def of(cls, asked: Mapping[str, Any]) -> "Fleet":
+        """Read the options of a command."""
+        address = None if asked["address"] == "none" else asked["address"]
+        workers = None if asked["workers"] == "auto" else asked["workers"]
+        return cls(asked["backend"], address, workers, resolve_device(asked["device"]))
+
+    @property
+    def width(self) -> int:
+        """How many cohorts a campaign should be divided for."""
+        return self.workers or joblib.cpu_count(only_physical_cores=False)
+
+    def train(self, tasks: Sequence[Sequence[Member]]) -> Iterator[Trained]:
+        """Train cohorts, each given as it is done."""
+        return train_cohorts(
+            tasks, backend=self.backend, address=self.address, workers=self.workers, device=self.device
+        )
+
+
+@dataclass(slots=True)
+class Clock:
+    """Seconds of a campaign, those of its earlier attempts included."""
+
+    train: float = 0.0
+    logging: float = 0.0
+    total: float = 0.0
+    _started: float = field(default_factory=time.perf_counter)
+    _busy_until: float = 0.0
+
+    @classmethod
+    def of(cls, run: StoredRun) -> "Clock":
+        known = run.data.metrics
+        return cls(*(known.get(f"{name}_seconds", 0.0) for name in ("train", "logging", "total")))
+
+    def trained(self, ended: float, seconds: float) -> None:
+        """Count a cohort; what trains side by side counts once."""
+        self.train += max(0.0, ended - max(ended - seconds, self._busy_until))
+        self._busy_until = max(self._busy_until, ended)
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.logging += time.perf_counter() - started
+
+    def metrics(self) -> dict[str, float]:
+        total = self.total + time.perf_counter() - self._started
+        return {"train_seconds": self.train, "logging_seconds": self.logging, "total_seconds": total}
+
+
+@dataclass(frozen=True, slots=True)
+class Campaign:
+    """One parent run at work.
+
+    Attributes:
+        client: of the tracking store.
+        run: the parent.
+        children: the runs under it.
+        fleet: who trains.
+        clock: how long it takes.
+    """
+
+    client: MlflowClient
+    run: Run
+    children: Children
+    fleet: Fleet
+    clock: Clock
+
+    def train(self, trials: Sequence[Trial]) -> dict[str, Result]:
+        """Train what is not finished yet, and write each trial down as soon as it is trained.
+
+        Returns:
+            The results of this call, by the trials' keys; a trial that was lost has none.
+        """
+        finished = self.children.finished()
+        missing = [trial for trial in trials if trial.key not in finished]
+        self.run.log_metrics({"trials": len(finished | {trial.key for trial in trials})})
+        if finished:
+            say(f"{len(finished)} trials are finished already, {len(missing)} are missing.")
+        results: dict[str, Result] = {}
+        if not missing:
+            return results
+        foundations = self._foundations([trial.architecture for trial in missing], min(_seeds(missing)))
+        tasks = cohorts(missing, self.fleet.width)
+        started = [[self._start(trial, foundations) for trial in cohort] for cohort in tasks]
+        done = failed = 0
+        for trained in self.fleet.train([[member for member, _ in cohort] for cohort in started]):
+            cohort = tasks[trained.task]
+            self.clock.trained(getattr(trained, "ended", time.perf_counter()), trained.seconds)
+            with self.clock.writing():
+                for place, trial in enumerate(cohort):
+                    if trained.error is not None:
+                        failed += 1
+                        self.children.log_lost(trial, trained.error)
+                        continue
+                    result = results[trial.key] = trained.results[place]
+                    failed += result.error is not None
+                    self.children.log_result(trial, result, started[trained.task][place][1])
+                done += len(cohort)
+                self.run.log_metrics({"trials_finished": len(finished) + done - failed, "trials_failed": failed})
+                self.run.log_metrics(self.clock.metrics())
+            if trained.error is not None:
+                say(f"Lost: {len(cohort)} trials. {trained.error}")
+            else:
+                say(f"{done} of {len(missing)} trials: {len(cohort)} trained as one in {trained.seconds:.1f} s.")
+        return results
+
+    def finish(self, command: str, metrics: Callable[[list[dict[str, float]]], dict[str, float]] | None = None) -> None:
+        """Write the report, what the trials come to, and the description; say where to look.
+
+        Args:
+            command: which repeats the campaign.
+            metrics: of the parent, from those of its trials.
+        """
+        from tvae.report import gather, headline, to_markdown, to_page  # draws, and so imports matplotlib
+
+        found = gather(self.client, self.run.id)
+        if metrics is not None:
+            self.run.log_metrics(metrics([dict(trial.metrics) for trial in found.trials if trial.finished]))
+        with self.clock.writing():
+            for name, text in (("report.md", to_markdown(found)), ("report.html", to_page(found))):
+                (self.run.folder / name).write_text(text, encoding="utf-8")
+                self.run.log_file(self.run.folder / name)
+        self.run.log_metrics(self.clock.metrics())
+        look = f"[report]({self.run.link('artifacts/report.html')}) · [curves]({self.run.link('model-metrics')})"
+        self.run.describe(f"{headline(found)}\n\nRepeat it:\n\n```sh\n{command}\n```\n\n{look}")
+        say("")
+        say(headline(found))
+
+    def _foundations(self, architectures: Sequence[Architecture], seed: int) -> dict[str, tuple[str, Checkpoint]]:
+        """Return the foundation of each architecture and its address, by encoder and decoder; train what is missing."""
+        found: dict[str, tuple[str, Checkpoint]] = {}
+        missing: dict[str, Architecture] = {}
+        for architecture in architectures:
+            codec = _codec(architecture)
+            if codec in found or codec in missing:
+                continue
+            address = registry.find_foundation(self.client, architecture) or self._unregistered(architecture)
+            if address is None:
+                missing[codec] = architecture
+            else:
+                found[codec] = address, read(registry.fetch(address, self._folder(f"foundation-{len(found)}")))
+                say(f"Starting from {address} where latent_dim is {architecture.latent_dim}.")
+        members = [[from_scratch(a, foundation_configuration(a, seed))] for a in missing.values()]
+        for trained in self.fleet.train(members):
+            codec, architecture = list(missing.items())[trained.task]
+            self.clock.trained(getattr(trained, "ended", time.perf_counter()), trained.seconds)
+            if trained.error is not None:
+                raise ConfigurationError(f"The foundation for latent_dim={architecture.latent_dim}: {trained.error}")
+            with self.clock.writing():
+                found[codec] = self._record(architecture, trained.results[0])
+        return found
+
+    def _record(self, architecture: Architecture, result: Result) -> tuple[str, Checkpoint]:
+        if result.error is not None:
+            raise result.error
+        configuration = result.configuration
+        name = f"foundation d={architecture.latent_dim} seed={configuration.seed}"
+        tags = {"stage": "foundation", CAMPAIGN: self.run.id, **codec_tags(architecture)}
+        with open_run(self.client, name=name, tags=tags, apart=True) as run:
+            run.log_parameters(architecture.to_dict() | configuration.to_dict())
+            run.log_operations()
+            for record in result.history:
+                run.log_epoch(record)
+            command = foundation_command(architecture, configuration)
+            foundation = record_foundation(self.client, run, result, command=command, register=True)
+            if not foundation.verification.passed:
+                say(f"Not registered: {foundation.verification.failures}. These trials start from it all the same.")
+            return f"runs:/{run.id}/checkpoint", foundation.checkpoint
+
+    def _unregistered(self, architecture: Architecture) -> str | None:
+        """Return the address of the foundation that an earlier attempt of this campaign trained, if there is one."""
+        wanted = {CAMPAIGN: self.run.id, "stage": "foundation", **codec_tags(architecture)}
+        conditions = [f"tags.`{name}` = '{value}'" for name, value in wanted.items()]
+        query = " and ".join([*conditions, "attributes.status = 'FINISHED'"])
+        runs = self.client.search_runs([self.run.experiment_id], query, max_results=1)
+        return f"runs:/{runs[0].info.run_id}/checkpoint" if runs else None
+
+    def _start(
+        self, trial: Trial, foundations: Mapping[str, tuple[str, Checkpoint]]
+    ) -> tuple[Member, Mapping[str, Any]]:
+        """Return a trial's member, and what its checkpoint says of where it started."""
+        address, checkpoint = foundations[_codec(trial.architecture)]
+        start = {"address": address, "digest": checkpoint.digest, "load": trial.load}
+        if trial.load == "mismatched":
+            member, missing = from_mismatched(checkpoint, trial.architecture, trial.configuration)
+            return member, {**start, "silently random": list(missing)}
+        member, transfer = from_checkpoint(checkpoint, trial.architecture, trial.configuration)
+        return member, {**start, "taken": list(transfer.taken), "drawn": list(transfer.drawn)}
+
+    def _folder(self, name: str) -> Path:
+        folder = self.run.folder / name
+        folder.mkdir(exist_ok=True)
+        return folder
+
+
+@contextmanager
+def opened(
+    entry_point: str, name: str, asked: Mapping[str, Any], trials: Sequence[Trial] | None
+) -> Iterator[tuple[Campaign, list[Trial]]]:
+    """Open the parent run of a command: a new one, or one that goes on.
+
+    Args:
+        entry_point: as in MLproject.
+        name: of the run, unless the user gave one.
+        asked: every option as it was given; `resume` is `none`, `auto` (the newest unfinished run of the same trials)
+            or the id of a run, whose own trials then count.
+        trials: what to train; None if they are not known beforehand.
+
+    Yields:
+        The campaign, and its trials.
+
+    Raises:
+        ConfigurationError: if the run to go on with is not there, is of another kind, or is still at work.
+    """
+    fleet = Fleet.of(asked)
+    client = connect()
+    plan = [trial.to_dict() for trial in trials or []]
+    tags = {"stage": entry_point, "driver": f"{socket.gethostname()} {os.getpid()}", "device": fleet.device}
+    identity = _identity(entry_point, trials, asked)
+    resumed = _run_to_resume(client, entry_point, identity, asked["resume"])
+    with (
+        _pointer(client, entry_point, resumed),
+        open_run(
+            client, name=name, tags={**tags, "plan": identity}, resume=resumed.info.run_id if resumed else None
+        ) as run,
+    ):
+        children = Children(client, run.experiment_id, run.id, run.folder)
+        campaign = Campaign(client, run, children, fleet, Clock.of(client.get_run(run.id)))
+        try:
+            if resumed is None:
+                run.log_parameters(asked)
+                run.log_operations()
+                run.log_json(PLAN, plan)
+            else:
+                plan = json.loads(mlflow.artifacts.load_text(f"runs:/{run.id}/{PLAN}"))
+                _close_what_was_open(client, children)
+                say(f"Going on with run {run.id}: its own trials and settings count.")
+            yield campaign, [Trial.from_dict(values) for values in plan]
+            run.drop_tag("failure")
+        except BaseException:
+            say(f"Go on with it: mlflow run . -e {entry_point} -P resume={run.id} --env-manager=local")
+            raise
+        say("")
+        say("Look at it: " + ("`make ui` (or `mlflow ui`), then open" if links.needs_ui() else "open"))
+        say(f"  {run.link('artifacts/report.html')}")
+
+
+@contextmanager
+def _pointer(client: MlflowClient, entry_point: str, resumed: StoredRun | None) -> Iterator[None]:
+    """Where `mlflow run` has made a run for a command that goes on with another: let it lead there."""
+    if resumed is None or adopted_run_id() is None:
+        yield
+        return
+    link = links.run_link(resumed.info.experiment_id, resumed.info.run_id)
+    with open_run(client, name="resume", tags={"stage": "resume", "resumes": resumed.info.run_id}) as run:
+        run.describe(f"This command went on with the {entry_point} [{resumed.info.run_name}]({link}).")
+        yield
+
+
+def _run_to_resume(client: MlflowClient, entry_point: str, identity: str, resume: str) -> StoredRun | None:
+    if resume == RESUME_NEVER:
+        return None
+    if resume == RESUME_AUTO:
+        experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+        query = f"tags.plan = '{identity}' and attributes.status != 'FINISHED'"
+        runs = client.search_runs(experiments, query, order_by=["attributes.start_time DESC"])
+        free = [run for run in runs if not _at_work(run) and run.info.run_id != adopted_run_id()]
+        if not free:
+            say("No unfinished run of the same trials is there: starting a new one.")
+        return free[0] if free else None
+    try:
+        run = client.get_run(resume)
+    except MlflowException as error:
+        raise ConfigurationError(f"`resume` must be none, auto or the id of a run, got {resume!r}.") from error
+    stage = run.data.tags.get("stage")
+    if stage != entry_point:
+        raise ConfigurationError(
+            f"`resume` must be a run of {entry_point}; {resume} is one of {stage or 'no command'}."
+        )
+    if _at_work(run):
+        raise ConfigurationError(
+            f"Run {resume} is still at work (process {run.data.tags['driver']}); wait for it, or stop it first."
+        )
+    return run
+
+
+def _at_work(run: StoredRun) -> bool:
+    """Whether the process of a run that is open is alive on this machine; of other machines nothing is known."""
+    host, _, process = run.data.tags.get("driver", "").rpartition(" ")
+    if run.info.status != "RUNNING" or host != socket.gethostname():
+        return False
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _close_what_was_open(client: MlflowClient, children: Children) -> None:
+    repeated = children.clear_unfinished()
+    if repeated:
+        say(f"{repeated} trials were not finished: they are tried again.")
+    query = f"tags.{CAMPAIGN} = '{children.parent_id}' and attributes.status = 'RUNNING'"
+    for run in client.search_runs([children.experiment_id], query):
+        client.set_terminated(run.info.run_id, "KILLED")
+
+
+def _identity(entry_point: str, trials: Sequence[Trial] | None, asked: Mapping[str, Any]) -> str:
+    """Return what tells whether an unfinished run is the same campaign, whatever the order of its trials."""
+    content = sorted(trial.key for trial in trials) if trials is not None else sorted(map(str, asked.items()))
+    return hashlib.sha256(" ".join([entry_point, *content]).encode()).hexdigest()[:16]
+
+
+def _codec(architecture: Architecture) -> str:
+    return str(sorted(codec_tags(architecture).items()))
+
+
+def _seeds(trials: Sequence[Trial]) -> list[int]:
+    return [trial.configuration.seed for trial in trials]

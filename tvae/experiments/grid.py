@@ -1,0 +1,143 @@
+"""A user's own grid: a YAML or JSON file of named cells, of a product of values, or of both."""
+
+import itertools
+from collections.abc import Hashable, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tvae.architecture import Architecture
+from tvae.configuration import Configuration, check_known
+from tvae.errors import ConfigurationError, TVAEError
+from tvae.experiments.phases import cell_trials
+from tvae.experiments.trial import LOADS, Trial, require_distinct
+
+__all__ = ["GRID", "grid_trials"]
+
+GRID = "grid"
+"""The phase of trials that come from a file."""
+
+MOST_TRIALS = 10_000
+_KEYS = ("base", "cells", "grid")
+_FORM = (
+    "A grid file has `grid` (names of settings, each with a list of values: all combinations are trained), or `cells` "
+    "(names, each with its settings), or both, and perhaps `base` (settings that all share)."
+)
+
+
+def grid_trials(path: Path, *, objective: str = "ranking", seeds: int = 3, first_seed: int = 0) -> tuple[Trial, ...]:
+    """Return the trials of a grid file.
+
+    Args:
+        path: of a YAML file; JSON is YAML, too.
+        objective: of every training, unless the file says otherwise.
+        seeds: of every cell.
+        first_seed: seeds count from here.
+
+    Raises:
+        ConfigurationError: if there is no such file, it cannot be read, or says what is not allowed; all mistakes at
+            once, each with the cell that it is in.
+    """
+    if seeds < 1:
+        raise ConfigurationError(f"`seeds` must be at least 1, got {seeds}.")
+    content = _read(path)
+    base = _settings(path, "base", content.get("base", {}))
+    cells = _cells(path, content)
+    if not cells:
+        raise ConfigurationError(f"{path} has no cell. {_FORM}")
+    if len(cells) * seeds > MOST_TRIALS:
+        raise ConfigurationError(
+            f"{path} has {len(cells)} cells, with {seeds} seeds {len(cells) * seeds} trials; a sweep has at most "
+            f"{MOST_TRIALS}. Take fewer values."
+        )
+    trials: list[Trial] = []
+    problems: list[str] = []
+    for name, settings in cells.items():
+        try:
+            seen = {"objective": objective, **base, **settings}
+            _check(seen)
+            trials += cell_trials(GRID, name, seen, range(first_seed, first_seed + seeds))
+        except TVAEError as error:
+            problems.append(f"cell `{name}`: {error}")
+    if problems:
+        raise ConfigurationError(f"{path}: nothing was trained. " + " ".join(problems))
+    require_distinct(trials)
+    return tuple(trials)
+
+
+def _cells(path: Path, content: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    cells = {
+        str(name): _settings(path, f"cell `{name}`", settings)
+        for name, settings in _settings(path, "cells", content.get("cells", {})).items()
+    }
+    axes = _settings(path, "grid", content.get("grid", {}))
+    for name, values in axes.items():
+        if not isinstance(values, list) or not values:
+            raise ConfigurationError(f"{path}: `{name}` in `grid` must be a list of values, got {values!r}.")
+    for values in itertools.product(*axes.values()) if axes else ():
+        settings = dict(zip(axes, values, strict=True))
+        name = " ".join(f"{key}={_shown(value)}" for key, value in settings.items())
+        if name in cells:
+            raise ConfigurationError(f"{path}: there are two cells `{name}`; values of a list must differ.")
+        cells[name] = settings
+    return cells
+
+
+def _settings(path: Path, what: str, found: Any) -> dict[str, Any]:
+    if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
+        raise ConfigurationError(f"{path}: {what} must be names with values, got {found!r}.")
+    return {key: _number(value) for key, value in found.items()}
+
+
+def _number(value: Any) -> Any:
+    """Read 1e-3 as the number that it is: YAML 1.1 takes it for a word."""
+    if isinstance(value, list):
+        return [_number(item) for item in value]
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
+def _check(settings: Mapping[str, Any]) -> None:
+    known = [f.name for kind in (Architecture, Configuration) for f in fields(kind) if f.name != "seed"]
+    if "seed" in settings:
+        raise ConfigurationError("`seed` is not a setting of a cell: every cell gets the same `seeds`.")
+    check_known(settings, [*known, "load"], "setting")
+    load = settings.get("load", LOADS[0])
+    if load not in LOADS:
+        raise ConfigurationError(f"`load` must be one of {', '.join(LOADS)}, got {load!r}.")
+    if settings["objective"] == "elbo":
+        raise ConfigurationError("`objective` must be ranking or level_mean, got 'elbo': a sweep learns projections.")
+
+
+def _shown(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except OSError as error:
+        raise ConfigurationError(f"`grid` must be a file, found: {error.strerror} ({path}).") from error
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigurationError(f"{path} must be YAML or JSON, found: {' '.join(str(error).split())}.") from error
+    if not isinstance(content, dict):
+        raise ConfigurationError(f"{path} holds {content!r:.80}. {_FORM}")
+    unknown = [str(key) for key in content if key not in _KEYS]
+    if unknown:
+        raise ConfigurationError(f"{path} has {', '.join(f'`{key}`' for key in unknown)}. {_FORM}")
+    return content
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without objects, and without keys that stand there twice: the last would win in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        doubled = {str(key) for key in keys if keys.count(key) > 1}
+        if doubled:
+            raise yaml.YAMLError(f"{', '.join(sorted(doubled))} stands there twice, line {node.start_mark.line + 1}")
+        return super().construct_mapping(node, deep)

@@ -1,0 +1,156 @@
+"""The runs of a sweep under their parent: written when they are over, and found again when a sweep goes on."""
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, Run
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+
+from tvae.checkpoint import FILE_NAME, save
+from tvae.experiments.trial import Trial
+from tvae.tracking.run import note_failure, write_history, write_json
+from tvae.training import Result
+
+__all__ = ["CHILD", "REPEATED", "Children"]
+
+CHILD = "trial"
+"""The tag `stage` of a trial."""
+
+REPEATED = "repeated trial"
+"""The tag `stage` of a trial that was not finished and is tried again: it no longer counts."""
+
+# What MLflow takes in one call.
+MOST_METRICS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Children:
+    """The runs under one parent.
+
+    Attributes:
+        client: of the tracking store.
+        experiment_id: of the parent.
+        parent_id: of the parent.
+        folder: a temporary folder for files on their way.
+    """
+
+    client: MlflowClient
+    experiment_id: str
+    parent_id: str
+    folder: Path
+
+    def finished(self) -> set[str]:
+        """Return the keys of the trials that are finished."""
+        return {run.data.tags["trial"] for run in self._all() if run.info.status == "FINISHED"}
+
+    def clear_unfinished(self) -> int:
+        """Put aside what is not finished, for it is tried again: it no longer counts, and is RUNNING no longer.
+
+        Returns:
+            How many trials there were.
+        """
+        unfinished = [run for run in self._all() if run.info.status != "FINISHED"]
+        for run in unfinished:
+            self.client.set_tag(run.info.run_id, "stage", REPEATED)
+            if run.info.status == "RUNNING":
+                note_failure(self.client, run.info.run_id, "the sweep ended while it was written", how="Stopped")
+                self.client.set_terminated(run.info.run_id, "KILLED")
+        return len(unfinished)
+
+    def log_result(self, trial: Trial, result: Result, start: Mapping[str, Any]) -> str:
+        """Write the run of one trial: settings, every epoch, its checkpoint; FAILED with its reason if it failed.
+
+        Args:
+            trial: what was trained.
+            result: what came of it.
+            start: where its weights come from, JSON values.
+
+        Returns:
+            The id of the run.
+        """
+        with self._open(trial) as run_id:
+            now = int(time.time() * 1000)
+            metrics = [
+                Metric(name, value, now, int(record["epoch"]))
+                for record in result.history
+                for name, value in record.items()
+                if name != "epoch"
+            ]
+            metrics += [Metric(name, value, now, 0) for name, value in result.summary().items()]
+            for first in range(0, len(metrics), MOST_METRICS):
+                self.client.log_batch(run_id, metrics=metrics[first : first + MOST_METRICS])
+            files = self.folder / run_id
+            files.mkdir()
+            write_history(files, result.history)
+            write_json(files / "architecture.json", trial.architecture.to_dict())
+            if result.error is None:
+                self._save(files / "checkpoint", trial, result, start)
+            self.client.log_artifacts(run_id, str(files))
+            if result.events:
+                self.client.set_tag(run_id, "mlflow.note.content", "\n".join(f"- {event}" for event in result.events))
+            if result.error is not None:
+                note_failure(self.client, run_id, str(result.error))
+            self.client.set_terminated(run_id, "FINISHED" if result.error is None else "FAILED")
+            return run_id
+
+    def log_lost(self, trial: Trial, reason: str) -> None:
+        """Write the run of a trial that did not come back from its worker."""
+        with self._open(trial) as run_id:
+            note_failure(self.client, run_id, reason)
+            self.client.set_terminated(run_id, "FAILED")
+
+    @contextmanager
+    def _open(self, trial: Trial) -> Iterator[str]:
+        """Open a run, which its user ends; if it cannot be written, it ends as FAILED with the reason."""
+        tags = {MLFLOW_PARENT_RUN_ID: self.parent_id, "stage": CHILD, "trial": trial.key}
+        tags |= {"phase": trial.phase, "cell": trial.cell}
+        made = self.client.create_run(self.experiment_id, run_name=trial.name, tags=tags)
+        run_id: str = made.info.run_id
+        try:
+            parameters = [Param(name, str(value)) for name, value in trial.settings().items()]
+            self.client.log_batch(run_id, params=parameters)
+            yield run_id
+        except BaseException as error:
+            note_failure(self.client, run_id, f"it could not be written: {error}")
+            self.client.set_terminated(run_id, "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+            raise
+
+    def _save(self, folder: Path, trial: Trial, result: Result, start: Mapping[str, Any]) -> None:
+        folder.mkdir()
+        at_best = result.history[result.best_epoch]
+        claimed = ("coverage", "hierarchy", "richness", "ordered_levels", "distance_fidelity")
+        trained = ("encoder", "decoder", "projection", *(["controller"] if trial.architecture.use_controller else []))
+        training = {
+            "stage": CHILD,
+            "seed": trial.configuration.seed,
+            "configuration": trial.configuration.to_dict(),
+            "start": start,
+        }
+        save(
+            folder / FILE_NAME,
+            result.model,
+            trained=trained,
+            training=training,
+            metrics={name: at_best[name] for name in claimed},
+        )
+
+    def _all(self) -> list[Run]:
+        """Return the trials that count."""
+        found: list[Run] = []
+        token = None
+        while True:
+            page = self.client.search_runs(
+                [self.experiment_id],
+                f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{self.parent_id}' and tags.stage = '{CHILD}'",
+                max_results=1000,
+                page_token=token,
+            )
+            found += page
+            token = page.token
+            if not token:
+                return found
