@@ -1,9 +1,12 @@
 """Statistics over seeds, against scipy, textbook figures, and simulations of runs where nothing differs."""
 
+import dataclasses
 import itertools
 import math
+import re
 import subprocess
 import sys
+import time
 import warnings
 from collections.abc import Iterator, Mapping
 
@@ -23,7 +26,22 @@ NOISE = {
     "log-normal": lambda rng, shape: rng.lognormal(size=shape),
     "two modes": lambda rng, shape: (rng.random(shape) < 0.5) + 1e-6 * rng.normal(size=shape),
     "two values": lambda rng, shape: (rng.random(shape) < 0.5) * 1.0,
+    "count 0 … 3": lambda rng, shape: rng.integers(0, 4, size=shape) * 1.0,
 }
+
+
+def stated_rates() -> dict[tuple[str, int, int], float]:
+    """Rates of false alarms in `compare`'s docstring, by noise, seeds, and number of comparisons."""
+    rows = [
+        re.split(r" {2,}", line.strip()) for line in str(compare.__doc__).splitlines() if line.endswith((" %", "seeds"))
+    ]
+    (_, *heads), *rows = (row for row in rows if len(row) == 4)
+    return {
+        (noise, int(head.split()[0]), comparisons): float(percent) / 100
+        for noise, *cells in rows
+        for head, cell in zip(heads, cells, strict=True)
+        for comparisons, percent in zip((1, 4, 10), cell.removesuffix(" %").split(", "), strict=True)
+    }
 
 
 @pytest.fixture
@@ -52,7 +70,7 @@ def families(values: Floats, *, all_pairs: bool) -> Iterator[list[Comparison]]:
     judged = np.stack(statistics._judge(first, second, level=level, seed=0)).reshape(3, sweeps, len(pairs))
     mean = (first - second).mean(1).reshape(sweeps, len(pairs))
     for k in range(sweeps):
-        adjusted = holm([max(p, 2 * 0.25**n) for p in judged[2, k].tolist()])
+        adjusted = holm(judged[2, k].tolist())
         yield [
             Comparison(
                 cell=str(i),
@@ -272,7 +290,7 @@ def test_adjusted_p_is_holms_over_all_comparisons() -> None:
     cells = {name: by_seed(row) for name, row in zip("abcd", values, strict=True)}
     found = compare(cells, metric="q", smallest_difference=0)
     assert [(c.cell, c.against) for c in found] == list(itertools.combinations("abcd", 2))
-    assert [c.adjusted_p for c in found] == pytest.approx(holm([max(c.p, 2 / 4**9) for c in found]))
+    assert [c.adjusted_p for c in found] == pytest.approx(holm([c.p for c in found]))
     assert {c.n_comparisons for c in found} == {6}
 
 
@@ -342,20 +360,22 @@ def test_equal_differences_have_p_of_0_or_1_and_no_interval(
     assert found.verdict == verdict
 
 
-def test_equal_differences_are_judged_by_the_chance_that_they_agree() -> None:
-    assert pair([9, 9, 9], [8, 8, 8]).adjusted_p == 2 / 4**3
-    cells = {"a": by_seed([8, 8, 8]), "b": by_seed([9, 9, 9]), "c": by_seed([8, 9, 8])}
+@pytest.mark.parametrize("n", [3, 5])
+def test_equal_differences_are_judged_as_ever_smaller_noise(n: int) -> None:
+    noise = np.random.default_rng(n).normal(size=n)
+    for size in (1e-3, 1e-6, 1e-9):
+        found = pair(8 + size * noise, np.full(n, 7))
+        assert found.verdict == "distinguishable"
+        assert found.p < size**1.5
+    assert pair(np.full(n, 8), np.full(n, 7)).adjusted_p == 0
+
+
+def test_equal_differences_among_others() -> None:
+    cells = {"a": by_seed([8, 8, 8]), "b": by_seed([9, 9, 9]), "c": by_seed([8, 9, 8]), "d": by_seed([8, 8, 8])}
     found = compare(cells, metric="ordered_levels", smallest_difference=0, against="a")
-    assert [c.adjusted_p for c in found] == pytest.approx([4 / 4**3, stats.ttest_1samp([0, 1, 0], 0).pvalue])
-    assert [c.verdict for c in found] == ["nothing can be concluded", "not distinguishable from seed noise"]
-
-
-def test_chance_that_noise_of_two_modes_agrees_is_counted_out() -> None:
-    for n in (2, 3, 4):
-        sides = np.array(list(itertools.product([0, 1], repeat=2 * n))).reshape(-1, 2, n)
-        differences = sides[:, 0] - sides[:, 1]
-        agree = (differences == differences[:, :1]).all(1) & (differences[:, 0] != 0)
-        assert statistics._chance_of_agreement(n) == agree.mean()
+    assert [c.adjusted_p for c in found] == pytest.approx([0, 2 * stats.ttest_1samp([0, 1, 0], 0).pvalue, 1])
+    noise: Verdict = "not distinguishable from seed noise"
+    assert [c.verdict for c in found] == ["distinguishable", noise, noise]
 
 
 # Verdicts
@@ -392,22 +412,36 @@ def test_cells_with_too_few_seeds_count_among_the_comparisons() -> None:
     cells = {"a": by_seed([0, 0, 0, 0]), "b": by_seed([1, 1.1, 0.9, 1]), "c": by_seed([5, 5])}
     b, c = compare(cells, metric="q", smallest_difference=0, against="a")
     assert (b.n_comparisons, b.verdict) == (2, "distinguishable")
-    assert b.adjusted_p == pytest.approx(2 * max(b.p, 2 / 4**4))
+    assert b.adjusted_p == pytest.approx(2 * b.p)
     assert (c.n, c.difference, c.verdict) == (2, 5, "nothing can be concluded")
     assert math.isnan(c.p)
     assert math.isnan(c.adjusted_p)
 
 
-@pytest.mark.parametrize(("cells", "needed"), [(2, 3), (3, 4), (7, 4), (8, 5), (26, 5), (27, 6)])
-def test_seeds_needed_suffice_and_fewer_do_not(cells: int, needed: int) -> None:
-    def verdict(n: int) -> set[str]:
-        rows = {str(i): by_seed(np.full(n, float(i))) for i in range(cells)}
-        found = compare(rows, metric="q", smallest_difference=0, against="0")
-        assert {c.n_needed for c in found} == {needed}
-        return {c.verdict for c in found}
+def test_interval_without_0_alone_does_not_make_a_difference() -> None:
+    found = pair([1, 1.1, 0.9], [0, 0, 0])
+    assert found.verdict == "distinguishable"
+    assert dataclasses.replace(found, adjusted_p=0.06).verdict == "not distinguishable from seed noise"
 
-    assert verdict(needed) == {"distinguishable"}
-    assert verdict(needed - 1) == {"nothing can be concluded"}
+
+def test_three_seeds_of_five_cells_tell_a_large_difference_from_noise() -> None:
+    rows = {"base": [0.50, 0.52, 0.49], "b": [0.70, 0.73, 0.69], "c": [0.51, 0.51, 0.50], "d": [0.5, 0.51, 0.5]}
+    cells = {name: by_seed(row) for name, row in {**rows, "e": [0.1, 0.11, 0.10]}.items()}
+    found = compare(cells, metric="q", smallest_difference=0.05, against="base")
+    noise: Verdict = "not distinguishable from seed noise"
+    assert [c.verdict for c in found] == ["distinguishable", noise, noise, "distinguishable"]
+
+
+def test_ten_cells_of_fifteen_seeds_are_compared_in_well_under_a_second() -> None:
+    values = np.random.default_rng(0).normal(size=(10, 15))
+    cells = {str(i): by_seed(row) for i, row in enumerate(values)}
+    seconds = []
+    for _ in range(3):
+        start = time.process_time()
+        assert len(compare(cells, metric="q", smallest_difference=0)) == 45
+        seconds.append(time.process_time() - start)
+    # Processor time, and the best of three: a busy machine is not this code's slowness.
+    assert min(seconds) < 0.5
 
 
 # Sentences
@@ -425,14 +459,15 @@ def test_seeds_needed_suffice_and_fewer_do_not(cells: int, needed: int) -> None:
         (
             [0.5, 0.51, 0.49, 0.5],
             0.1,
-            "a and b differ by +0.5000 in hierarchy (95 % interval +0.4870 to +0.5130, adjusted p 0.00781, "
+            "a and b differ by +0.5000 in hierarchy (95 % interval +0.4870 to +0.5130, adjusted p below 0.0001, "
             "4 paired seeds): distinguishable from seed noise.",
         ),
         (
             [-5e-6, -5.1e-6, -4.9e-6, -5e-6],
             1e-5,
             "a and b differ by -0.000005000 in hierarchy (95 % interval -0.000005130 to -0.000004870, "
-            "adjusted p 0.00781, 4 paired seeds): distinguishable from seed noise, but smaller than matters (0.00001).",
+            "adjusted p below 0.0001, 4 paired seeds): distinguishable from seed noise, "
+            "but smaller than matters (0.00001).",
         ),
         (
             [0, 0, 0],
@@ -448,8 +483,7 @@ def test_seeds_needed_suffice_and_fewer_do_not(cells: int, needed: int) -> None:
         (
             [2] * 10,
             0.1,
-            "a and b differ by +2 in hierarchy (the same on each seed, adjusted p below 0.0001, 10 paired seeds): "
-            "distinguishable from seed noise.",
+            "a and b differ by +2 in hierarchy (the same on each of 10 paired seeds): distinguishable from seed noise.",
         ),
         (
             [0.25],
@@ -464,18 +498,24 @@ def test_sentence(first: list[float], smallest: float, sentence: str) -> None:
     assert pair(first, np.zeros(len(first)), smallest).sentence() == sentence
 
 
-def test_sentence_of_several_comparisons_says_how_many_and_what_they_need() -> None:
+def test_sentence_of_several_comparisons_says_how_many() -> None:
     cells: Mapping[str, Mapping[int, float]] = {
         "c=1": by_seed([0, 0, 0]),
         "c=2": by_seed([1, 1.01, 0.99]),
         "c=3": by_seed([0.1, -0.1, 0.1]),
+        "c=4": by_seed([2, 2, 2]),
+        "c=5": by_seed([2, 3]),
     }
     found = compare(cells, metric="q", smallest_difference=0, against="c=1")
     assert [c.sentence() for c in found] == [
-        "c=2 and c=1 differ by +1.0000 in q (95 % interval +0.9642 to +1.0358, adjusted p 0.0625, 3 paired seeds, "
-        "2 comparisons; at least 4 seeds are needed): nothing can be concluded.",
-        "c=3 and c=1 differ by +0.033 in q (95 % interval -0.380 to +0.447, adjusted p 0.667, 3 paired seeds, "
-        "2 comparisons): not distinguishable from seed noise.",
+        "c=2 and c=1 differ by +1.000 in q (95 % interval +0.949 to +1.051, adjusted p below 0.0001, 3 paired seeds, "
+        "4 comparisons): distinguishable from seed noise.",
+        "c=3 and c=1 differ by +0.033 in q (95 % interval -0.56 to +0.62, adjusted p 1, 3 paired seeds, "
+        "4 comparisons): not distinguishable from seed noise.",
+        "c=4 and c=1 differ by +2 in q (the same on each of 3 paired seeds, 4 comparisons): "
+        "distinguishable from seed noise.",
+        "c=5 and c=1 differ by +2.5 in q (2 paired seeds, 4 comparisons; at least 3 seeds are needed): "
+        "nothing can be concluded.",
     ]
 
 
@@ -483,13 +523,47 @@ def test_sentence_of_several_comparisons_says_how_many_and_what_they_need() -> N
 
 
 @pytest.mark.usefixtures("few_resamples")
-@pytest.mark.parametrize("noise", NOISE)
-@pytest.mark.parametrize("n", [3, 4, 5, 10])
+@pytest.mark.parametrize("noise", ["normal", "exponential", "log-normal"])
+@pytest.mark.parametrize("n", [3, 5, 10])
 @pytest.mark.parametrize("all_pairs", [False, True], ids=["against one", "all pairs"])
 def test_no_more_than_5_percent_of_sweeps_without_difference_claim_one(noise: str, n: int, all_pairs: bool) -> None:
     sweeps = 1000
     rate = false_alarms(sweeps_without_difference(noise, n, sweeps=sweeps), all_pairs=all_pairs)
     assert rate <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / sweeps)
+
+
+def test_docstring_states_rates_of_noise_with_one_mode_and_with_two() -> None:
+    of = stated_rates()
+    assert {noise for noise, _, _ in of} == {"normal", "two modes", "count 0 … 3"}
+    assert {of["normal", n, m] for n in (3, 4, 10) for m in (1, 4, 10)} == {0.05}
+    assert len(of) == 27
+
+
+@pytest.mark.usefixtures("few_resamples")
+@pytest.mark.parametrize(("noise", "n", "comparisons"), stated_rates())
+def test_false_alarms_are_as_rare_as_the_docstring_states(noise: str, n: int, comparisons: int) -> None:
+    sweeps, stated = 4000, stated_rates()[noise, n, comparisons]
+    values = sweeps_without_difference(noise, n, sweeps=sweeps, cells=2 if comparisons == 1 else 5)
+    rate = false_alarms(values, all_pairs=comparisons == 10)
+    error = 3 * math.sqrt(stated * (1 - stated) / sweeps)
+    # Stated are whole percents, rounded up.
+    assert stated - 0.01 - error <= rate <= stated + error
+
+
+@pytest.mark.usefixtures("few_resamples")
+@pytest.mark.parametrize("noise", ["two modes", "count 0 … 3"])
+@pytest.mark.parametrize("n", range(5, 10))
+def test_five_to_nine_seeds_hold_two_modes_at_8_percent(noise: str, n: int) -> None:
+    for all_pairs in (False, True):
+        rate = false_alarms(sweeps_without_difference(noise, n, sweeps=1000), all_pairs=all_pairs)
+        assert rate <= 0.08 + 3 * math.sqrt(0.08 * 0.92 / 1000)
+
+
+@pytest.mark.usefixtures("few_resamples")
+def test_equal_differences_raise_no_more_false_alarms_than_nearly_equal_ones() -> None:
+    for n, stated in ((3, stated_rates()["two modes", 3, 4]), (10, stated_rates()["two modes", 10, 4])):
+        values = sweeps_without_difference("two values", n, sweeps=2000)
+        assert false_alarms(values, all_pairs=False) <= stated + 3 * math.sqrt(stated * (1 - stated) / 2000)
 
 
 @pytest.mark.usefixtures("few_resamples")
@@ -539,19 +613,17 @@ def test_intervals_hold_the_mean_as_often_as_the_docstring_states(monkeypatch: p
 
 @pytest.mark.usefixtures("few_resamples")
 @pytest.mark.parametrize(
-    ("n", "shift", "cells", "least"),
-    [(3, 5, 2, 0.95), (4, 5, 5, 0.95), (5, 5, 5, 0.99), (20, 1, 2, 0.97), (20, 1, 5, 0.9)],
+    ("n", "shift", "cells", "found"),
+    [(3, 5, 2, 0.97), (3, 5, 5, 0.61), (4, 5, 5, 0.97), (3, 10, 5, 0.97), (3, 20, 5, 1)],
 )
-def test_true_difference_is_found(n: int, shift: float, cells: int, least: float) -> None:
-    assert power(n, shift, cells=cells) >= least
+def test_true_difference_is_found_as_often_as_the_docstring_states(
+    n: int, shift: float, cells: int, found: float
+) -> None:
+    # Whole percents; three standard errors of 1000 sweeps.
+    assert power(n, shift, cells=cells) == pytest.approx(found, abs=0.01 + 3 * math.sqrt(found * (1 - found) / 1000))
 
 
 @pytest.mark.usefixtures("few_resamples")
-def test_three_seeds_are_too_few_for_four_comparisons_and_the_verdict_says_so() -> None:
-    values = np.random.default_rng(2).normal(size=(300, 5, 3)) / math.sqrt(2)
-    values[:, 1] += 50
-    assert {f[0].verdict for f in families(values, all_pairs=False)} <= {
-        "nothing can be concluded",
-        "not distinguishable from seed noise",
-    }
-    assert np.mean([f[0].verdict == "nothing can be concluded" for f in families(values, all_pairs=False)]) > 0.95
+@pytest.mark.parametrize(("n", "shift", "cells", "least"), [(5, 5, 5, 0.99), (20, 1, 2, 0.97), (20, 1, 5, 0.9)])
+def test_true_difference_is_found(n: int, shift: float, cells: int, least: float) -> None:
+    assert power(n, shift, cells=cells) >= least
