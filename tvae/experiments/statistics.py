@@ -325,7 +325,13 @@ def compare(
         pairs = [(name, against) for name in cells if name != against]
     paired = [_pair(cells[first], cells[second]) for first, second in pairs]
     level = 1 - (1 - confidence) / max(1, len(pairs))
-    judged = [[float(row[0]) for row in _judge(a[None], b[None], level=level, seed=seed)] for a, b in paired]
+    # Pairs of as many seeds are judged together, on the same resamples: that is several times as fast.
+    judged = [(math.nan, math.nan, math.nan)] * len(pairs)
+    for n in {len(a) for a, _ in paired}:
+        alike = [i for i, (a, _) in enumerate(paired) if len(a) == n]
+        first_values, second_values = (np.stack([paired[i][side] for i in alike]) for side in (0, 1))
+        for i, *row in zip(alike, *_judge(first_values, second_values, level=level, seed=seed), strict=True):
+            judged[i] = (float(row[0]), float(row[1]), float(row[2]))
     # What cannot be judged was asked for as well, and counts among the comparisons.
     adjusted = holm([1.0 if math.isnan(p) else p for _, _, p in judged])
     return tuple(
