@@ -19,6 +19,7 @@ from mlflow.exceptions import MlflowException
 
 from entry_points.console import say
 from entry_points.foundations import foundation_command, record_foundation
+from entry_points.options import FLEET
 from tvae import registry
 from tvae.architecture import Architecture
 from tvae.checkpoint import Checkpoint, read
@@ -138,9 +139,9 @@ class Campaign:
         """
         finished = self.children.finished()
         missing = [trial for trial in trials if trial.key not in finished]
-        self.run.log_metrics({"trials": len(finished | {trial.key for trial in trials})})
-        if finished:
-            say(f"{len(finished)} trials are finished already, {len(missing)} are missing.")
+        self.run.log_metrics({"trials": len(finished.keys() | {trial.key for trial in trials})})
+        if len(missing) < len(trials):
+            say(f"{len(trials) - len(missing)} of {len(trials)} trials are finished already.")
         results: dict[str, Result] = {}
         if not missing:
             return results
@@ -269,7 +270,7 @@ def opened(
         name: of the run, unless the user gave one.
         asked: every option as it was given; `resume` is `none`, `auto` (the newest unfinished run of the same trials)
             or the id of a run, whose own trials then count.
-        trials: what to train; None if they are not known beforehand.
+        trials: what to train; None where each depends on those before it.
 
     Yields:
         The campaign, and its trials.
@@ -374,7 +375,10 @@ def _close_what_was_open(client: MlflowClient, children: Children) -> None:
 
 def _identity(entry_point: str, trials: Sequence[Trial] | None, asked: Mapping[str, Any]) -> str:
     """Return what tells whether an unfinished run is the same campaign, whatever the order of its trials."""
-    content = sorted(trial.key for trial in trials) if trials is not None else sorted(map(str, asked.items()))
+    if trials is not None:
+        content = sorted(trial.key for trial in trials)
+    else:
+        content = sorted(f"{name}={value}" for name, value in asked.items() if name not in FLEET)
     return hashlib.sha256(" ".join([entry_point, *content]).encode()).hexdigest()[:16]
 
 

@@ -44,7 +44,7 @@ def test_the_project_has_the_entry_points_that_users_know() -> None:
 
 
 def test_every_command_is_an_entry_point() -> None:
-    support = {"__init__", "console", "options", "sessions"}
+    support = {"__init__", "campaigns", "console", "foundations", "options", "searching", "sessions"}
     modules = {path.stem for path in (ROOT / "entry_points").glob("*.py")} - support
     assert modules == {module_of(name) for name in ENTRY_POINTS}
 
@@ -68,7 +68,7 @@ def test_every_declared_parameter_reaches_the_command_unquoted(entry_point: str)
 
 @pytest.mark.parametrize("entry_point", ENTRY_POINTS)
 def test_mlproject_types_are_the_options_types(entry_point: str) -> None:
-    kinds = {"integer": "int", "float": "float"}
+    kinds = {"integer": "int", "integer range": "int", "float": "float"}
     for option in command_of(entry_point).params:
         assert declared(entry_point)[str(option.name)]["type"] == kinds.get(option.type.name, "string"), option.name
 

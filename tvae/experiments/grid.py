@@ -14,7 +14,7 @@ from tvae.errors import ConfigurationError, TVAEError
 from tvae.experiments.phases import cell_trials
 from tvae.experiments.trial import LOADS, Trial, require_distinct
 
-__all__ = ["GRID", "grid_trials"]
+__all__ = ["GRID", "grid_axes", "grid_trials"]
 
 GRID = "grid"
 """The phase of trials that come from a file."""
@@ -65,6 +65,20 @@ def grid_trials(path: Path, *, objective: str = "ranking", seeds: int = 3, first
         raise ConfigurationError(f"{path}: nothing was trained. " + " ".join(problems))
     require_distinct(trials)
     return tuple(trials)
+
+
+def grid_axes(path: Path) -> tuple[dict[str, Any], dict[str, list[Any]]]:
+    """Return `base` and `grid` of a grid file: what a search shares, and what it chooses from.
+
+    Raises:
+        ConfigurationError: if the file cannot be read, or has no `grid`, or a value in it is not allowed.
+    """
+    grid_trials(path, seeds=1)  # so that every value is checked
+    content = _read(path)
+    axes = _settings(path, "grid", content.get("grid", {}))
+    if not axes:
+        raise ConfigurationError(f"{path} has no `grid` to choose from. {_FORM}")
+    return _settings(path, "base", content.get("base", {})), axes
 
 
 def _cells(path: Path, content: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -30,7 +30,7 @@ def stability_metrics(runs: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """
     if not runs:
         return {}
-    metrics = {}
+    metrics: dict[str, float] = {}
     for name, of_run in _NAMES.items():
         values = spread([run[of_run] for run in runs])
         ends = (values.minimum, values.maximum)

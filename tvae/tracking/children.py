@@ -44,9 +44,9 @@ class Children:
     parent_id: str
     folder: Path
 
-    def finished(self) -> set[str]:
-        """Return the keys of the trials that are finished."""
-        return {run.data.tags["trial"] for run in self._all() if run.info.status == "FINISHED"}
+    def finished(self) -> dict[str, dict[str, float]]:
+        """Return the trials that are finished: their metrics by their keys."""
+        return {run.data.tags["trial"]: run.data.metrics for run in self._all() if run.info.status == "FINISHED"}
 
     def clear_unfinished(self) -> int:
         """Put aside what is not finished, for it is tried again: it no longer counts, and is RUNNING no longer.
