@@ -7,7 +7,7 @@ SERVE_PORT ?= 5001
 FREE = $(BIN)/python -c 'import socket, sys; s = socket.socket(); s.settimeout(1); sys.exit(s.connect_ex(("127.0.0.1", $(1))) == 0 and "Port $(1) is taken: pass $(2)=another")'
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup train finetune scratch verify promote embed ui serve bench-serving test quick lint fix clean
+.PHONY: help setup train finetune scratch stability sweep report verify promote embed ui serve bench bench-serving test quick lint fix clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -31,6 +31,15 @@ finetune: .venv/ready ## The main job: learn the projection (ARGS='--curvature 0
 scratch: .venv/ready ## Both stages in one run, from random weights
 	$(BIN)/python -m entry_points.scratch $(ARGS)
 
+stability: .venv/ready ## The same configuration over 25 seeds, with statistics
+	$(BIN)/python -m entry_points.stability $(ARGS)
+
+sweep: .venv/ready ## The reference sweep's 55 experiments with three seeds each (ARGS='--grid FILE' for your own)
+	$(BIN)/python -m entry_points.sweep $(ARGS)
+
+report: .venv/ready ## What MLflow holds, as a page: ARGS='--run ID' for one sweep
+	$(BIN)/python -m entry_points.report $(ARGS)
+
 verify: .venv/ready ## Check the champion, or ARGS='--checkpoint ADDRESS'
 	$(BIN)/python -m entry_points.verify $(ARGS)
 
@@ -51,6 +60,9 @@ serve: .venv/ready ## Serve the champion on http://127.0.0.1:5001 (SERVE_PORT=an
 	@$(BIN)/python -c 'import mlflow; mlflow.MlflowClient().get_model_version_by_alias("tvae", "champion")' 2>/dev/null \
 		|| { echo 'There is no champion to serve yet: run make finetune.' >&2; exit 1; }
 	$(BIN)/mlflow models serve -m models:/tvae@champion --env-manager local --host 127.0.0.1 --port $(SERVE_PORT) --workers 1
+
+bench: .venv/ready ## What training many runs at once is worth; writes benchmarks/RESULTS.md
+	$(BIN)/python benchmarks/training.py
 
 bench-serving: .venv/ready ## What serving costs, beside a model that does nothing
 	$(BIN)/python benchmarks/serving.py
