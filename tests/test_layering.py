@@ -52,7 +52,11 @@ ROOMS = {
     "serving": Room("errors architecture ternary poincare model metrics checkpoint", None),
     "tracking": Room(EVERYTHING_ABOVE, None),
     "registry": Room("errors architecture metrics checkpoint experiments tracking", None),
-    "report": Room("errors metrics experiments plots tracking registry", None),
+    # Architecture and configuration: to say what a trial changes of the defaults; bounds: whether it would be promoted.
+    "report": Room(
+        "errors architecture configuration bounds metrics experiments tracking registry",
+        None,
+    ),
     "entry_points": Room(EVERYTHING_ABOVE, None),
 }
 

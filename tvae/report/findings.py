@@ -1,0 +1,587 @@
+"""What follows from a campaign, in sentences made of its figures: where nothing follows, nothing is said."""
+
+import itertools
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+
+from tvae import registry
+from tvae.bounds import Bounds
+from tvae.experiments import reference
+from tvae.experiments.reference import Finding
+from tvae.experiments.statistics import MIN_PAIRS, Comparison, Spread, Verdict, correlation, spread
+from tvae.report.gather import Campaign, RunRecord
+from tvae.report.tables import (
+    COMPARED,
+    HIERARCHY,
+    RICHNESS,
+    Cell,
+    Measure,
+    Phase,
+    detectable,
+    noise_between,
+    phases_of,
+    rank,
+    seeds_to_see,
+)
+
+__all__ = [
+    "Cost",
+    "Power",
+    "Recommendation",
+    "Study",
+    "cost_of",
+    "figure",
+    "front",
+    "number",
+    "seeds_text",
+    "study",
+    "verdicts",
+]
+
+# Nearer to the limit than this the registry tells nothing apart.
+AT_LIMIT = 1e-4
+# The learning rate stays up to the end: a best epoch that is the last then means that there was more to gain.
+STEADY = ("constant", "step", "plateau")
+# More seeds than this nobody waits for.
+MOST_SEEDS = 100_000
+
+
+class Recommendation(NamedTuple):
+    """What to do, and the figures that it follows from."""
+
+    advice: str
+    figures: str
+
+
+class Power(NamedTuple):
+    """What the seeds of a phase can tell in one measure.
+
+    Attributes:
+        phase: its name.
+        measure: what is compared.
+        n: paired seeds.
+        comparisons: that are corrected for.
+        open: how many of them are undecided.
+        noise: standard deviation, from seed to seed, of the difference of two cells, pooled.
+        seen: the difference that is found 4 times in 5.
+        needed: how many seeds find the smallest difference that matters as often.
+    """
+
+    phase: str
+    measure: Measure
+    n: int
+    comparisons: int
+    open: int
+    noise: float
+    seen: float
+    needed: int
+
+
+class Cost(NamedTuple):
+    """What trials cost.
+
+    Attributes:
+        trainings: that finished.
+        epochs: of all of them together.
+        seconds: of their training.
+    """
+
+    trainings: int
+    epochs: int
+    seconds: float
+
+    @property
+    def per_epoch(self) -> float:
+        """Seconds of an epoch of one training; NaN if there was none."""
+        return self.seconds / self.epochs if self.epochs else math.nan
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """A campaign with what follows from it.
+
+    Attributes:
+        campaign: what MLflow holds.
+        phases: its tables.
+        failed: trials that did not finish.
+        powers: what its seeds can tell.
+        recommendations: what to do next.
+        contrasts: the reference sweep's findings, each with what this campaign shows of it, empty if nothing.
+    """
+
+    campaign: Campaign
+    phases: tuple[Phase, ...]
+    failed: tuple[RunRecord, ...]
+    powers: tuple[Power, ...]
+    recommendations: tuple[Recommendation, ...]
+    contrasts: tuple[tuple[Finding, str], ...]
+
+    def best(self) -> list[tuple[Phase, Cell]]:
+        """Return every cell that one could choose, the best by the registry's measures first."""
+        found = [(phase, cell) for phase in self.phases for cell in phase.candidates()]
+        return sorted(found, key=lambda pair: rank(pair[1].means()), reverse=True)
+
+
+@lru_cache(maxsize=4)
+def study(campaign: Campaign) -> Study:
+    """Return what follows from a campaign; asked again, the same."""
+    phases = phases_of(campaign)
+    failed = tuple(trial for trial in campaign.trials if not trial.finished)
+    rules: tuple[Callable[[Phase], Iterator[Recommendation]], ...] = (
+        _choice,
+        _early_stopping,
+        _never_better_than_the_start,
+        _still_learning,
+        _lost_again,
+    )
+    powers = tuple(power for phase in phases for power in _powers(phase))
+    found = [item for rule in rules for phase in phases for item in rule(phase)]
+    return Study(
+        campaign=campaign,
+        phases=phases,
+        failed=failed,
+        powers=powers,
+        recommendations=(
+            *found,
+            *_more_seeds(phases, powers),
+            *_failures(campaign, failed),
+            *_registration(campaign),
+            *_logging(campaign),
+        ),
+        contrasts=tuple((finding, _CONTRASTS[finding.key](campaign, phases)) for finding in reference.FINDINGS),
+    )
+
+
+# Figures --------------------------------------------------------------------------------------------------------------
+
+
+def number(value: float | None, decimals: int = 5) -> str:
+    """Write a figure, or a dash where there is none."""
+    return "–" if value is None or math.isnan(value) else f"{value:.{decimals}f}"
+
+
+def figure(found: Spread | None, decimals: int = 5) -> str:
+    """Write the mean of a metric with its standard deviation, where there is more than one run to have one."""
+    if found is None:
+        return "–"
+    return number(found.mean, decimals) + (f" ± {number(found.std, decimals)}" if found.n > 1 else "")
+
+
+def _trained_epochs(trial: RunRecord) -> int:
+    """Return how many epochs a trial was trained for; as many as were asked for, if its epochs are not known."""
+    return trial.history[-1][0] if trial.history else int(trial.number("epochs") or 0)
+
+
+def cost_of(trials: Iterable[RunRecord]) -> Cost:
+    """Return what the finished of some trials cost."""
+    done = [trial for trial in trials if trial.finished]
+    seconds = math.fsum(trial.value("train_seconds") or 0.0 for trial in done)
+    return Cost(len(done), sum(map(_trained_epochs, done)), seconds)
+
+
+def front(cells: Iterable[Cell]) -> list[Cell]:
+    """Return the cells that no other beats in both hierarchy and richness, the best hierarchy first."""
+    known = [
+        (h.mean, -r.mean, cell)
+        for cell in cells
+        if (h := cell.spread(HIERARCHY.metric)) and (r := cell.spread(RICHNESS.metric))
+    ]
+    kept: list[Cell] = []
+    richest = math.inf
+    for _, poverty, cell in sorted(known, key=lambda item: item[:2]):
+        if poverty < richest:
+            richest = poverty
+            kept.append(cell)
+    return kept
+
+
+def _powers(phase: Phase) -> Iterator[Power]:
+    for measure in COMPARED if phase.concludes else ():
+        made = phase.comparisons[measure.metric]
+        noise = noise_between(phase, measure)
+        if noise:
+            yield Power(
+                phase=phase.name,
+                measure=measure,
+                n=phase.pairs,
+                comparisons=len(made),
+                open=sum(c.verdict not in ("distinguishable", "smaller than matters") for c in made),
+                noise=noise,
+                seen=detectable(noise, phase.pairs, len(made)),
+                needed=seeds_to_see(noise, measure.matters, len(made)),
+            )
+
+
+def seeds_text(n: int) -> str:
+    """Write a number of seeds to two digits, since the noise is known no better."""
+    return f"more than {MOST_SEEDS:,}" if n > MOST_SEEDS else f"{int(float(f'{n:.2g}')):,}"
+
+
+def verdicts(phase: Phase, measure: Measure) -> str:
+    """Say in a sentence what the comparisons of a phase come to in one measure; empty if there are none."""
+    made = phase.comparisons.get(measure.metric, ())
+    if not made:
+        return ""
+    counted = Counter(comparison.verdict for comparison in made)
+    parts = [
+        f"{'each' if n == len(made) > 1 else n if len(made) > 1 else 'it is'} {_said(verdict, measure)}"
+        for verdict, n in sorted(counted.items())
+    ]
+    corrected = f", corrected for {len(made)}" if len(made) > 1 else ""
+    return f"{_count(len(made), 'comparison')} in {measure.label}{corrected}: {', '.join(parts)}."
+
+
+def _said(verdict: Verdict, measure: Measure) -> str:
+    if verdict == "distinguishable":
+        return "distinguishable from seed noise"
+    if verdict == "smaller than matters":
+        return f"smaller than matters ({measure.matters:g})"
+    return "of too few seeds to conclude anything" if verdict == "nothing can be concluded" else verdict
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n:,} {what}{'' if n == 1 else 's'}"
+
+
+# Recommendations ------------------------------------------------------------------------------------------------------
+
+
+def _choice(phase: Phase) -> Iterator[Recommendation]:
+    """Whether a cell is really better than the baseline."""
+    candidates = phase.candidates()
+    if not phase.concludes or phase.baseline is None or len(candidates) < 2:
+        return
+    at_limit = [cell for cell in candidates if _at_limit(cell)]
+    measure = HIERARCHY
+    said = ""
+    if len(at_limit) > 1:
+        measure = RICHNESS
+        worst = max(max(cell.by_seed(HIERARCHY.metric).values()) for cell in at_limit)
+        said = (
+            f"In {phase.name}, {len(at_limit)} of {len(candidates)} cells reach the limit of hierarchy with every seed "
+            f"(worst {worst:.5f}, limit {at_limit[0].hierarchy_limit:.5f}), so richness decides. "
+        )
+        candidates = sorted(at_limit, key=lambda cell: cell.means().get("richness", -math.inf), reverse=True)
+    best, base = candidates[0], phase.cell(phase.baseline)
+    assert base is not None
+    if best.name == base.name:
+        second = candidates[1]
+        comparison = phase.comparison(measure, base.name, second.name)
+        if comparison is not None and comparison.n >= MIN_PAIRS:
+            yield Recommendation(
+                f"Stay with {base.name} in {phase.name}: no other has a better mean {measure.label}.",
+                f"{said}The next best: {comparison.sentence()}",
+            )
+        return
+    comparison = phase.comparison(measure, best.name, base.name)
+    if comparison is None or comparison.n < MIN_PAIRS:
+        return
+    if comparison.verdict == "distinguishable":
+        better = _is_better(comparison, best.name, measure)
+        advice = f"Take {best.name} rather than {base.name}." if better else ""
+    else:
+        why = "less than matters" if comparison.verdict == "smaller than matters" else "no more than seed noise"
+        advice = f"Stay with {base.name} in {phase.name}: {best.name} has the better mean, by {why}."
+    if advice:
+        yield Recommendation(advice, said + comparison.sentence())
+
+
+def _is_better(comparison: Comparison, name: str, measure: Measure) -> bool:
+    """Whether a cell has the better mean of two that are compared."""
+    gain = -comparison.difference if measure is HIERARCHY else comparison.difference
+    return (gain > 0) == (comparison.cell == name)
+
+
+def _early_stopping(phase: Phase) -> Iterator[Recommendation]:
+    """What stopping early cost, against the same configuration with more patience."""
+    for first, second in itertools.combinations(phase.cells, 2):
+        if {**first.settings(), "patience": ""} != {**second.settings(), "patience": ""}:
+            continue
+        hasty, patient = sorted((first, second), key=_patience)
+        comparison = phase.comparison(HIERARCHY, hasty.name, patient.name)
+        if comparison is None or comparison.n < MIN_PAIRS or _patience(hasty) == _patience(patient):
+            continue
+        epochs = [_mean([float(_trained_epochs(trial)) for trial in cell.finished]) for cell in (hasty, patient)]
+        if epochs[0] >= epochs[1]:
+            continue
+        trained = f"{epochs[0]:.1f} epochs against {epochs[1]:.1f}, in the mean. {comparison.sentence()}"
+        if comparison.verdict == "distinguishable" and not _is_better(comparison, hasty.name, HIERARCHY):
+            yield Recommendation(
+                f"Stop later than {hasty.name} in {phase.name}: its patience of {_patience(hasty):.0f} cost hierarchy.",
+                trained,
+            )
+        elif comparison.verdict != "distinguishable":
+            yield Recommendation(
+                f"Stop as early as {hasty.name} in {phase.name}: that cost no hierarchy that could be seen.", trained
+            )
+
+
+def _never_better_than_the_start(phase: Phase) -> Iterator[Recommendation]:
+    cells = [c for c in phase.cells if _best_epochs(c) and max(_best_epochs(c)) == 0 and not _at_limit(c)]
+    for cell in cells if phase.concludes else ():
+        init = figure(cell.spread("init_hierarchy"))
+        yield Recommendation(
+            f"Lower the learning rate of {cell.name} in {phase.name}, or check its loss: training only made it worse.",
+            f"The best epoch is 0, the start, with each of {_count(len(_best_epochs(cell)), 'seed')}; lr "
+            f"{cell.setting('lr')}, initial hierarchy {init}.",
+        )
+
+
+def _still_learning(phase: Phase) -> Iterator[Recommendation]:
+    """A learning rate that is too low, or too few epochs."""
+    for cell in phase.cells if phase.concludes else ():
+        best = _best_epochs(cell)
+        last = [_trained_epochs(trial) for trial in cell.finished if trial.value("best_epoch") is not None]
+        if not best or best != last or 0 in last or cell.setting("scheduler") not in STEADY or _at_limit(cell):
+            continue
+        yield Recommendation(
+            f"Give {cell.name} of {phase.name} more epochs or a higher learning rate: it was still improving.",
+            f"The best epoch is the last with each of {_count(len(best), 'seed')} (epoch "
+            f"{_range(best)}); lr {cell.setting('lr')}, best hierarchy {figure(cell.spread(HIERARCHY.metric))}.",
+        )
+
+
+def _lost_again(phase: Phase) -> Iterator[Recommendation]:
+    """Epochs that made the hierarchy worse."""
+    if not phase.concludes:
+        return
+    falling = []
+    for cell in phase.cells:
+        lost = cell.by_seed("degradation").values()
+        if lost and min(lost) >= HIERARCHY.matters:
+            falling.append((_mean(lost), cell))
+    if not falling:
+        return
+    lost_most, cell = max(falling, key=lambda item: item[0])
+    after = _mean([_trained_epochs(trial) - (trial.value("best_epoch") or 0) for trial in cell.finished])
+    names = "" if len(falling) == 1 else f", most in {cell.name}"
+    where = cell.name if len(falling) == 1 else f"{len(falling)} of {len(phase.cells)} cells"
+    yield Recommendation(
+        f"Train shorter, or lower the learning rate towards the end, in {where} of {phase.name}.",
+        f"With every seed the hierarchy was worse at the end than at its best epoch{names}: by {lost_most:+.5f} in the "
+        f"mean, {after:.1f} epochs later. The weights that are kept are those of the best epoch: what is lost is time.",
+    )
+
+
+def _more_seeds(phases: Iterable[Phase], powers: Iterable[Power]) -> Iterator[Recommendation]:
+    """How many seeds would tell what these do not."""
+    mute = [phase for phase in phases if phase.comparisons and not phase.concludes]
+    if mute:
+        most = max(phase.pairs for phase in mute)
+        yield Recommendation(
+            f"Run {_listed([phase.name for phase in mute])} with at least {MIN_PAIRS} seeds.",
+            f"With {_count(most, 'paired seed')} nothing can be concluded from a comparison.",
+        )
+    needed: dict[str, int] = {}
+    for power in powers:
+        if power.open and power.seen > power.measure.matters:
+            needed[power.phase] = max(power.needed, needed.get(power.phase, 0))
+    if needed:
+        seeds = [f"{'' if n > MOST_SEEDS else 'about '}{seeds_text(n)} in {phase}" for phase, n in needed.items()]
+        matters = " or ".join(f"{measure.matters:g} in {measure.label}" for measure in COMPARED)
+        worst = max((p for p in powers if p.phase in needed), key=lambda p: p.seen / p.measure.matters)
+        yield Recommendation(
+            f"Add seeds to settle what is open: {_listed(seeds)}.",
+            f"A difference that matters ({matters}) is then found 4 times in 5. In {worst.phase}, {worst.n} seeds find "
+            f"one in {worst.measure.label} only from {worst.seen:.4f} on: from seed to seed it varies by "
+            f"{worst.noise:.5f} (standard deviation), and there are {worst.comparisons} comparisons.",
+        )
+
+
+def _failures(campaign: Campaign, failed: Sequence[RunRecord]) -> Iterator[Recommendation]:
+    if failed:
+        cells = Counter(f"{trial.cell} of {trial.phase}" for trial in failed)
+        worst, n = cells.most_common(1)[0]
+        reasons = Counter(trial.failure for trial in failed)
+        reason, times = reasons.most_common(1)[0]
+        yield Recommendation(
+            f"Look at {_count(len(failed), 'trial')} of {len(campaign.trials):,} that did not finish before you trust "
+            "a comparison with their cells.",
+            f"Most are in {worst} ({n}). The most frequent reason ({times}): {reason}",
+        )
+
+
+def _registration(campaign: Campaign) -> Iterator[Recommendation]:
+    """Whether a trial should be promoted."""
+    bounds = Bounds()
+    candidates = [t for t in campaign.trials if t.finished and t.setting("load") != "mismatched"]
+    best = max(candidates, key=lambda trial: rank(_at_best(trial)), default=None)
+    if best is None or best.value(HIERARCHY.metric) is None:
+        return
+    hierarchy, coverage = best.value("best_hierarchy") or 0.0, best.value("best_coverage") or 0.0
+    measured = (
+        f"{best.cell} of {best.phase}, seed {best.setting('seed')}: coverage {coverage:.5f}, hierarchy {hierarchy:.5f}"
+    )
+    if hierarchy > bounds.hierarchy or coverage < bounds.coverage:
+        yield Recommendation(
+            "Promote none of these trials: the best of them would not pass verification.",
+            f"{measured}; bounds {bounds.coverage:g} and {bounds.hierarchy:g}.",
+        )
+        return
+    champions = [v for v in campaign.versions if v.model == registry.MODEL and registry.CHAMPION in v.aliases]
+    command = f"Promote the best trial: `mlflow run . -e promote -P checkpoint=runs:/{best.id}/checkpoint`."
+    if not champions:
+        yield Recommendation(command, f"{measured}. No version is {registry.CHAMPION} yet.")
+        return
+    held = {c.name: float(champions[0].tags.get(c.name, "nan")) for c in registry.RANKING}
+    comparison = registry.Comparison(held, _at_best(best), registry.CHAMPION, "this one")
+    if comparison.better and comparison.decisive is not None:
+        decisive = comparison.decisive
+        yield Recommendation(
+            command,
+            f"{measured}. Its {decisive.label} is {decisive.shown(comparison.new)}, that of the {registry.CHAMPION} "
+            f"(version {champions[0].number}) {decisive.shown(comparison.old)}.",
+        )
+
+
+def _logging(campaign: Campaign) -> Iterator[Recommendation]:
+    for parent in campaign.parents:
+        logging, training = parent.value("logging_seconds"), parent.value("train_seconds")
+        if logging and training and logging > training:
+            yield Recommendation(
+                f"Use a faster tracking store for {parent.name}: writing took longer than training.",
+                f"{logging:.1f} s of writing, {training:.1f} s of training.",
+            )
+
+
+def _at_limit(cell: Cell) -> bool:
+    values = cell.by_seed(HIERARCHY.metric).values()
+    return bool(values) and max(values) - cell.hierarchy_limit < AT_LIMIT
+
+
+def _best_epochs(cell: Cell) -> list[int]:
+    return [int(epoch) for trial in cell.finished if (epoch := trial.value("best_epoch")) is not None]
+
+
+def _patience(cell: Cell) -> float:
+    return cell.trials[0].number("patience") or math.inf
+
+
+def _at_best(trial: RunRecord) -> dict[str, float]:
+    """Return what the registry ranks by, at the best epoch."""
+    found = {criterion.name: trial.value(f"best_{criterion.name}") for criterion in registry.RANKING}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _mean(values: Iterable[float]) -> float:
+    known = list(values)
+    return math.fsum(known) / len(known) if known else math.nan
+
+
+def _range(values: Sequence[float]) -> str:
+    low, high = min(values), max(values)
+    return f"{low:g}" if low == high else f"{low:g} to {high:g}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+# The reference sweep's findings ---------------------------------------------------------------------------------------
+
+
+def _matched(phases: Iterable[Phase]) -> Iterator[tuple[str, RunRecord]]:
+    """Yield the objective and each finished trial that has a hierarchy, demonstrations left out."""
+    for phase in phases:
+        for cell in phase.cells:
+            for trial in () if cell.is_demonstration else cell.finished:
+                if trial.value(HIERARCHY.metric) is not None:
+                    yield trial.setting("objective") or "unknown", trial
+
+
+def _by_objective(phases: Iterable[Phase]) -> dict[str, list[RunRecord]]:
+    found: dict[str, list[RunRecord]] = {}
+    for objective, trial in _matched(phases):
+        found.setdefault(objective, []).append(trial)
+    return found
+
+
+def _scratch(campaign: Campaign, phases: Sequence[Phase]) -> str:
+    learned = [run for run in campaign.singles if run.finished and run.stage in ("foundation", "train", "scratch")]
+    coverages = [coverage for run in learned if (coverage := run.value("coverage")) is not None]
+    if not coverages:
+        return ""
+    return f"Coverage {min(coverages):.5f} at least, in {_count(len(coverages), 'training')} from random weights."
+
+
+def _loads(campaign: Campaign, phases: Sequence[Phase]) -> str:
+    parts = []
+    mismatched = [t for phase in phases for c in phase.cells if c.is_demonstration for t in c.finished]
+    for what, metric in (("initial", "init_hierarchy"), ("best", "best_hierarchy")):
+        values = [value for trial in mismatched if (value := trial.value(metric)) is not None]
+        if values:
+            parts.append(f"{what} hierarchy {min(values):+.3f} to {max(values):+.3f}")
+    said = [f"Such a load, done on purpose {_count(len(mismatched), 'time')}: {', '.join(parts)}."] if parts else []
+    for objective, trials in _by_objective(p for p in phases if p.name in ("stability", "extended")).items():
+        pairs = [
+            (i, b)
+            for t in trials
+            if (i := t.value("init_hierarchy")) is not None and (b := t.value("best_hierarchy")) is not None
+        ]
+        found = correlation([i for i, _ in pairs], [b for _, b in pairs]) if pairs else None
+        if found is not None:
+            said.append(
+                f"Loaded whole ({objective}), initial and best hierarchy correlate by {found.r:+.2f} (95 % interval "
+                f"{found.low:+.2f} to {found.high:+.2f}, {found.n} runs)."
+            )
+    return " ".join(said)
+
+
+def _curvature(campaign: Campaign, phases: Sequence[Phase]) -> str:
+    said = []
+    for phase in phases:
+        comparison = phase.comparison(HIERARCHY, "curvature=2", "curvature=1")
+        if comparison is not None:
+            said.append(f"{phase.parent.setting('objective') or 'Here'}: {comparison.sentence()}")
+    return " ".join(said)
+
+
+def _sampling(campaign: Campaign, phases: Sequence[Phase]) -> str:
+    verified = [v for v in campaign.versions if v.model == registry.MODEL and v.tags.get("verified") == "true"]
+    if not verified:
+        return ""
+    tolerance = Bounds().metric_tolerance
+    return (
+        f"{_count(len(verified), 'registered version')}: measured anew, each metric came out as claimed, within "
+        f"{tolerance:g}."
+    )
+
+
+def _degradation(campaign: Campaign, phases: Sequence[Phase]) -> str:
+    said = []
+    for objective, trials in _by_objective(phases).items():
+        best = spread([trial.value("best_hierarchy") or 0.0 for trial in trials])
+        lost = [value for trial in trials if (value := trial.value("degradation")) is not None]
+        fallen = f", fallen by {_mean(lost):.5f} in the mean at the end" if lost else ""
+        said.append(
+            f"{objective}: {best.minimum:.5f} at best, {best.maximum:.5f} at worst{fallen} ({_count(best.n, 'run')})."
+        )
+    return " ".join(said)
+
+
+def _richness(campaign: Campaign, phases: Sequence[Phase]) -> str:
+    said = []
+    for objective, trials in _by_objective(phases).items():
+        measured = [t for t in trials if t.value("best_richness") is not None]
+        if measured:
+            rich = max(measured, key=lambda trial: trial.value("best_richness") or 0.0)
+            said.append(
+                f"{objective}: the richest run ({rich.name}) has richness {rich.value('best_richness'):.5f} with "
+                f"hierarchy {rich.value('best_hierarchy'):.5f}; the best hierarchy of all is "
+                f"{min(t.value('best_hierarchy') or 0.0 for t in trials):.5f}."
+            )
+    return " ".join(said)
+
+
+_CONTRASTS: dict[str, Callable[[Campaign, Sequence[Phase]], str]] = {
+    "scratch": _scratch,
+    "loads": _loads,
+    "curvature": _curvature,
+    "sampling": _sampling,
+    "degradation": _degradation,
+    "richness": _richness,
+}
