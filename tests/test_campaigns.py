@@ -1,0 +1,246 @@
+"""`stability` and `sweep` as a user types them: what they leave in MLflow, what a kill costs, how they go on."""
+
+import json
+import os
+import signal
+import sqlite3
+import time
+from collections import Counter
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from desk import Desk
+from mlflow.entities import Run
+
+from tvae.checkpoint import read
+
+pytestmark = pytest.mark.integration
+
+# Operations of four trits train in an instant.
+SMALL = {"n_trits": 4, "epochs": 3, "batch_size": 64}
+CELLS = {"slow": {"lr": 1e-3}, "fast": {"lr": 1e-2}}
+
+
+def grid(desk: Desk, cells: dict[str, Any] = CELLS) -> str:
+    path = desk.folder / "grid.json"
+    path.write_text(json.dumps({"base": SMALL, "cells": cells}))
+    return str(path)
+
+
+def parent(desk: Desk, stage: str = "sweep") -> Run:
+    (run,) = [run for run in desk.runs() if run.data.tags["stage"] == stage]
+    return run
+
+
+def trials(desk: Desk) -> list[Run]:
+    return [run for run in desk.runs() if run.data.tags["stage"] == "trial"]
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Desk, str]:
+    """A desk at which a sweep of two cells with three seeds was typed; and what it printed."""
+    desk = Desk(tmp_path_factory.mktemp("desk"))
+    code, out, err = desk.type("entry_points.sweep", "--grid", grid(desk))
+    assert code == 0, err
+    return desk, out
+
+
+def test_every_trial_is_a_run_under_the_parent(swept: tuple[Desk, str]) -> None:
+    desk, _ = swept
+    found = trials(desk)
+    assert Counter((run.data.tags["cell"], run.info.status) for run in found) == {
+        ("slow", "FINISHED"): 3,
+        ("fast", "FINISHED"): 3,
+    }
+    assert {run.data.tags["mlflow.parentRunId"] for run in found} == {parent(desk).info.run_id}
+    assert {run.data.tags["phase"] for run in found} == {"grid"}
+    assert len({run.data.tags["trial"] for run in found}) == 6
+    assert parent(desk).info.status == "FINISHED"
+
+
+def test_a_trial_has_its_settings_every_epoch_and_what_it_came_to(swept: tuple[Desk, str]) -> None:
+    desk, _ = swept
+    run = next(run for run in trials(desk) if run.info.run_name == "fast seed=2")
+    expected = {"lr": "0.01", "seed": "2", "n_trits": "4", "epochs": "3", "load": "matched"}
+    assert expected.items() <= run.data.params.items()
+    for name in ("hierarchy", "coverage", "richness", "radius_v4"):
+        assert [m.step for m in desk.client.get_metric_history(run.info.run_id, name)] == [0, 1, 2, 3]
+    history = desk.client.get_metric_history(run.info.run_id, "hierarchy")
+    metrics = run.data.metrics
+    assert metrics["best_hierarchy"] == history[int(metrics["best_epoch"])].value
+    assert metrics["init_hierarchy"] == history[0].value
+    assert {"best_richness", "best_coverage", "best_q", "degradation", "train_seconds"} <= metrics.keys()
+
+
+def test_a_trials_checkpoint_says_what_the_run_says(swept: tuple[Desk, str]) -> None:
+    desk, _ = swept
+    run = trials(desk)[0]
+    checkpoint = read(desk.artifact(run, "checkpoint") / "checkpoint.safetensors")
+    assert checkpoint.metrics["hierarchy"] == run.data.metrics["best_hierarchy"]
+    assert checkpoint.training["configuration"]["lr"] == float(run.data.params["lr"])
+    assert checkpoint.architecture.n_trits == 4
+
+
+def test_the_parent_has_report_plan_and_times(swept: tuple[Desk, str]) -> None:
+    desk, _ = swept
+    run = parent(desk)
+    assert run.data.metrics["trials"] == run.data.metrics["trials_finished"] == 6
+    assert run.data.metrics["trials_failed"] == 0
+    times = [run.data.metrics[f"{name}_seconds"] for name in ("train", "logging", "total")]
+    assert 0 < times[0] < times[2]
+    assert 0 < times[1] < times[2]
+    assert "<html" in desk.artifact(run, "report.html").read_text()
+    assert "slow" in desk.artifact(run, "report.md").read_text()
+    assert len(json.loads(desk.artifact(run, "plan.json").read_text())) == 6
+    assert run.data.tags["mlflow.note.content"]
+
+
+def test_the_command_says_where_to_look(swept: tuple[Desk, str]) -> None:
+    desk, out = swept
+    assert f"/runs/{parent(desk).info.run_id}/artifacts/report.html" in out
+    assert "6 of 6 trials" in out
+
+
+def test_what_is_finished_is_not_trained_again(swept: tuple[Desk, str]) -> None:
+    desk, _ = swept
+    before = {run.info.run_id: run.info.end_time for run in desk.runs()}
+    run_id = parent(desk).info.run_id
+    code, out, err = desk.type("entry_points.sweep", "--resume", run_id)
+    assert code == 0, err
+    assert "6 of 6 trials are finished already" in out
+    after = {run.info.run_id: run.info.end_time for run in desk.runs()}
+    assert after.keys() == before.keys()
+    assert [name for name in after if after[name] != before[name]] == [run_id]
+
+
+def test_a_mistake_in_one_cell_is_named_before_anything_trains(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    code, _, err = desk.type("entry_points.sweep", "--grid", grid(desk, {**CELLS, "wrong": {"lr": -1.0}}))
+    assert code == 2
+    assert "cell `wrong`: `lr` must be" in err
+    assert "Traceback" not in err
+    assert not (tmp_path / "mlflow.db").exists()
+
+
+def test_a_run_that_cannot_go_on_is_refused(swept: tuple[Desk, str]) -> None:
+    desk, _ = swept
+    for address, words in (("nosuch", "the id of a run"), (trials(desk)[0].info.run_id, "is one of trial")):
+        code, _, err = desk.type("entry_points.sweep", "--resume", address)
+        assert code == 2
+        assert words in err
+
+
+# A kill
+
+# Each batch size makes a cohort of its own, so that a sweep can be killed between cohorts.
+MANY = {f"batch={size}": {"batch_size": size, "epochs": 40} for size in range(8, 20)}
+
+
+def store(desk: Desk) -> list[tuple[str, str]]:
+    """Names and states of all runs, read past MLflow: it may be writing."""
+    with closing(sqlite3.connect(desk.folder / "mlflow.db", timeout=20)) as database:
+        return list(database.execute("SELECT name, status FROM runs"))
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGTERM], ids=["KILL", "TERM"])
+def test_a_killed_sweep_goes_on_with_what_is_missing(tmp_path: Path, signal_number: int) -> None:
+    desk = Desk(tmp_path)
+    words = ("entry_points.sweep", "--grid", grid(desk, MANY), "--seeds", "1")
+    process = desk.start(*words)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        time.sleep(0.02)
+        if (tmp_path / "mlflow.db").exists():
+            try:
+                finished = [name for name, status in store(desk) if name.startswith("batch=") and status == "FINISHED"]
+            except sqlite3.OperationalError:
+                continue  # the tables are being made
+            if len(finished) >= 2:
+                break
+    os.kill(process.pid, signal_number)
+    process.communicate(timeout=60)
+    killed = {run.info.run_id: run.data.tags["trial"] for run in trials(desk) if run.info.status == "FINISHED"}
+    assert 2 <= len(killed) < len(MANY)
+    stopped = parent(desk)
+
+    code, out, err = desk.type(*words, "--resume", "auto")
+    assert code == 0, err
+    assert f"Going on with run {stopped.info.run_id}" in out
+    done = trials(desk)
+    assert Counter(run.data.tags["trial"] for run in done) == Counter({run.data.tags["trial"]: 1 for run in done})
+    assert len(done) == len(MANY)
+    assert killed.items() <= {run.info.run_id: run.data.tags["trial"] for run in done}.items()
+    assert {run.info.status for run in done} == {"FINISHED"}
+    assert parent(desk).info.run_id == stopped.info.run_id
+    assert parent(desk).info.status == "FINISHED"
+    assert "failure" not in parent(desk).data.tags
+    assert not [name for name, status in store(desk) if status == "RUNNING"]
+
+
+def test_a_sweep_at_work_is_not_gone_on_with(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    process = desk.start("entry_points.sweep", "--grid", grid(desk, MANY), "--seeds", "1")
+    try:
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            time.sleep(0.05)
+            if (tmp_path / "mlflow.db").exists():
+                try:
+                    if [name for name, status in store(desk) if name.startswith("sweep") and status == "RUNNING"]:
+                        break
+                except sqlite3.OperationalError:
+                    continue
+        time.sleep(0.5)  # its tags are written right after
+        code, _, err = desk.type("entry_points.sweep", "--resume", parent(desk).info.run_id)
+        assert code == 2
+        assert "still at work" in err
+    finally:
+        process.kill()
+        process.communicate(timeout=60)
+
+
+# Stability
+
+
+@pytest.fixture(scope="module")
+def stable(tmp_path_factory: pytest.TempPathFactory) -> Desk:
+    """A desk at which `stability` was typed: four seeds, the initial hierarchies forced positive."""
+    desk = Desk(tmp_path_factory.mktemp("desk"))
+    code, _, err = desk.type("entry_points.stability", "--runs", "4", "--initial_hierarchy", "positive")
+    assert code == 0, err
+    return desk
+
+
+def test_stability_reaches_the_ceiling_from_inverted_starts(stable: Desk) -> None:
+    metrics = parent(stable, "stability").data.metrics
+    assert all(run.data.metrics["init_hierarchy"] > 0 for run in trials(stable))
+    assert metrics["best_hierarchy_worst"] <= -0.8315
+    assert metrics["best_hierarchy_std"] <= 0.0002
+    assert metrics["coverage_min"] == 1.0
+
+
+def test_stability_has_its_statistics_on_the_parent(stable: Desk) -> None:
+    metrics = parent(stable, "stability").data.metrics
+    values = [run.data.metrics["best_hierarchy"] for run in trials(stable)]
+    assert metrics["best_hierarchy_mean"] == pytest.approx(sum(values) / 4, abs=1e-12)
+    assert (metrics["best_hierarchy_best"], metrics["best_hierarchy_worst"]) == (min(values), max(values))
+    for name in ("coverage", "richness", "q", "best_epoch"):
+        assert {f"{name}_{end}" for end in ("mean", "std", "best", "worst")} <= metrics.keys()
+    assert -1 <= metrics["init_best_correlation_low"] <= metrics["init_best_correlation_high"] <= 1
+    assert metrics["train_seconds"] > 0
+
+
+def test_the_demonstration_of_a_partial_load_is_labelled_as_one(stable: Desk) -> None:
+    words = ("--load", "mismatched", "--runs", "4", "--epochs", "2")
+    code, _, err = stable.type("entry_points.stability", *words)
+    assert code == 0, err
+    run = max((run for run in stable.runs() if run.data.tags["stage"] == "stability"), key=lambda r: r.info.start_time)
+    assert "DEMONSTRATION" in run.info.run_name
+    shown = [r for r in trials(stable) if r.data.tags["mlflow.parentRunId"] == run.info.run_id]
+    assert {r.data.params["load"] for r in shown} == {"mismatched"}
+    assert all("DEMONSTRATION" in r.data.tags["cell"] for r in shown)
+    checkpoint = read(stable.artifact(shown[0], "checkpoint") / "checkpoint.safetensors")
+    assert len(checkpoint.training["start"]["silently random"]) >= 10
+    assert len({r.data.metrics["init_hierarchy"] for r in shown}) == 4
