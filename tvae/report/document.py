@@ -11,7 +11,7 @@ from tvae import registry
 from tvae.architecture import Architecture
 from tvae.configuration import Configuration
 from tvae.experiments import reference
-from tvae.experiments.statistics import MIN_PAIRS, Comparison, Spread
+from tvae.experiments.statistics import MIN_PAIRS, Comparison, Spread, correlation
 from tvae.metrics import hierarchy_ceiling
 from tvae.report.figures import (
     MOST_COLOURS,
@@ -35,6 +35,8 @@ __all__ = ["Block", "Bullets", "Figure", "Folded", "Heading", "Paragraph", "Tabl
 # Rows that a figure shows, and cells that the table of the best shows.
 MOST_ROWS = 60
 MOST_BEST = 8
+# From so many seeds on a correlation over them says something.
+MANY_SEEDS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,7 @@ class Table:
         columns: their names.
         rows: a text for each column.
         words: the columns that hold words; the others hold figures, and are set so that their digits align.
+        codes: the columns that hold what one copies into a command.
         strong: the rows that stand out.
         caption: what it shows, if its heading does not say it.
     """
@@ -74,6 +77,7 @@ class Table:
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     words: frozenset[int] = frozenset({0})
+    codes: frozenset[int] = frozenset()
     strong: frozenset[int] = frozenset()
     caption: str = ""
 
@@ -103,9 +107,9 @@ def document(study: Study) -> list[Block]:
     blocks: list[Block] = [Heading(1, campaign.name), Paragraph(_what(study)), Bullets(tuple(summary(study)))]
     if study.recommendations:
         blocks += [Heading(2, "What follows"), Bullets(tuple(study.recommendations))]
-    blocks += _best(study)
+    blocks += [*_sweeps(campaign), *_best(study)]
     for phase in study.phases:
-        blocks += _phase(phase, several=len(campaign.parents) > 1)
+        blocks += _phase(phase)
     blocks += [*_contrasts(study), *_checkpoints(campaign), *_singles(campaign)]
     return [*blocks, *_time(study), *_failed(study), *_powers(study), *_reading(study)]
 
@@ -118,13 +122,18 @@ def summary(study: Study) -> Iterator[tuple[str, str]]:
     best = study.best()
     if best:
         phase, cell = best[0]
-        found = cell.spread(HIERARCHY.metric)
-        assert found is not None
-        seeds = f"over {found.n} seeds" if found.n > 1 else "with one seed"
         yield (
-            f"Best: {cell.name} ({phase.name}), hierarchy {figure(found)} {seeds}.",
+            f"{'Best: ' if len(best) > 1 else ''}{cell.name} ({phase.title}), {_measured(cell)}.",
             f"The limit is {cell.hierarchy_limit:.5f}; richness {figure(cell.spread(RICHNESS.metric))}.",
         )
+    for phase in study.phases:
+        for cell in phase.cells:
+            if cell.is_demonstration and cell.by_seed(HIERARCHY.metric):
+                start = _ends(cell.spread("init_hierarchy"))
+                yield (
+                    f"{cell.name} ({phase.title}), {_measured(cell)}.",
+                    f"It shows what a silent partial load does; initial hierarchy {start}.",
+                )
     compared = [phase for phase in study.phases if phase.comparisons]
     if compared and not any(phase.concludes for phase in compared):
         most = max(phase.pairs for phase in compared)
@@ -133,8 +142,13 @@ def summary(study: Study) -> Iterator[tuple[str, str]]:
             f"{most} paired {'seed' if most == 1 else 'seeds'}; at least {MIN_PAIRS} are needed.",
         )
         compared = []
+    elif best and not compared and all(len(cell.by_seed(HIERARCHY.metric)) == 1 for _, cell in best):
+        yield "Nothing can be concluded about differences.", "One seed shows nothing of the noise between seeds."
+    for phase in study.phases:
+        if phase.is_search:
+            yield f"{phase.title}:", _on_the_front(phase)
     for phase in compared:
-        yield f"{phase.name}:", " ".join(filter(None, (verdicts(phase, measure) for measure in COMPARED)))
+        yield f"{phase.title}:", " ".join(filter(None, (verdicts(phase, measure) for measure in COMPARED)))
     if campaign.trials:
         done = len(campaign.trials) - len(study.failed)
         failed = f"{len(study.failed):,} did not finish." if study.failed else "None failed."
@@ -142,6 +156,12 @@ def summary(study: Study) -> Iterator[tuple[str, str]]:
     took = _seconds_of(campaign)
     if took:
         yield "Time:", took
+
+
+def _measured(cell: Cell) -> str:
+    found = cell.spread(HIERARCHY.metric)
+    assert found is not None
+    return f"hierarchy {figure(found)} {f'over {found.n} seeds' if found.n > 1 else 'with one seed'}"
 
 
 def _what(study: Study) -> str:
@@ -165,28 +185,32 @@ def _best(study: Study) -> list[Block]:
     best = study.best()[:MOST_BEST]
     if not best:
         return []
+    changed = [_changed(cell) for _, cell in best]
+    shared = dict(set.intersection(*(set(settings.items()) for settings in changed)))
     rows = tuple(
         (
-            f"{cell.name} ({phase.name})",
+            f"{cell.name} ({phase.title})",
             str(len(cell.by_seed(HIERARCHY.metric))),
             figure(cell.spread(HIERARCHY.metric)),
             figure(cell.spread(RICHNESS.metric)),
             _mean(cell.spread("best_q"), 4),
             _mean(cell.spread("best_coverage")),
-            _settings(cell),
-            f"runs:/{_best_trial(cell).id}/checkpoint",
+            _written({name: value for name, value in settings.items() if name not in shared}) or "–",
+            _best_trial(cell).id,
         )
-        for phase, cell in best
+        for (phase, cell), settings in zip(best, changed, strict=True)
     )
     columns = ("configuration", "seeds", "hierarchy", "richness", "Q", "coverage", "not as by default", "best trial")
     order = ", ".join(criterion.label for criterion in registry.RANKING)
+    alike = [name for name in changed[0] if name in shared]
+    all_have = f" All have {_written({name: shared[name] for name in alike})}." if shared and len(best) > 1 else ""
     return [
         Heading(2, "Best configurations"),
         Paragraph(
             f"By their means, as the registry compares: {order}. The order of two rows alone says nothing; the phases "
-            "below say which differences are more than noise."
+            f"below say which differences are more than noise.{all_have}"
         ),
-        Table(columns, rows, words=frozenset({0, 6, 7}), strong=frozenset({0})),
+        Table(columns, rows, words=frozenset({0, 6, 7}), codes=frozenset({7}), strong=frozenset({0})),
     ]
 
 
@@ -197,21 +221,21 @@ def _best_trial(cell: Cell) -> RunRecord:
     )
 
 
-def _settings(cell: Cell) -> str:
-    """Return what a cell changes of the defaults, as one would write it for a command."""
+def _changed(cell: Cell) -> dict[str, str]:
+    """Return the settings of a cell that are not as by default."""
     defaults = {name: str(value) for name, value in (Architecture().to_dict() | Configuration().to_dict()).items()}
-    changed = (
-        f"{name}={value}" for name, value in cell.settings().items() if name in defaults and value != defaults[name]
-    )
-    return " ".join(changed) or "nothing"
+    return {k: value for k, value in cell.settings().items() if k in defaults and value != defaults[k]}
+
+
+def _written(settings: Mapping[str, str]) -> str:
+    return " ".join(f"{name}={value}" for name, value in settings.items())
 
 
 # Phases ---------------------------------------------------------------------------------------------------------------
 
 
-def _phase(phase: Phase, *, several: bool) -> list[Block]:
-    title = f"{phase.name} of {phase.parent.name}" if several else phase.name
-    blocks: list[Block] = [Heading(2, f"Phase {title}")]
+def _phase(phase: Phase) -> list[Block]:
+    blocks: list[Block] = [Heading(2, f"Phase {phase.title}")]
     if phase.is_search:
         return [*blocks, *_search(phase)]
     known = [cell for cell in phase.cells if cell.by_seed(HIERARCHY.metric)]
@@ -228,7 +252,7 @@ def _phase(phase: Phase, *, several: bool) -> list[Block]:
     blocks += _curves(phase)
     for measure in COMPARED:
         blocks += _comparisons(phase, measure)
-    return blocks
+    return [*blocks, *_from_start_to_best(phase)]
 
 
 def _cells(phase: Phase) -> Table:
@@ -238,11 +262,11 @@ def _cells(phase: Phase) -> Table:
         ("cell", lambda cell: cell.name),
         ("seeds", lambda cell: f"{len(cell.by_seed(HIERARCHY.metric))} of {len(cell.trials)}"),
         ("best hierarchy", lambda cell: figure(cell.spread(HIERARCHY.metric))),
-        ("best … worst", lambda cell: _ends(cell.spread(HIERARCHY.metric))),
         ("best epoch", lambda cell: _mean(cell.spread("best_epoch"), 1)),
         ("final hierarchy", lambda cell: _mean(cell.spread("final_hierarchy"))),
         ("richness", lambda cell: figure(cell.spread(RICHNESS.metric))),
         ("least coverage", lambda cell: number(found.minimum) if (found := cell.spread("best_coverage")) else "–"),
+        ("best … worst", lambda cell: _ends(cell.spread(HIERARCHY.metric))),
     ]
     for after, metric, decimals in (
         ("best hierarchy", "best_hierarchy", 3),
@@ -330,6 +354,37 @@ def _curves(phase: Phase) -> list[Block]:
     return [Figure(curves, "Hierarchy by epoch, a curve a seed. Epoch 0 is before training.")]
 
 
+def _from_start_to_best(phase: Phase) -> list[Block]:
+    """Show, where many seeds of one configuration are there, whether the start decides the end."""
+    if len(phase.cells) > 1 or len(phase.cells[0].by_seed("init_hierarchy")) < MANY_SEEDS:
+        return []
+    starts, bests = phase.cells[0].by_seed("init_hierarchy"), phase.cells[0].by_seed(HIERARCHY.metric)
+    seeds = sorted(starts.keys() & bests.keys())
+    found = correlation([starts[seed] for seed in seeds], [bests[seed] for seed in seeds])
+    said = (
+        "no correlation is defined, since one of the two is constant."
+        if found is None
+        else f"correlation {found.r:+.2f}, 95 % interval {found.low:+.2f} to {found.high:+.2f}, {found.n} seeds."
+    )
+    points = tuple(
+        Point(starts[seed], bests[seed], f"seed {seed}: from {starts[seed]:+.5f} to {bests[seed]:+.5f}")
+        for seed in seeds
+    )
+    return [
+        Paragraph(f"Initial and best hierarchy: {said}"),
+        Figure(
+            Scatter(
+                f"Initial and best hierarchy of the seeds of {phase.title}",
+                points,
+                "initial hierarchy",
+                "best hierarchy (down is better)",
+            ),
+            "A dot is a seed. A rising cloud would mean that the start decides the end; in the reference sweep the "
+            f"correlation was {reference.INIT_TO_BEST:+.2f}.",
+        ),
+    ]
+
+
 def _comparisons(phase: Phase, measure: Measure) -> list[Block]:
     made = phase.comparisons.get(measure.metric, ())
     judged = [comparison for comparison in made if comparison.n]
@@ -393,13 +448,18 @@ def _intervals(phase: Phase, measure: Measure, made: Sequence[Comparison]) -> Fi
     )
 
 
+def _on_the_front(phase: Phase) -> str:
+    n = len(front(phase.cells))
+    is_are = "trial is" if n == 1 else "trials are"
+    return f"{n} of {len(phase.cells)} {is_are} on the front: no other is better in both hierarchy and richness."
+
+
 def _search(phase: Phase) -> list[Block]:
     best = front(phase.cells)
     known = [cell for cell in phase.cells if cell.spread(HIERARCHY.metric) and cell.spread(RICHNESS.metric)]
     said = (
-        f"{len(known)} of {len(phase.cells)} trials have figures, {len(best)} of them are on the front: no other is "
-        "better in both hierarchy and richness. Each was chosen in view of those before, so nothing is compared here; "
-        "to know which differ, train the front over seeds as a grid."
+        f"{_on_the_front(phase)} Each was chosen in view of those before, so nothing is compared here; to know which "
+        "differ, train the front over seeds as a grid."
     )
     if not known:
         return [Paragraph(said)]
@@ -420,16 +480,18 @@ def _search(phase: Phase) -> list[Block]:
             figure(cell.spread(HIERARCHY.metric)),
             figure(cell.spread(RICHNESS.metric)),
             figure(cell.spread("best_q"), 4),
-            _settings(cell),
-            f"runs:/{_best_trial(cell).id}/checkpoint",
+            _written(_changed(cell)) or "–",
+            _best_trial(cell).id,
         )
         for cell in best
     )
-    columns = ("trial", "hierarchy", "richness", "Q", "not as by default", "checkpoint")
+    columns = ("trial", "hierarchy", "richness", "Q", "not as by default", "run")
     return [
         Paragraph(said),
         Figure(scatter, "Filled and joined: the front. Hollow: trials that another beats in both."),
-        Table(columns, rows, words=frozenset({0, 4, 5}), caption="The front, best hierarchy first."),
+        Table(
+            columns, rows, words=frozenset({0, 4, 5}), codes=frozenset({5}), caption="The front, best hierarchy first."
+        ),
     ]
 
 
@@ -454,6 +516,26 @@ def _contrasts(study: Study) -> list[Block]:
         Paragraph(said),
         Table(columns, rows, words=frozenset({0, 1, 2})),
     ]
+
+
+def _sweeps(campaign: Campaign) -> list[Block]:
+    if len(campaign.parents) < 2:
+        return []
+    rows = tuple(
+        (
+            run.name,
+            run.stage,
+            run.status,
+            str(sum(trial.finished for trial in campaign.trials if trial.parent == run.id)),
+            str(sum(not trial.finished for trial in campaign.trials if trial.parent == run.id)),
+            number(run.value("train_seconds"), 1),
+            number(run.value("total_seconds"), 1),
+            run.id,
+        )
+        for run in campaign.parents
+    )
+    columns = ("sweep", "stage", "status", "finished", "not finished", "training, s", "in all, s", "run")
+    return [Heading(2, "Sweeps"), Table(columns, rows, words=frozenset({0, 1, 2, 7}), codes=frozenset({7}))]
 
 
 def _checkpoints(campaign: Campaign) -> list[Block]:
@@ -481,7 +563,13 @@ def _checkpoints(campaign: Campaign) -> list[Block]:
     strong = frozenset(i for i, version in enumerate(campaign.versions) if registry.CHAMPION in version.aliases)
     return [
         Heading(2, "Checkpoints in the registry"),
-        Table(columns, tuple(map(row, campaign.versions)), words=frozenset({0, 1, 2, 7, 8}), strong=strong),
+        Table(
+            columns,
+            tuple(map(row, campaign.versions)),
+            words=frozenset({0, 1, 2, 7, 8}),
+            codes=frozenset({8}),
+            strong=strong,
+        ),
     ]
 
 
@@ -506,11 +594,12 @@ def _singles(campaign: Campaign) -> list[Block]:
             number(run.value("best_richness") if run.value("best_richness") is not None else run.value("richness")),
             number(run.value("tree_precision"), 4),
             number(run.value("train_seconds"), 1),
+            run.id,
         )
         for run in campaign.singles
     )
-    columns = ("run", "stage", "status", "seed", "coverage", "hierarchy", "richness", "tree precision", "seconds")
-    return [Heading(2, "Single runs"), Table(columns, rows, words=frozenset({0, 1, 2}))]
+    columns = ("run", "stage", "status", "seed", "coverage", "hierarchy", "richness", "tree precision", "s", "id")
+    return [Heading(2, "Single runs"), Table(columns, rows, words=frozenset({0, 1, 2, 9}), codes=frozenset({9}))]
 
 
 def _seconds_of(campaign: Campaign) -> str:
@@ -537,7 +626,7 @@ def _time(study: Study) -> list[Block]:
             minutes = reference.MINUTES.get(phase.name)
             rows.append(
                 (
-                    phase.name if len(study.campaign.parents) == 1 else f"{phase.name} of {phase.parent.name}",
+                    phase.title,
                     str(cost.trainings),
                     f"{cost.epochs:,}",
                     number(cost.seconds, 1),

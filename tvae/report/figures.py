@@ -314,8 +314,8 @@ class _Scale(NamedTuple):
     def __call__(self, value: float) -> float:
         return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
 
-    def ticks(self, *, whole: bool = False) -> list[tuple[float, str]]:
-        rough = (self.high - self.low) / (abs(self.end - self.start) / 75)
+    def ticks(self, apart: float, *, whole: bool = False) -> list[tuple[float, str]]:
+        rough = (self.high - self.low) / (abs(self.end - self.start) / apart)
         power = 10.0 ** math.floor(math.log10(rough))
         step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough * 0.999)
         step = max(1.0, step) if whole else step
@@ -325,14 +325,14 @@ class _Scale(NamedTuple):
 
     def ticks_below(self, top: float, bottom: float, *, whole: bool = False) -> list[Markup]:
         parts = []
-        for value, text in self.ticks(whole=whole):
+        for value, text in self.ticks(75, whole=whole):
             x = self(value)
             parts += [_line(x, x, top, bottom, "grid"), _text(x, bottom + 16, text, "muted middle")]
         return [*parts, _line(self.start, self.end, bottom, bottom, "axis")]
 
     def ticks_beside(self, left: float, right: float) -> list[Markup]:
         parts = []
-        for value, text in self.ticks():
+        for value, text in self.ticks(45):
             y = self(value)
             parts += [_line(left, right, y, y, "grid"), _text(left - 8, y + 4, text, "muted right")]
         return [*parts, _line(left, left, self.start, self.end, "axis")]

@@ -1,6 +1,5 @@
 """What follows from a campaign, in sentences made of its figures: where nothing follows, nothing is said."""
 
-import itertools
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -205,7 +204,7 @@ def _powers(phase: Phase) -> Iterator[Power]:
         noise = noise_between(phase, measure)
         if noise:
             yield Power(
-                phase=phase.name,
+                phase=phase.title,
                 measure=measure,
                 n=phase.pairs,
                 comparisons=len(made),
@@ -252,42 +251,48 @@ def _count(n: int, what: str) -> str:
 
 def _choice(phase: Phase) -> Iterator[Recommendation]:
     """Whether a cell is really better than the baseline."""
-    candidates = phase.candidates()
-    if not phase.concludes or phase.baseline is None or len(candidates) < 2:
+    base = phase.cell(phase.baseline or "")
+    candidates = [cell for cell in phase.candidates() if base and _coverage(cell) >= _coverage(base)]
+    if base is None or not phase.concludes or base not in candidates or len(candidates) < 2:
         return
+    measure, said = HIERARCHY, ""
     at_limit = [cell for cell in candidates if _at_limit(cell)]
-    measure = HIERARCHY
-    said = ""
-    if len(at_limit) > 1:
-        measure = RICHNESS
+    if base in at_limit and len(at_limit) > 1:
         worst = max(max(cell.by_seed(HIERARCHY.metric).values()) for cell in at_limit)
-        said = (
-            f"In {phase.name}, {len(at_limit)} of {len(candidates)} cells reach the limit of hierarchy with every seed "
-            f"(worst {worst:.5f}, limit {at_limit[0].hierarchy_limit:.5f}), so richness decides. "
+        measure, said = (
+            RICHNESS,
+            (
+                f"{len(at_limit)} of {len(candidates)} cells reach the limit of hierarchy with every seed (worst "
+                f"{worst:.5f}, limit {base.hierarchy_limit:.5f}), so richness decides. "
+            ),
         )
-        candidates = sorted(at_limit, key=lambda cell: cell.means().get("richness", -math.inf), reverse=True)
-    best, base = candidates[0], phase.cell(phase.baseline)
-    assert base is not None
-    if best.name == base.name:
-        second = candidates[1]
-        comparison = phase.comparison(measure, base.name, second.name)
-        if comparison is not None and comparison.n >= MIN_PAIRS:
-            yield Recommendation(
-                f"Stay with {base.name} in {phase.name}: no other has a better mean {measure.label}.",
-                f"{said}The next best: {comparison.sentence()}",
-            )
-        return
-    comparison = phase.comparison(measure, best.name, base.name)
+        candidates = at_limit
+    best, second = sorted(candidates, key=lambda cell: _gain(cell, measure), reverse=True)[:2]
+    comparison = phase.comparison(measure, base.name, second.name if best is base else best.name)
     if comparison is None or comparison.n < MIN_PAIRS:
         return
-    if comparison.verdict == "distinguishable":
-        better = _is_better(comparison, best.name, measure)
-        advice = f"Take {best.name} rather than {base.name}." if better else ""
+    if best is base:
+        advice = f"Stay with {base.name} in {phase.title}: no other has a better mean {measure.label}."
+        said += "The next best: "
+    elif comparison.verdict == "distinguishable":
+        if not _is_better(comparison, best.name, measure):
+            return  # on the seeds that both have, which are not all
+        advice = f"Take {best.name} rather than {base.name} in {phase.title}."
     else:
         why = "less than matters" if comparison.verdict == "smaller than matters" else "no more than seed noise"
-        advice = f"Stay with {base.name} in {phase.name}: {best.name} has the better mean, by {why}."
-    if advice:
-        yield Recommendation(advice, said + comparison.sentence())
+        advice = f"Stay with {base.name} in {phase.title}: {best.name} has the better mean {measure.label}, by {why}."
+    yield Recommendation(advice, said + comparison.sentence())
+
+
+def _coverage(cell: Cell) -> float:
+    """Return what comes before every other measure, as the registry rounds it."""
+    return rank(cell.means())[0]
+
+
+def _gain(cell: Cell, measure: Measure) -> float:
+    """Return what is larger for the better cell."""
+    found = cell.spread(measure.metric)
+    return -math.inf if found is None else -found.mean if measure is HIERARCHY else found.mean
 
 
 def _is_better(comparison: Comparison, name: str, measure: Measure) -> bool:
@@ -297,27 +302,32 @@ def _is_better(comparison: Comparison, name: str, measure: Measure) -> bool:
 
 
 def _early_stopping(phase: Phase) -> Iterator[Recommendation]:
-    """What stopping early cost, against the same configuration with more patience."""
-    for first, second in itertools.combinations(phase.cells, 2):
-        if {**first.settings(), "patience": ""} != {**second.settings(), "patience": ""}:
-            continue
-        hasty, patient = sorted((first, second), key=_patience)
-        comparison = phase.comparison(HIERARCHY, hasty.name, patient.name)
-        if comparison is None or comparison.n < MIN_PAIRS or _patience(hasty) == _patience(patient):
-            continue
-        epochs = [_mean([float(_trained_epochs(trial)) for trial in cell.finished]) for cell in (hasty, patient)]
-        if epochs[0] >= epochs[1]:
-            continue
-        trained = f"{epochs[0]:.1f} epochs against {epochs[1]:.1f}, in the mean. {comparison.sentence()}"
-        if comparison.verdict == "distinguishable" and not _is_better(comparison, hasty.name, HIERARCHY):
-            yield Recommendation(
-                f"Stop later than {hasty.name} in {phase.name}: its patience of {_patience(hasty):.0f} cost hierarchy.",
-                trained,
-            )
-        elif comparison.verdict != "distinguishable":
-            yield Recommendation(
-                f"Stop as early as {hasty.name} in {phase.name}: that cost no hierarchy that could be seen.", trained
-            )
+    """What stopping early cost, against the same configuration with the most patience."""
+    alike: dict[str, list[Cell]] = {}
+    for cell in phase.cells:
+        alike.setdefault(str(sorted({**cell.settings(), "patience": ""}.items())), []).append(cell)
+    for cells in alike.values():
+        *hasty_ones, patient = sorted(cells, key=_patience)
+        for hasty in hasty_ones:
+            comparison = phase.comparison(HIERARCHY, hasty.name, patient.name)
+            epochs = [_mean(_trained_epochs(trial) for trial in cell.finished) for cell in (hasty, patient)]
+            if comparison is None or comparison.n < MIN_PAIRS or not epochs[0] < epochs[1]:
+                continue
+            figures = f"{epochs[0]:.1f} epochs against {epochs[1]:.1f}, in the mean. {comparison.sentence()}"
+            if comparison.verdict == "distinguishable" and not _is_better(comparison, hasty.name, HIERARCHY):
+                cost = f"a patience of {_patience(hasty):.0f} cost hierarchy"
+                yield Recommendation(f"Stop later than {hasty.name} in {phase.title}: {cost}.", figures)
+            elif _most_lost(comparison, hasty.name) < HIERARCHY.matters:
+                yield Recommendation(
+                    f"Stop as early as {hasty.name} in {phase.title}: it cost less hierarchy than matters.", figures
+                )
+
+
+def _most_lost(comparison: Comparison, name: str) -> float:
+    """Return how much worse in hierarchy a cell is at most, by the interval of the difference."""
+    if math.isnan(comparison.low):  # the same difference on every seed
+        return comparison.difference if comparison.cell == name else -comparison.difference
+    return comparison.high if comparison.cell == name else -comparison.low
 
 
 def _never_better_than_the_start(phase: Phase) -> Iterator[Recommendation]:
@@ -325,7 +335,7 @@ def _never_better_than_the_start(phase: Phase) -> Iterator[Recommendation]:
     for cell in cells if phase.concludes else ():
         init = figure(cell.spread("init_hierarchy"))
         yield Recommendation(
-            f"Lower the learning rate of {cell.name} in {phase.name}, or check its loss: training only made it worse.",
+            f"Lower the learning rate of {cell.name} in {phase.title}, or check its loss: training only made it worse.",
             f"The best epoch is 0, the start, with each of {_count(len(_best_epochs(cell)), 'seed')}; lr "
             f"{cell.setting('lr')}, initial hierarchy {init}.",
         )
@@ -339,30 +349,31 @@ def _still_learning(phase: Phase) -> Iterator[Recommendation]:
         if not best or best != last or 0 in last or cell.setting("scheduler") not in STEADY or _at_limit(cell):
             continue
         yield Recommendation(
-            f"Give {cell.name} of {phase.name} more epochs or a higher learning rate: it was still improving.",
+            f"Give {cell.name} of {phase.title} more epochs or a higher learning rate: it was still improving.",
             f"The best epoch is the last with each of {_count(len(best), 'seed')} (epoch "
             f"{_range(best)}); lr {cell.setting('lr')}, best hierarchy {figure(cell.spread(HIERARCHY.metric))}.",
         )
 
 
 def _lost_again(phase: Phase) -> Iterator[Recommendation]:
-    """Epochs that made the hierarchy worse."""
-    if not phase.concludes:
-        return
+    """Epochs that made the hierarchy worse, where nothing stopped them."""
     falling = []
-    for cell in phase.cells:
+    for cell in phase.cells if phase.concludes else ():
         lost = cell.by_seed("degradation").values()
-        if lost and min(lost) >= HIERARCHY.matters:
+        to_the_end = all(_trained_epochs(trial) == trial.number("epochs") for trial in cell.finished)
+        if lost and to_the_end and min(lost) >= HIERARCHY.matters:
             falling.append((_mean(lost), cell))
     if not falling:
         return
     lost_most, cell = max(falling, key=lambda item: item[0])
-    after = _mean([_trained_epochs(trial) - (trial.value("best_epoch") or 0) for trial in cell.finished])
-    names = "" if len(falling) == 1 else f", most in {cell.name}"
-    where = cell.name if len(falling) == 1 else f"{len(falling)} of {len(phase.cells)} cells"
+    after = _mean(_trained_epochs(trial) - (trial.value("best_epoch") or 0) for trial in cell.finished)
+    several = len(falling) > 1
+    where, most = (
+        (f"{len(falling)} of {len(phase.cells)} cells", f", most in {cell.name}") if several else (cell.name, "")
+    )
     yield Recommendation(
-        f"Train shorter, or lower the learning rate towards the end, in {where} of {phase.name}.",
-        f"With every seed the hierarchy was worse at the end than at its best epoch{names}: by {lost_most:+.5f} in the "
+        f"Train shorter, or lower the learning rate towards the end, in {where} of {phase.title}.",
+        f"With every seed the hierarchy was worse at the end than at its best epoch{most}: by {lost_most:+.5f} in the "
         f"mean, {after:.1f} epochs later. The weights that are kept are those of the best epoch: what is lost is time.",
     )
 
@@ -373,7 +384,7 @@ def _more_seeds(phases: Iterable[Phase], powers: Iterable[Power]) -> Iterator[Re
     if mute:
         most = max(phase.pairs for phase in mute)
         yield Recommendation(
-            f"Run {_listed([phase.name for phase in mute])} with at least {MIN_PAIRS} seeds.",
+            f"Run {_listed([phase.title for phase in mute])} with at least {MIN_PAIRS} seeds.",
             f"With {_count(most, 'paired seed')} nothing can be concluded from a comparison.",
         )
     needed: dict[str, int] = {}
@@ -423,7 +434,7 @@ def _registration(campaign: Campaign) -> Iterator[Recommendation]:
         )
         return
     champions = [v for v in campaign.versions if v.model == registry.MODEL and registry.CHAMPION in v.aliases]
-    command = f"Promote the best trial: `mlflow run . -e promote -P checkpoint=runs:/{best.id}/checkpoint`."
+    command = f"Promote the best trial: mlflow run . -e promote -P checkpoint={best.id}"
     if not champions:
         yield Recommendation(command, f"{measured}. No version is {registry.CHAMPION} yet.")
         return
@@ -484,19 +495,13 @@ def _listed(names: Sequence[str]) -> str:
 # The reference sweep's findings ---------------------------------------------------------------------------------------
 
 
-def _matched(phases: Iterable[Phase]) -> Iterator[tuple[str, RunRecord]]:
-    """Yield the objective and each finished trial that has a hierarchy, demonstrations left out."""
-    for phase in phases:
-        for cell in phase.cells:
-            for trial in () if cell.is_demonstration else cell.finished:
-                if trial.value(HIERARCHY.metric) is not None:
-                    yield trial.setting("objective") or "unknown", trial
-
-
 def _by_objective(phases: Iterable[Phase]) -> dict[str, list[RunRecord]]:
+    """Return the finished trials that have a hierarchy, each once however many sweeps have it; no demonstrations."""
+    cells = [cell for phase in phases for cell in phase.cells if not cell.is_demonstration]
+    once = {t.tags.get("trial", t.id): t for c in cells for t in c.finished if t.value(HIERARCHY.metric) is not None}
     found: dict[str, list[RunRecord]] = {}
-    for objective, trial in _matched(phases):
-        found.setdefault(objective, []).append(trial)
+    for trial in once.values():
+        found.setdefault(trial.setting("objective") or "unknown", []).append(trial)
     return found
 
 

@@ -17,7 +17,6 @@ from sqlalchemy.exc import SQLAlchemyError
 from tvae import registry
 from tvae.errors import TrackingError
 from tvae.registry.store import versions_of
-from tvae.tracking.links import run_link
 from tvae.tracking.store import reason
 
 __all__ = ["Campaign", "RunRecord", "Version", "gather"]
@@ -49,9 +48,7 @@ class RunRecord:
         metrics: the last value of each.
         tags: as set; only those of tvae.
         parent: the run that it is a part of.
-        link: address of its page in the UI.
         started: seconds since 1970.
-        seconds: from its start to its end, NaN while it runs.
         history: epoch and hierarchy, of trials.
     """
 
@@ -63,9 +60,7 @@ class RunRecord:
     metrics: Mapping[str, float] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
     parent: str | None = None
-    link: str = ""
     started: float = 0.0
-    seconds: float = math.nan
     history: tuple[tuple[int, float], ...] = ()
 
     @property
@@ -220,7 +215,6 @@ def _search(client: MlflowClient, experiment_id: str, filter_string: str = "") -
 
 def _record(run: Run) -> RunRecord:
     info, tags = run.info, run.data.tags
-    ended = info.end_time or math.nan
     return RunRecord(
         id=info.run_id,
         name=info.run_name or info.run_id,
@@ -230,9 +224,7 @@ def _record(run: Run) -> RunRecord:
         metrics=dict(run.data.metrics),
         tags={name: value for name, value in tags.items() if not name.startswith("mlflow.")},
         parent=tags.get(MLFLOW_PARENT_RUN_ID),
-        link=run_link(info.experiment_id, info.run_id),
         started=info.start_time / 1000,
-        seconds=(ended - info.start_time) / 1000,
     )
 
 

@@ -43,12 +43,12 @@ figcaption { margin-top: 0.4rem; }
 caption { caption-side: bottom; padding-top: 0.5rem; }
 .wide { overflow-x: auto; margin: 1.25rem 0; }
 table { border-collapse: collapse; font-size: 0.85rem; line-height: 1.4; font-variant-numeric: tabular-nums; }
-th, td { padding: 0.3rem 0.7rem 0.3rem 0; vertical-align: top; text-align: left; }
+th, td { padding: 0.3rem 0.6rem 0.3rem 0; vertical-align: top; text-align: left; }
 th { font-weight: 600; color: var(--muted); border-bottom: 1px solid var(--muted); vertical-align: bottom; }
 td { border-bottom: 1px solid var(--rule); }
-td { overflow-wrap: anywhere; min-width: 3rem; }
-td:first-child { min-width: 7rem; }
+td { overflow-wrap: break-word; }
 th.number, td.number { text-align: right; white-space: nowrap; }
+td.code { font: 0.75rem/1.8 ui-monospace, "SFMono-Regular", Menlo, Consolas, monospace; white-space: nowrap; }
 tr.strong td { background: var(--strong); }
 tr.strong td:first-child { font-weight: 600; }
 details { margin: 0.75rem 0 1.25rem; }
@@ -92,7 +92,8 @@ def _item(first: str, rest: str) -> list[str | Markup]:
 
 def _table(table: Table) -> Markup:
     def cells(kind: str, row: tuple[str, ...]) -> list[Markup]:
-        return [element(kind, text, class_="" if i in table.words else "number") for i, text in enumerate(row)]
+        style = ["code" if i in table.codes else "" if i in table.words else "number" for i in range(len(row))]
+        return [element(kind, text, class_=of) for text, of in zip(row, style, strict=True)]
 
     rows = [
         element("tr", *cells("td", row), class_="strong" if i in table.strong else "")

@@ -108,6 +108,7 @@ class Phase:
     Attributes:
         parent: the sweep.
         name: of the phase.
+        title: the name, with that of the sweep where there are several.
         cells: its rows.
         baseline: the cell that the others vary; None where there is but one.
         apart: cells that share no seed with any other, and so are compared with none.
@@ -116,6 +117,7 @@ class Phase:
 
     parent: RunRecord
     name: str
+    title: str
     cells: tuple[Cell, ...]
     baseline: str | None
     apart: tuple[str, ...]
@@ -165,13 +167,13 @@ def rank(metrics: Mapping[str, float]) -> tuple[float, ...]:
 def phases_of(campaign: Campaign) -> tuple[Phase, ...]:
     """Sort the trials of a campaign into phases, in the order of the sweep."""
     return tuple(
-        _phase(parent, name, tuple(trials))
+        _phase(parent, name, f"{name} of {parent.name}" if len(campaign.parents) > 1 else name, trials)
         for parent in campaign.parents
         for name, trials in _grouped((t for t in campaign.trials if t.parent == parent.id), "phase", PHASES)
     )
 
 
-def _phase(parent: RunRecord, name: str, trials: tuple[RunRecord, ...]) -> Phase:
+def _phase(parent: RunRecord, name: str, title: str, trials: Iterable[RunRecord]) -> Phase:
     known = PHASES.get(name, {})
     cells = tuple(Cell(cell, tuple(found)) for cell, found in _grouped(trials, "cell", known))
     names = [cell.name for cell in cells]
@@ -192,7 +194,7 @@ def _phase(parent: RunRecord, name: str, trials: tuple[RunRecord, ...]) -> Phase
         for measure in (COMPARED if paired else ())
     }
     apart = tuple(cell.name for cell in cells if cell not in paired)
-    return Phase(parent, name, cells, baseline, apart if paired else (), comparisons)
+    return Phase(parent, name, title, cells, baseline, apart if paired else (), comparisons)
 
 
 def _grouped(
