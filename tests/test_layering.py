@@ -43,7 +43,11 @@ ROOMS = {
     "poincare": Room("errors", TORCH),
     "model": Room("errors architecture poincare", TORCH),
     "objectives": Room("errors configuration ternary poincare", TORCH),
-    "metrics": Room("errors ternary poincare model", STATISTICS),
+    # The search is torch alone: the served model carries it, and needs three packages only.
+    "nearest": Room("poincare", TORCH),
+    "metrics": Room("errors ternary poincare model nearest", STATISTICS),
+    # Not in metrics: what a user asks of an embedding is no measure of it.
+    "reading": Room("errors ternary poincare model nearest metrics", STATISTICS),
     "training": Room("errors architecture configuration ternary poincare model objectives metrics", STATISTICS),
     "embedding": Room("errors ternary poincare model metrics", STATISTICS),
     "checkpoint": Room("errors architecture bounds ternary poincare model metrics", STATISTICS),

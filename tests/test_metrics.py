@@ -12,6 +12,7 @@ import torch
 from scipy.stats import spearmanr
 from torch import Tensor
 
+import tvae
 from tvae import metrics, ternary
 from tvae.architecture import Architecture
 from tvae.errors import EvaluationError
@@ -300,6 +301,96 @@ def test_tree_precision_of_a_sample_is_the_mean_over_some_operations() -> None:
         assert found == pytest.approx(np.mean(shares), abs=1e-12)
 
 
+# Sibling recall
+
+
+@pytest.mark.parametrize("n_trits", [1, 2, 3, 4])
+@pytest.mark.parametrize("curvature", [0.5, 2.0])
+def test_sibling_recall_is_that_of_a_naive_count(n_trits: int, curvature: float) -> None:
+    embedding = random_embedding(n_trits)
+    matrix = distances(embedding, curvature)
+    np.fill_diagonal(matrix, np.inf)
+    n = 3**n_trits
+    hits = sum(j in ((i + n // 3) % n, (i - n // 3) % n) for i in range(n) for j in np.argsort(matrix[i])[:2])
+    found = metrics.sibling_recall(embedding, n_trits=n_trits, curvature=curvature)
+    assert found == pytest.approx(hits / (2 * n), rel=1e-12)
+
+
+@pytest.mark.parametrize("n_trits", [2, 4])
+def test_sibling_recall_is_the_tree_precision_of_the_last_level(n_trits: int) -> None:
+    embedding = random_embedding(n_trits)
+    by_level = metrics.tree_precision_by_level(embedding, n_trits=n_trits, curvature=2.0)
+    assert metrics.sibling_recall(embedding, n_trits=n_trits, curvature=2.0) == pytest.approx(by_level[-1], rel=1e-12)
+
+
+@pytest.mark.parametrize("n_trits", [1, 3, 5])
+def test_sibling_recall_of_an_exact_tree_is_1(n_trits: int) -> None:
+    assert metrics.sibling_recall(tree_embedding(n_trits), n_trits=n_trits, curvature=2.0) == 1.0
+
+
+def test_sibling_recall_of_a_tree_with_two_operations_exchanged_counts_whom_it_parts() -> None:
+    tree, order = tree_embedding(5), torch.arange(243)
+    order[[0, 1]] = order[[1, 0]]
+    # Both miss both siblings, and are missed by two operations each.
+    found = metrics.sibling_recall(Embedding(*(t[order] for t in tree)), n_trits=5, curvature=2.0)
+    assert found == pytest.approx(1 - (2 * 2 + 4) / (2 * 243), rel=1e-12)
+
+
+@pytest.mark.parametrize("n_trits", [1, 2, 6])
+def test_sibling_recall_of_a_collapsed_model_is_that_of_a_draw_by_lot(n_trits: int) -> None:
+    n = 3**n_trits
+    point = Embedding(torch.full((n,), 0.5), torch.eye(4)[:1].expand(n, 4))
+    assert metrics.sibling_recall(point, n_trits=n_trits, curvature=2.0) == pytest.approx(2 / (n - 1), rel=1e-12)
+
+
+@pytest.mark.parametrize("places", [2, 40, 200])
+def test_sibling_recall_counts_ties_with_their_chance_to_be_drawn(places: int) -> None:
+    place = torch.tensor(np.random.default_rng(0).permutation(243) % places)
+    embedding = Embedding(torch.linspace(0.1, 0.8, places)[place], directions(places).float()[place])
+    expected = metrics.tree_precision_by_level(embedding, n_trits=5, curvature=1.0)[-1]
+    assert metrics.sibling_recall(embedding, n_trits=5, curvature=1.0) == pytest.approx(expected, rel=1e-12)
+
+
+# Ball coverage
+
+
+def test_ball_coverage_of_points_that_all_differ_is_1() -> None:
+    assert metrics.ball_coverage(random_embedding(5).points(2.0), curvature=2.0) == 1.0
+
+
+@pytest.mark.parametrize("shared", [[5, 200], [5, 6, 7], [*range(243)]])
+def test_operations_that_share_a_point_are_not_read_back(shared: list[int]) -> None:
+    points = random_embedding(5).points(2.0)
+    points[shared] = points[5].clone()
+    assert metrics.ball_coverage(points, curvature=2.0) == pytest.approx(1 - len(shared) / 243, rel=1e-12)
+
+
+def test_points_that_differ_in_the_last_bit_are_read_back() -> None:
+    points = random_embedding(3).points(2.0).float()
+    points[1] = points[0]
+    points[1, 2] = torch.nextafter(points[0, 2], torch.tensor(1.0))
+    assert metrics.ball_coverage(points, curvature=2.0) == 1.0
+
+
+def test_a_point_that_rounding_has_moved_out_of_the_ball_is_not_read_back() -> None:
+    points = random_embedding(3).points(2.0)
+    points[4] *= 1 / (points[4].norm() * math.sqrt(2))
+    assert metrics.ball_coverage(points, curvature=2.0) == pytest.approx(26 / 27, rel=1e-12)
+
+
+def test_ball_coverage_is_the_share_that_decode_gives_back() -> None:
+    model = model_of(SMALL)
+    with torch.no_grad():
+        # One trit is not looked at: operations come in threes of one point.
+        model.encoder.hidden[0].weight[:, 2] = 0.0
+    book = tvae.codebook(model)
+    back = tvae.decode(book.points.numpy(), book)
+    assert (back.distance == 0).all()
+    assert len(set(back.index.tolist())) == 27
+    assert evaluate(model).ball_coverage == 0.0
+    assert evaluate(model_of(SMALL)).ball_coverage == 1.0
+
+
 # What cannot be measured
 
 
@@ -457,6 +548,8 @@ def test_evaluation_lists_its_metrics_under_the_names_they_are_logged_with(evalu
         "ordered_levels": evaluation.ordered_levels,
         "distance_fidelity": evaluation.distance_fidelity,
         "tree_precision": evaluation.tree_precision,
+        "sibling_recall": evaluation.sibling_recall,
+        "ball_coverage": evaluation.ball_coverage,
         "q": evaluation.distance_fidelity + 1.5 * abs(evaluation.hierarchy),
     }
 

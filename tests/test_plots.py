@@ -47,7 +47,7 @@ def evaluation(radii: npt.ArrayLike) -> Evaluation:
     n_trits = round(math.log(len(r), 3))
     v = ternary.valuations(n_trits)
     means = tuple(float(r[v == k].mean()) for k in range(n_trits + 1))
-    return Evaluation(1.0, -0.5, 0.0, 1, 0.0, 0.0, (0.0,) * (n_trits - 1), means, means, r, np.tanh(r / 2))
+    return Evaluation(1.0, -0.5, 0.0, 1, 0.0, 0.0, (0.0,) * (n_trits - 1), 0.0, 1.0, means, means, r, np.tanh(r / 2))
 
 
 def ball(n_trits: int, curvature: float, dimension: int = 3) -> Floats:

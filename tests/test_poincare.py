@@ -356,3 +356,53 @@ def test_distances_of_a_cohort_use_the_curvature_of_each_member(distance: Callab
         z, w = ((d * n.unsqueeze(-1)) / one_each.sqrt().unsqueeze(-1) for d, n in ((u, x), (v, y)))
         found = poincare.distance_between_points(z, w, curvature=one_each)
     torch.testing.assert_close(found, torch.stack([distance(x, u, y, v, c) for c in CURVATURES]))
+
+
+# Geodesics
+
+
+@each_curvature
+@pytest.mark.parametrize("depth", [0.0, 1e-9, 0.5, 0.999, 1 - 1e-9])
+def test_a_geodesic_is_walked_at_constant_speed(curvature: float, depth: float) -> None:
+    (x, u), (y, v) = points(1, 16), points(1, 16)
+    z, w = place(x, u, curvature)[0], place(torch.full_like(y, depth), v, curvature)[0]
+    t = torch.linspace(0, 1, 11, dtype=torch.float64)
+    walked = poincare.geodesic(z, w, t, curvature=curvature)
+    whole = poincare.distance_between_points(z, w, curvature=curvature)
+    for end, share in ((z, t), (w, 1 - t)):
+        found = poincare.distance_between_points(end, walked, curvature=curvature)
+        # A coordinate is known to 2^-53, which at unit norm 1 - e is a hyperbolic length of 2^-53/e.
+        torch.testing.assert_close(found, share * whole, rtol=1e-9, atol=1e-6 / math.sqrt(curvature))
+
+
+@each_curvature
+def test_the_midpoint_of_opposite_points_is_the_origin(curvature: float) -> None:
+    z = place(torch.tensor([0.99], dtype=torch.float64), torch.eye(3, dtype=torch.float64)[:1], curvature)[0]
+    middle = poincare.geodesic(z, -z, torch.tensor([0.5], dtype=torch.float64), curvature=curvature)
+    assert middle.abs().max() < 1e-14
+
+
+def test_the_geodesic_of_a_point_to_itself_stays_there() -> None:
+    z = torch.tensor([0.3, -0.2], dtype=torch.float64)
+    found = poincare.geodesic(z, z, torch.tensor([0.0, 0.3, 1.0], dtype=torch.float64), curvature=2.0)
+    torch.testing.assert_close(found, z.expand(3, 2))
+
+
+def test_a_geodesic_in_the_plane_is_an_arc_orthogonal_to_the_boundary() -> None:
+    z, w = torch.tensor([0.8, 0.1], dtype=torch.float64), torch.tensor([-0.1, 0.7], dtype=torch.float64)
+    # The circle through z and w with |centre|² = 1 + r²: 2·centre·z = 1 + |z|², and so for w.
+    both = torch.stack([z, w])
+    centre = torch.linalg.solve(2 * both, 1 + both.square().sum(1))
+    walked = poincare.geodesic(z, w, torch.linspace(0, 1, 20, dtype=torch.float64), curvature=1.0)
+    torch.testing.assert_close((walked - centre).square().sum(1), (centre.square().sum() - 1).expand(20))
+
+
+@pytest.mark.parametrize(("norm", "expected"), [(0.0, True), (0.9999999, True), (1.0, False), (2.0, False)])
+@each_curvature
+def test_inside_is_a_unit_norm_below_1(norm: float, expected: bool, curvature: float) -> None:
+    z = torch.tensor([[norm / math.sqrt(curvature) * (1 + 1e-12 * (norm == 1)), 0.0]], dtype=torch.float64)
+    assert poincare.inside(z, curvature=curvature).tolist() == [expected]
+
+
+def test_nan_is_not_inside() -> None:
+    assert not poincare.inside(torch.tensor([[math.nan, 0.0]]), curvature=1.0).any()

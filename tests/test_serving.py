@@ -31,6 +31,7 @@ from tvae.architecture import Architecture
 from tvae.checkpoint import load, save
 from tvae.errors import CheckpointError, EvaluationError
 from tvae.model import COMPONENTS, TernaryVAE
+from tvae.nearest import nearest
 from tvae.serving import MAX_ROWS, REQUIREMENTS, answers, pip_requirements, pyfunc_arguments, to_indices
 
 ROOT = Path(__file__).parents[1]
@@ -151,12 +152,20 @@ class TestAnswers:
         records = ask(body([[0], [1], [3], [18]], params=EMBEDDING)).content["predictions"]
         assert [r["valuation"] for r in records] == [9, 0, 1, 2]
 
-    def test_decoded_is_what_the_decoder_gives_back(self, ask: Ask, checkpoint: Path) -> None:
-        model = load(checkpoint)
+    def test_decoded_is_what_is_read_back_from_the_embedding_that_is_served(self, ask: Ask, checkpoint: Path) -> None:
+        records = ask(body(INDICES[::50], params=EMBEDDING)).content["predictions"]
+        read = tvae.decode([r["embedding"] for r in records], load(checkpoint))
+        assert [r["decoded"] for r in records] == read.trits.tolist() == TRITS[::50]
+
+    def test_operations_of_one_point_are_decoded_as_the_first_of_them(self) -> None:
+        model = exact_model(4)
         with torch.no_grad():
-            decoded = model.decode(model.encode(torch.tensor(TRITS[:100], dtype=torch.float32))[0]).argmax(-1) - 1
-        records = ask(body(TRITS[:100], params=EMBEDDING)).content["predictions"]
-        assert [r["decoded"] for r in records] == decoded.tolist()
+            model.encoder.hidden[0].weight[:, 1] = 0.0
+        served = answers(model)
+        found, distance = nearest(torch.tensor(served.embedding), torch.tensor(served.embedding), curvature=2.0)
+        assert not distance.any()
+        assert np.array_equal(ternary.to_index(served.decoded), found[:, 0])
+        assert len(set(map(tuple, served.decoded.tolist()))) == 27
 
     def test_a_perfect_model_gives_every_operation_back(self) -> None:
         assert np.array_equal(answers(exact_model(4)).decoded, ternary.operations(4))

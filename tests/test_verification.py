@@ -73,6 +73,17 @@ class TestChecks:
         source = checkpoint(tmp_path, exact_model(), {"coverage": 1.0, "hierarchy": -0.9})
         assert "`hierarchy` is claimed as -0.9, recomputed as -0.83260041" in checks(source)["claimed metrics"].meaning
 
+    def test_a_checkpoint_from_before_a_metric_was_there_does_not_claim_it_and_passes(self, tmp_path: Path) -> None:
+        model = exact_model()
+        claims = {k: v for k, v in evaluate(model).metrics().items() if k not in ("sibling_recall", "ball_coverage")}
+        assert failed(checkpoint(tmp_path, model, claims)) == []
+
+    @pytest.mark.parametrize("metric", ["sibling_recall", "ball_coverage"])
+    def test_a_false_claim_of_what_is_read_off_the_ball_fails(self, tmp_path: Path, metric: str) -> None:
+        claims = evaluate(exact_model()).metrics()
+        false = claims | {metric: claims[metric] - 1 / 54}
+        assert failed(checkpoint(tmp_path, exact_model(), false)) == ["claimed metrics"]
+
     def test_a_claim_that_nobody_can_recompute_fails(self, tmp_path: Path) -> None:
         source = checkpoint(tmp_path, exact_model(), {"beauty": 1.0})
         assert failed(source) == ["claimed metrics"]

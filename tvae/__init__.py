@@ -8,6 +8,7 @@ from tvae.errors import (
     CheckpointError,
     ConfigurationError,
     EvaluationError,
+    PointError,
     TrainingError,
     TVAEError,
 )
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from tvae.checkpoint import load
     from tvae.metrics import Evaluation, evaluate
     from tvae.model import TernaryVAE
+    from tvae.reading import Codebook, Operations, codebook, decode
 
 __version__ = "0.1.0"
 
@@ -24,12 +26,17 @@ __all__ = [
     "Architecture",
     "ArchitectureError",
     "CheckpointError",
+    "Codebook",
     "ConfigurationError",
     "Evaluation",
     "EvaluationError",
+    "Operations",
+    "PointError",
     "TVAEError",
     "TernaryVAE",
     "TrainingError",
+    "codebook",
+    "decode",
     "evaluate",
     "load",
 ]
@@ -37,8 +44,12 @@ __all__ = [
 # Imported on first use: torch takes over a second to import, and `--help` of a command needs none of it.
 _HOME = {
     "Architecture": "tvae.architecture",
+    "Codebook": "tvae.reading",
     "Evaluation": "tvae.metrics",
+    "Operations": "tvae.reading",
     "TernaryVAE": "tvae.model",
+    "codebook": "tvae.reading",
+    "decode": "tvae.reading",
     "evaluate": "tvae.metrics",
     "load": "tvae.checkpoint",
 }

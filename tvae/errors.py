@@ -5,6 +5,7 @@ __all__ = [
     "CheckpointError",
     "ConfigurationError",
     "EvaluationError",
+    "PointError",
     "RegistryError",
     "TVAEError",
     "TrackingError",
@@ -30,6 +31,10 @@ class CheckpointError(TVAEError):
 
 class EvaluationError(TVAEError):
     """A model whose metrics cannot be computed, such as one with a radius that is NaN."""
+
+
+class PointError(TVAEError, ValueError):
+    """Points that cannot be read back: outside the ball, not finite, or of the wrong width."""
 
 
 class RegistryError(TVAEError):

@@ -9,6 +9,11 @@ Definitions, with N operations and 10 levels of valuation (9 trits):
 - distance fidelity: Spearman correlation of hyperbolic and 3-adic distance over a fixed sample of pairs.
 - tree precision: for operation i and level k = 1 … 8, of the 3^(9-k) - 1 operations nearest to i, the share in its
   3-adic ball i + 3^k·Z; averaged over k, then over a fixed sample of operations.
+- sibling recall: for every operation i, of the 2 operations nearest to it, the share that are its 3-adic siblings
+  i ± 3^8 mod 3^9: tree precision at k = 8, over all operations.
+- ball coverage: share of operations that come back from their point in the ball alone, as the float32 coordinates that
+  a user has of it, when the nearest embedding is taken. With this decoder, that of `tvae.decode`, an operation is lost
+  where it shares its point with another, or where rounding has moved the point out of the ball.
 - Q: distance fidelity + 1.5·|hierarchy|.
 """
 
@@ -24,10 +29,12 @@ from torch import Tensor
 from tvae import poincare, ternary
 from tvae.errors import EvaluationError
 from tvae.model import Embedding, TernaryVAE
+from tvae.nearest import nearest
 
 __all__ = [
     "Evaluation",
     "Measurement",
+    "ball_coverage",
     "evaluate",
     "hierarchy_ceiling",
     "measure",
@@ -37,6 +44,7 @@ __all__ = [
     "reproduced",
     "richness_ceiling",
     "sample_pairs",
+    "sibling_recall",
     "targets",
     "tree_precision_by_level",
     "trit_table",
@@ -92,6 +100,8 @@ class Evaluation:
         distance_fidelity: in -1 … 1.
         tree_precision: in 0 … 1.
         tree_precision_by_level: tree precision at k = 1 … n_trits - 1, before averaging over k.
+        sibling_recall: in 0 … 1.
+        ball_coverage: in 0 … 1.
         level_radii: mean radius of each level, hyperbolic length, from valuation 0 up.
         level_variances: population variance of the unit norm within each level, from valuation 0 up.
         radii: hyperbolic distance from the origin of every operation in index order, shape `(N,)`, read-only.
@@ -105,6 +115,8 @@ class Evaluation:
     distance_fidelity: float
     tree_precision: float
     tree_precision_by_level: tuple[float, ...]
+    sibling_recall: float
+    ball_coverage: float
     level_radii: tuple[float, ...]
     level_variances: tuple[float, ...]
     radii: Floats
@@ -124,6 +136,8 @@ class Evaluation:
             "ordered_levels": float(self.ordered_levels),
             "distance_fidelity": self.distance_fidelity,
             "tree_precision": self.tree_precision,
+            "sibling_recall": self.sibling_recall,
+            "ball_coverage": self.ball_coverage,
             "q": self.q,
         }
 
@@ -159,6 +173,8 @@ def evaluate(model: TernaryVAE) -> Evaluation:
         distance_fidelity=measured.distance_fidelity,
         tree_precision=float(np.mean(by_level)),
         tree_precision_by_level=by_level,
+        sibling_recall=sibling_recall(embedding, n_trits=n_trits, curvature=curvature),
+        ball_coverage=ball_coverage(embedding.points(curvature), curvature=curvature),
         level_radii=measured.level_radii,
         level_variances=measured.level_variances,
         radii=radii,
@@ -318,6 +334,68 @@ def tree_precision_by_level(
             for k in range(1, n_trits):
                 shares[start + row, k - 1] = _share_of_nearest(distances[row, i % 3**k :: 3**k], ordered[row])
     return tuple(shares.mean(0).tolist())
+
+
+def sibling_recall(embedding: Embedding, *, n_trits: int, curvature: float) -> float:
+    """Return the share of every operation's two nearest that are its siblings, i ± 3^(n_trits - 1) mod 3^n_trits.
+
+    Distances are those of float64. Where several operations are equally far, the expected share under random
+    tie-breaking counts.
+
+    Args:
+        embedding: unit norms `(N,)` and directions `(N, D)` of all operations in index order.
+        n_trits: number of trits.
+        curvature: c > 0.
+    """
+    n, operation = 3**n_trits, torch.arange(3**n_trits)
+    direction = torch.nn.functional.normalize(embedding.direction.double(), dim=-1)
+    z = Embedding(embedding.unit_norm.double(), direction).points(curvature)
+    siblings = (operation[:, None] + torch.tensor([n // 3, 2 * n // 3])) % n
+    of_siblings = poincare.distance_between_points(z[:, None], z[siblings], curvature=curvature)
+    # Two others nearer than both siblings settle it, and mostly they are not far to seek: operations with another trit.
+    beaten = torch.zeros(n, dtype=torch.int64)
+    for power in 3 ** torch.arange(n_trits - 1):
+        trit = operation // power % 3
+        for step in (1, 2):
+            other = operation + ((trit + step) % 3 - trit) * power
+            beaten += poincare.distance_between_points(z, z[other], curvature=curvature) < of_siblings.amin(1)
+    i = torch.nonzero(beaten < 2).flatten()
+    found, distance = nearest(z[i], z, curvature=curvature, count=min(4, n))
+    # The operation itself is at distance 0, so that the second of the others is the third in all.
+    second, tied = distance[:, 2], (distance[:, 2:] == distance[:, 2:3]).sum(1) > 1
+    hits = (found[:, :3, None] == siblings[i, None]).sum((1, 2)).double()
+    if bool(tied.any()):
+        hits[tied] = _expected_hits(z, i[tied], second[tied], of_siblings[i[tied]], curvature)
+    return float(hits.sum() / (2 * n))
+
+
+def _expected_hits(z: Tensor, i: Tensor, second: Tensor, of_siblings: Tensor, curvature: float) -> Tensor:
+    """Return how many siblings are expected among the two nearest where more than one operation is the second."""
+    points, place = torch.unique(z[i], dim=0, return_inverse=True)
+    farthest = second.new_zeros(len(points)).index_put((place,), second)
+    below, tied = torch.empty_like(farthest), torch.empty_like(farthest)
+    for row, (point, far) in enumerate(zip(points, farthest, strict=True)):
+        distance = poincare.distance_between_points(point, z, curvature=curvature)
+        # Less the operation itself, at distance 0.
+        itself = float(far) > 0
+        below[row], tied[row] = int((distance < far).sum()) - itself, int((distance == far).sum()) - (not itself)
+    chance = ((2 - below) / tied)[place, None]
+    return torch.where(of_siblings < second[:, None], 1.0, chance * (of_siblings == second[:, None])).sum(1)
+
+
+def ball_coverage(points: Tensor, *, curvature: float) -> float:
+    """Return the share of operations that the nearest-embedding decoder gives back from their own points.
+
+    A point is nearest to itself, at distance 0. So an operation comes back unless another has the very same
+    coordinates, when none of them counts, or unless they are not inside the ball.
+
+    Args:
+        points: coordinates in the ball of all operations, in the precision that they are handed out in, shape `(N, D)`.
+        curvature: c > 0.
+    """
+    _, place, count = np.unique(points.numpy(), axis=0, return_inverse=True, return_counts=True)
+    alone = torch.from_numpy(count == 1)[torch.from_numpy(place)]
+    return float((alone & poincare.inside(points, curvature=curvature)).double().mean())
 
 
 def _share_of_nearest(ball: npt.NDArray[np.float32], ordered: npt.NDArray[np.float32]) -> float:

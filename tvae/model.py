@@ -29,6 +29,10 @@ class Embedding(NamedTuple):
     unit_norm: Tensor
     direction: Tensor
 
+    def points(self, curvature: float) -> Tensor:
+        """Return the points in the ball, direction·unit norm/sqrt(c), shape `(…, B, D)`."""
+        return self.direction * self.unit_norm.unsqueeze(-1) / math.sqrt(curvature)
+
 
 class Linear(nn.Module):
     """The affine map x·Wᵀ + b, with one `W` and `b` for each member of a cohort."""
@@ -247,8 +251,7 @@ class TernaryVAE(nn.Module):
         Returns:
             Shape `(B, D)`, inside the ball: c·|z|² < 1.
         """
-        unit_norm, direction = self.project(self.encode(trits)[0])
-        return direction * unit_norm.unsqueeze(-1) / math.sqrt(self.architecture.curvature)
+        return self.project(self.encode(trits)[0]).points(self.architecture.curvature)
 
 
 def _pairs(widths: Sequence[int]) -> list[tuple[int, int]]:

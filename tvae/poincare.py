@@ -13,7 +13,16 @@ import math
 import torch
 from torch import Tensor
 
-__all__ = ["distance", "distance_between_points", "distance_from_chord", "excess", "radius", "unit_norm"]
+__all__ = [
+    "distance",
+    "distance_between_points",
+    "distance_from_chord",
+    "excess",
+    "geodesic",
+    "inside",
+    "radius",
+    "unit_norm",
+]
 
 
 def radius(unit_norm: Tensor, *, curvature: float | Tensor) -> Tensor:
@@ -126,6 +135,48 @@ def distance_between_points(z: Tensor, w: Tensor, *, curvature: float | Tensor) 
     root = _sqrt(curvature)
     conformal = _one_minus_square(z, root) * _one_minus_square(w, root)
     return 2 * torch.asinh(_safe_sqrt((z - w).square().sum(-1) * root**2 / conformal)) / root
+
+
+def inside(z: Tensor, *, curvature: float) -> Tensor:
+    """Return which points lie in the ball, sqrt(c)·|z| < 1 in float64: those that distances can be measured of.
+
+    Args:
+        z: shape `(…, D)`.
+        curvature: c > 0.
+
+    Returns:
+        Boolean, shape `(…)`; False where a coordinate is NaN.
+    """
+    return z.double().square().sum(-1).sqrt() * math.sqrt(curvature) < 1
+
+
+def geodesic(z: Tensor, w: Tensor, t: Tensor, *, curvature: float) -> Tensor:
+    """Return points of the geodesic from z at t = 0 to w at t = 1, at constant speed: d(z, point) = |t|·d(z, w).
+
+    On the hyperboloid, X = ((1 + |z|²)/(1 - |z|²), 2z/(1 - |z|²)) at c = 1, the geodesic is
+    (sinh((1 - t)·d)·X + sinh(t·d)·Y)/sinh(d), a sum of two vectors; for 0 <= t <= 1 nothing in its first coordinate
+    cancels. A t outside goes on beyond the ends.
+
+    Args:
+        z: shape `(D,)`, inside the ball: c·|z|² < 1.
+        w: as `z`.
+        t: any shape `(…)`.
+        curvature: c > 0.
+
+    Returns:
+        Shape `(…, D)`, inside the ball.
+
+    Source:
+        Ratcliffe, Foundations of Hyperbolic Manifolds (2006), theorem 3.2.4, and section 4.5 for the map to the ball.
+    """
+    root = math.sqrt(curvature)
+    length = distance_between_points(z, w, curvature=curvature) * root
+    still = length == 0
+    safe = torch.where(still, 1.0, length)
+    of_z = torch.where(still, 1 - t, torch.sinh((1 - t) * safe) / torch.sinh(safe)) / _one_minus_square(z, root)
+    of_w = torch.where(still, t, torch.sinh(t * safe) / torch.sinh(safe)) / _one_minus_square(w, root)
+    time = of_z * (1 + z.square().sum() * curvature) + of_w * (1 + w.square().sum() * curvature)
+    return 2 * (of_z.unsqueeze(-1) * z + of_w.unsqueeze(-1) * w) / (1 + time).unsqueeze(-1)
 
 
 def _one_minus_square(z: Tensor, root: float | Tensor) -> Tensor:

@@ -34,7 +34,7 @@ from mlflow.types.schema import Array
 from tvae import poincare, ternary
 from tvae.checkpoint import load, read
 from tvae.errors import EvaluationError
-from tvae.metrics import CHUNK, posterior_mean
+from tvae.metrics import posterior_mean
 from tvae.model import TernaryVAE
 
 __all__ = ["MAX_ROWS", "Answers", "ServedModel", "answers", "pyfunc_arguments"]
@@ -66,7 +66,7 @@ class Answers:
         radius: hyperbolic distance from the origin, shape `(N,)`.
         embedding: points in the ball, shape `(N, D)`.
         valuation: 3-adic valuation, shape `(N,)`, in 0 … n_trits.
-        decoded: trits that the decoder gives back from the posterior mean, shape `(N, n_trits)`.
+        decoded: trits of the operation that is read back from `embedding`, shape `(N, n_trits)`.
     """
 
     n_trits: int
@@ -109,11 +109,8 @@ def answers(model: TernaryVAE) -> Answers:
     """
     n_trits, curvature = model.architecture.n_trits, model.architecture.curvature
     with torch.no_grad():
-        latent = posterior_mean(model)
-        unit_norm, direction = model.project(latent)
-        radius = poincare.radius(unit_norm, curvature=curvature)
-        points = direction * unit_norm.unsqueeze(-1) / math.sqrt(curvature)
-        decoded = torch.cat([model.decode(z).argmax(-1).to(torch.int8) - 1 for z in torch.split(latent, CHUNK)])
+        embedding = model.project(posterior_mean(model))
+        radius, points = poincare.radius(embedding.unit_norm, curvature=curvature), embedding.points(curvature)
     finite = radius.isfinite() & points.isfinite().all(-1)
     if not bool(finite.all()):
         raise EvaluationError(
@@ -121,7 +118,11 @@ def answers(model: TernaryVAE) -> Answers:
             f"{int(torch.nonzero(~finite)[0])} are not, nor are those of {int((~finite).sum())} of {len(finite)} "
             "operations. The model cannot be served."
         )
-    table = Answers(n_trits, _decimal(radius), _decimal(points), ternary.valuations(n_trits), decoded.numpy())
+    served = _decimal(points)
+    # The nearest embedding to an embedding is the one at distance 0: itself, or the first operation of the same point.
+    _, first, place = np.unique(served, axis=0, return_index=True, return_inverse=True)
+    decoded = ternary.operations(n_trits)[first[place]]
+    table = Answers(n_trits, _decimal(radius), served, ternary.valuations(n_trits), decoded)
     for array in (table.radius, table.embedding, table.decoded):
         array.flags.writeable = False
     return table
