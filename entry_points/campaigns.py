@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import socket
 import time
@@ -50,7 +51,7 @@ class Fleet:
     """Who trains.
 
     Attributes:
-        backend: one of `fanout.BACKENDS`.
+        backend: one of `configuration.BACKENDS`.
         address: of a running cluster, None for one of this machine's own.
         workers: how many cohorts at a time, None for as many as there are.
         device: a torch device.
@@ -71,7 +72,9 @@ class Fleet:
     @property
     def width(self) -> int:
         """How many cohorts a campaign should be divided for."""
-        return self.workers or joblib.cpu_count(only_physical_cores=False)
+        if self.backend == "local" and self.device != "cpu":
+            return 1
+        return self.workers or joblib.cpu_count()
 
     def train(self, tasks: Sequence[Sequence[Member]]) -> Iterator[Trained]:
         """Train cohorts, each given as it is done."""
@@ -82,26 +85,31 @@ class Fleet:
 
 @dataclass(slots=True)
 class Clock:
-    """Seconds of a campaign, those of its earlier attempts included."""
+    """Seconds of a campaign, those of its earlier attempts included.
 
-    train: float = 0.0
+    Attributes:
+        earlier: what the attempts before this one took, by name.
+        logging: seconds in which results were written, while others may have trained.
+    """
+
+    earlier: Mapping[str, float]
     logging: float = 0.0
-    total: float = 0.0
     _started: float = field(default_factory=time.perf_counter)
-    _busy_until: float = 0.0
+    _trainings: list[tuple[float, float]] = field(default_factory=list)
 
     @classmethod
     def of(cls, run: StoredRun) -> "Clock":
-        known = run.data.metrics
-        return cls(*(known.get(f"{name}_seconds", 0.0) for name in ("train", "logging", "total")))
+        """Start the clock of a run where it stood."""
+        names = ("train_seconds", "logging_seconds", "total_seconds")
+        return cls({name: run.data.metrics.get(name, 0.0) for name in names})
 
     def trained(self, ended: float, seconds: float) -> None:
-        """Count a cohort; what trains side by side counts once."""
-        self.train += max(0.0, ended - max(ended - seconds, self._busy_until))
-        self._busy_until = max(self._busy_until, ended)
+        """Note when a cohort trained, on the clock of `time.perf_counter`."""
+        self._trainings.append((ended - seconds, ended))
 
     @contextmanager
     def writing(self) -> Iterator[None]:
+        """Count the time inside as writing."""
         started = time.perf_counter()
         try:
             yield
@@ -109,8 +117,22 @@ class Clock:
             self.logging += time.perf_counter() - started
 
     def metrics(self) -> dict[str, float]:
-        total = self.total + time.perf_counter() - self._started
-        return {"train_seconds": self.train, "logging_seconds": self.logging, "total_seconds": total}
+        """Return the seconds of training (what trains side by side counts once), of logging, and of all."""
+        seconds = {
+            "train_seconds": covered(self._trainings),
+            "logging_seconds": self.logging,
+            "total_seconds": time.perf_counter() - self._started,
+        }
+        return {name: self.earlier[name] + value for name, value in seconds.items()}
+
+
+def covered(intervals: Sequence[tuple[float, float]]) -> float:
+    """Return the length of the union of intervals."""
+    length, until = 0.0, -math.inf
+    for start, end in sorted(intervals):
+        length += max(0.0, end - max(start, until))
+        until = max(until, end)
+    return length
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +173,7 @@ class Campaign:
         done = failed = 0
         for trained in self.fleet.train([[member for member, _ in cohort] for cohort in started]):
             cohort = tasks[trained.task]
-            self.clock.trained(getattr(trained, "ended", time.perf_counter()), trained.seconds)
+            self.clock.trained(trained.ended, trained.seconds)
             with self.clock.writing():
                 for place, trial in enumerate(cohort):
                     if trained.error is not None:
@@ -209,7 +231,7 @@ class Campaign:
         members = [[from_scratch(a, foundation_configuration(a, seed))] for a in missing.values()]
         for trained in self.fleet.train(members):
             codec, architecture = list(missing.items())[trained.task]
-            self.clock.trained(getattr(trained, "ended", time.perf_counter()), trained.seconds)
+            self.clock.trained(trained.ended, trained.seconds)
             if trained.error is not None:
                 raise ConfigurationError(f"The foundation for latent_dim={architecture.latent_dim}: {trained.error}")
             with self.clock.writing():

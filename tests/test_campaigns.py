@@ -14,6 +14,7 @@ import pytest
 from desk import Desk
 from mlflow.entities import Run
 
+from entry_points.campaigns import covered
 from tvae.checkpoint import read
 
 pytestmark = pytest.mark.integration
@@ -130,6 +131,12 @@ def test_a_run_that_cannot_go_on_is_refused(swept: tuple[Desk, str]) -> None:
         code, _, err = desk.type("entry_points.sweep", "--resume", address)
         assert code == 2
         assert words in err
+
+
+def test_what_trains_side_by_side_counts_once() -> None:
+    assert covered([]) == 0
+    assert covered([(10, 20), (0, 25), (30, 31)]) == 26
+    assert covered([(0, 2), (1, 3), (5, 6)]) == 4
 
 
 # A kill

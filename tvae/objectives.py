@@ -104,8 +104,8 @@ def ranking_terms(placed: Placed) -> dict[str, Tensor]:
 def _partners(values: Tensor) -> Tensor:
     """Return the next values of each in a row that closes on itself: shape `(M, n)` to `(M, N_PARTNERS, n)`."""
     n = values.shape[1]
-    closed = torch.cat([values] * (1 + -(-N_PARTNERS // n)), 1)
-    return torch.stack([closed[:, k : k + n] for k in range(1, N_PARTNERS + 1)], 1)
+    closed = torch.cat([values[:, 1:]] + [values] * -(-N_PARTNERS // n), 1)
+    return closed[:, : n + N_PARTNERS - 1].unfold(1, n, 1)
 
 
 def level_margin(largest_radius: Tensor) -> Tensor:

@@ -288,7 +288,7 @@ class _Cohort:
     def _check(self, epoch: int, terms: Tensor, gradient: Tensor) -> None:
         """Note the first epoch and term at which a member was no longer finite."""
         finite = terms.isfinite()
-        sound = finite.all(1) & gradient.isfinite().all(1)
+        sound = finite.all(1) & gradient.sum(1).isfinite()  # a sum shows what is not finite, at a third of the cost
         if bool(sound.all()):
             return
         for row in torch.nonzero(~sound).flatten().tolist():

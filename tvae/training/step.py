@@ -37,6 +37,7 @@ class Step:
             *(["distance"] if distances else []),
         ]
         self._level_mean = settings.objective == "level_mean"
+        self._controls = architecture.use_controller
         self._size, self._device, self._max_radius = settings.batch_size, device, architecture.max_radius
         self._levels = architecture.n_trits + 1
         self._valuations = torch.from_numpy(ternary.valuations(architecture.n_trits).copy()).to(device)
@@ -77,7 +78,7 @@ class Step:
 
         Returns:
             The terms in the order of `TERMS`, 0 where not in use, shape `(M, terms)`; and mean and standard deviation
-            of the unit norms, without gradient, shape `(M, 2)`.
+            of the unit norms, without gradient, shape `(M, 2)`, 0 where no controller reads them.
         """
         part = slice(step * self._size, (step + 1) * self._size)
         population = sample.population[:, part]
@@ -117,7 +118,8 @@ class Step:
                 terms |= objectives.level_mean_terms(placed, self._initial_variance)
             else:
                 terms |= objectives.ranking_terms(placed)
-            statistics = torch.stack([unit_norm.mean(1), unit_norm.std(1)], 1).detach()
+            if self._controls:
+                statistics = torch.stack([unit_norm.mean(1), unit_norm.std(1)], 1).detach()
             if self.distances:
                 members = (len(index), 3, n)
                 triplet = torch.cat([mean[:, :n], mean[:, placed_end:]], 1)
