@@ -5,6 +5,7 @@ import importlib
 import json
 import math
 import re
+import signal
 from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -15,6 +16,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
 from registry_store import tracking_in
 
+from entry_points.report import main
 from tvae.architecture import Architecture
 from tvae.configuration import Configuration
 from tvae.errors import TrackingError
@@ -516,6 +518,20 @@ def test_versions_with_an_alias_or_from_these_runs_are_there(client: MlflowClien
         client.create_model_version("tvae", source=f"runs:/{run_id}/checkpoint", run_id=run_id)
     client.set_registered_model_alias("tvae", "champion", "3")
     assert [(v.number, v.aliases) for v in gather(client, parent).versions] == [(2, ()), (3, ("champion",))]
+
+
+def test_the_command_leaves_the_report_in_its_own_run_and_in_the_one_that_was_named(
+    client: MlflowClient, experiment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    parent = sweep(client, experiment, [trial("a", 0, -0.8)])
+    main(["--run", parent, "--out", str(tmp_path / "out")], standalone_mode=False)
+    own = client.search_runs([client.get_experiment_by_name("tvae").experiment_id])[0]
+    assert own.data.tags["stage"] == "report"
+    assert own.data.tags["mlflow.note.content"].startswith("- **a (grid), hierarchy -0.80000 with one seed.**")
+    for run_id in (parent, own.info.run_id):
+        assert {file.path for file in client.list_artifacts(run_id)} == {"report.html", "report.md"}
+    assert not Page((tmp_path / "out" / "report.html").read_text()).problems
 
 
 def test_a_run_that_is_not_there_is_one_sentence(client: MlflowClient) -> None:

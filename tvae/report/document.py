@@ -1,104 +1,24 @@
 """What the report says, block by block, before it is Markdown or a page."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from datetime import UTC, datetime
-from functools import partial
-from typing import TypeAlias
 
 from tvae import registry
-from tvae.architecture import Architecture
-from tvae.configuration import Configuration
 from tvae.experiments import reference
-from tvae.experiments.statistics import MIN_PAIRS, Comparison, Spread, correlation
+from tvae.experiments.statistics import MIN_PAIRS
 from tvae.metrics import hierarchy_ceiling
-from tvae.report.figures import (
-    MOST_COLOURS,
-    Curves,
-    Dots,
-    Drawing,
-    Interval,
-    Intervals,
-    Mark,
-    Panel,
-    Point,
-    Row,
-    Scatter,
-)
-from tvae.report.findings import Study, cost_of, figure, front, number, seeds_text, verdicts
-from tvae.report.gather import Campaign, RunRecord, Version
-from tvae.report.tables import COMPARED, HIERARCHY, RICHNESS, Cell, Measure, Phase
+from tvae.report.blocks import Block, Bullets, Heading, Paragraph, Table
+from tvae.report.findings import Study, cost_of, verdicts
+from tvae.report.gather import Campaign, Version
+from tvae.report.phase import on_the_front, phase_blocks
+from tvae.report.tables import COMPARED, HIERARCHY, RICHNESS, Cell
+from tvae.report.wording import assignments, ends, figure, mean, number, seeds_text
 
-__all__ = ["Block", "Bullets", "Figure", "Folded", "Heading", "Paragraph", "Table", "document", "summary"]
+__all__ = ["document", "summary"]
 
-# Rows that a figure shows, and cells that the table of the best shows.
-MOST_ROWS = 60
+# Cells that the table of the best shows.
 MOST_BEST = 8
-# From so many seeds on a correlation over them says something.
-MANY_SEEDS = 5
-
-
-@dataclass(frozen=True, slots=True)
-class Heading:
-    """The title of what follows, at level 1 … 3."""
-
-    level: int
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Paragraph:
-    """Text."""
-
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Bullets:
-    """A list; each item begins with what is to be seen first."""
-
-    items: tuple[tuple[str, str], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """A table.
-
-    Attributes:
-        columns: their names.
-        rows: a text for each column.
-        words: the columns that hold words; the others hold figures, and are set so that their digits align.
-        codes: the columns that hold what one copies into a command.
-        strong: the rows that stand out.
-        caption: what it shows, if its heading does not say it.
-    """
-
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    words: frozenset[int] = frozenset({0})
-    codes: frozenset[int] = frozenset()
-    strong: frozenset[int] = frozenset()
-    caption: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """A figure and what is to be known to read it; Markdown has none."""
-
-    drawing: Drawing
-    caption: str
-
-
-@dataclass(frozen=True, slots=True)
-class Folded:
-    """What a page shows only when it is asked for."""
-
-    title: str
-    blocks: tuple["Block", ...]
-
-
-Block: TypeAlias = Heading | Paragraph | Bullets | Table | Figure | Folded
 
 
 def document(study: Study) -> list[Block]:
@@ -109,7 +29,7 @@ def document(study: Study) -> list[Block]:
         blocks += [Heading(2, "What follows"), Bullets(tuple(study.recommendations))]
     blocks += [*_sweeps(campaign), *_best(study)]
     for phase in study.phases:
-        blocks += _phase(phase)
+        blocks += phase_blocks(phase)
     blocks += [*_contrasts(study), *_checkpoints(campaign), *_singles(campaign)]
     return [*blocks, *_time(study), *_failed(study), *_powers(study), *_reading(study)]
 
@@ -129,7 +49,7 @@ def summary(study: Study) -> Iterator[tuple[str, str]]:
     for phase in study.phases:
         for cell in phase.cells:
             if cell.is_demonstration and cell.by_seed(HIERARCHY.metric):
-                start = _ends(cell.spread("init_hierarchy"))
+                start = ends(cell.spread("init_hierarchy"))
                 yield (
                     f"{cell.name} ({phase.title}), {_measured(cell)}.",
                     f"It shows what a silent partial load does; initial hierarchy {start}.",
@@ -146,9 +66,9 @@ def summary(study: Study) -> Iterator[tuple[str, str]]:
         yield "Nothing can be concluded about differences.", "One seed shows nothing of the noise between seeds."
     for phase in study.phases:
         if phase.is_search:
-            yield f"{phase.title}:", _on_the_front(phase)
+            yield f"{phase.title}:", on_the_front(phase)
     for phase in compared:
-        yield f"{phase.title}:", " ".join(filter(None, (verdicts(phase, measure) for measure in COMPARED)))
+        yield f"{phase.title}:", verdicts(phase)
     if campaign.trials:
         done = len(campaign.trials) - len(study.failed)
         failed = f"{len(study.failed):,} did not finish." if study.failed else "None failed."
@@ -185,7 +105,7 @@ def _best(study: Study) -> list[Block]:
     best = study.best()[:MOST_BEST]
     if not best:
         return []
-    changed = [_changed(cell) for _, cell in best]
+    changed = [cell.changed() for _, cell in best]
     shared = dict(set.intersection(*(set(settings.items()) for settings in changed)))
     rows = tuple(
         (
@@ -193,17 +113,17 @@ def _best(study: Study) -> list[Block]:
             str(len(cell.by_seed(HIERARCHY.metric))),
             figure(cell.spread(HIERARCHY.metric)),
             figure(cell.spread(RICHNESS.metric)),
-            _mean(cell.spread("best_q"), 4),
-            _mean(cell.spread("best_coverage")),
-            _written({name: value for name, value in settings.items() if name not in shared}) or "–",
-            _best_trial(cell).id,
+            mean(cell.spread("best_q"), 4),
+            mean(cell.spread("best_coverage")),
+            assignments({name: value for name, value in settings.items() if name not in shared}) or "–",
+            cell.best_trial().id,
         )
         for (phase, cell), settings in zip(best, changed, strict=True)
     )
     columns = ("configuration", "seeds", "hierarchy", "richness", "Q", "coverage", "not as by default", "best trial")
     order = ", ".join(criterion.label for criterion in registry.RANKING)
     alike = [name for name in changed[0] if name in shared]
-    all_have = f" All have {_written({name: shared[name] for name in alike})}." if shared and len(best) > 1 else ""
+    all_have = f" All have {assignments({name: shared[name] for name in alike})}." if shared and len(best) > 1 else ""
     return [
         Heading(2, "Best configurations"),
         Paragraph(
@@ -212,291 +132,6 @@ def _best(study: Study) -> list[Block]:
         ),
         Table(columns, rows, words=frozenset({0, 6, 7}), codes=frozenset({7}), strong=frozenset({0})),
     ]
-
-
-def _best_trial(cell: Cell) -> RunRecord:
-    return min(
-        (trial for trial in cell.finished if trial.value(HIERARCHY.metric) is not None),
-        key=lambda trial: (trial.value(HIERARCHY.metric), -(trial.value(RICHNESS.metric) or 0.0)),
-    )
-
-
-def _changed(cell: Cell) -> dict[str, str]:
-    """Return the settings of a cell that are not as by default."""
-    defaults = {name: str(value) for name, value in (Architecture().to_dict() | Configuration().to_dict()).items()}
-    return {k: value for k, value in cell.settings().items() if k in defaults and value != defaults[k]}
-
-
-def _written(settings: Mapping[str, str]) -> str:
-    return " ".join(f"{name}={value}" for name, value in settings.items())
-
-
-# Phases ---------------------------------------------------------------------------------------------------------------
-
-
-def _phase(phase: Phase) -> list[Block]:
-    blocks: list[Block] = [Heading(2, f"Phase {phase.title}")]
-    if phase.is_search:
-        return [*blocks, *_search(phase)]
-    known = [cell for cell in phase.cells if cell.by_seed(HIERARCHY.metric)]
-    said = [sentence for measure in COMPARED if (sentence := verdicts(phase, measure))]
-    if phase.comparisons and not phase.concludes:
-        said.insert(0, f"With {phase.pairs} paired {'seed' if phase.pairs == 1 else 'seeds'} nothing can be concluded.")
-    if phase.apart:
-        said.append(f"No seed in common with another cell, and so compared with none: {', '.join(phase.apart)}.")
-    if said:
-        blocks.append(Paragraph(" ".join(said)))
-    if known:
-        blocks.append(_dots(phase, known[:MOST_ROWS]))
-    blocks.append(_cells(phase))
-    blocks += _curves(phase)
-    for measure in COMPARED:
-        blocks += _comparisons(phase, measure)
-    return [*blocks, *_from_start_to_best(phase)]
-
-
-def _cells(phase: Phase) -> Table:
-    """Return the table of a phase, beside each measure what the reference sweep reported of it."""
-    reported = reference.TABLES.get(phase.name, {}) | reference.SPREADS.get(phase.name, {})
-    columns: list[tuple[str, Callable[[Cell], str]]] = [
-        ("cell", lambda cell: cell.name),
-        ("seeds", lambda cell: f"{len(cell.by_seed(HIERARCHY.metric))} of {len(cell.trials)}"),
-        ("best hierarchy", lambda cell: figure(cell.spread(HIERARCHY.metric))),
-        ("best epoch", lambda cell: _mean(cell.spread("best_epoch"), 1)),
-        ("final hierarchy", lambda cell: _mean(cell.spread("final_hierarchy"))),
-        ("richness", lambda cell: figure(cell.spread(RICHNESS.metric))),
-        ("least coverage", lambda cell: number(found.minimum) if (found := cell.spread("best_coverage")) else "–"),
-        ("best … worst", lambda cell: _ends(cell.spread(HIERARCHY.metric))),
-    ]
-    for after, metric, decimals in (
-        ("best hierarchy", "best_hierarchy", 3),
-        ("best epoch", "best_epoch", 0),
-        ("final hierarchy", "final_hierarchy", 3),
-        ("richness", "best_richness", 5),
-    ):
-        theirs = {cell: _reported(phase.name, cell, metric, decimals) for cell in reported}
-        if any(text != "–" for text in theirs.values()):
-            place = [name for name, _ in columns].index(after) + 1
-            columns.insert(place, ("reference", partial(_told, theirs)))
-    candidates = phase.candidates()
-    return Table(
-        tuple(name for name, _ in columns),
-        tuple(tuple(text(cell) for _, text in columns) for cell in phase.cells),
-        strong=frozenset(i for i, cell in enumerate(phase.cells) if len(candidates) > 1 and cell is candidates[0]),
-        caption="Mean ± standard deviation over seeds; best epoch and final hierarchy: means."
-        + (f" Reference: what {reference.NAME} reported of the column before." if reported else ""),
-    )
-
-
-def _told(theirs: Mapping[str, str], cell: Cell) -> str:
-    return theirs.get(cell.name, "–")
-
-
-def _ends(found: Spread | None) -> str:
-    return f"{found.minimum:.5f} … {found.maximum:.5f}" if found and found.n > 1 else "–"
-
-
-def _mean(found: Spread | None, decimals: int = 5) -> str:
-    return number(found.mean if found else None, decimals)
-
-
-def _reported(phase: str, cell: str, metric: str, decimals: int) -> str:
-    many = reference.SPREADS.get(phase, {}).get(cell)
-    if many is not None:
-        return f"{many.mean:.3f} ± {many.std:.3f} ({many.n})" if metric == "best_hierarchy" else "–"
-    return number(reference.TABLES.get(phase, {}).get(cell, {}).get(metric), decimals)
-
-
-def _dots(phase: Phase, cells: Sequence[Cell]) -> Figure:
-    def row(cell: Cell, measure: Measure) -> Row:
-        found = cell.spread(measure.metric)
-        marks = tuple(
-            Mark(value, f"{cell.name}, seed {seed}: {value:.5f}")
-            for seed, value in sorted(cell.by_seed(measure.metric).items())
-        )
-        many = reference.SPREADS.get(phase.name, {}).get(cell.name) if measure is HIERARCHY else None
-        reported = many.mean if many else reference.TABLES.get(phase.name, {}).get(cell.name, {}).get(measure.metric)
-        return Row(marks, found.mean if found else math.nan, found.std if found else math.nan, reported)
-
-    panels = (
-        Panel(
-            "hierarchy (Spearman; left is better)",
-            tuple(row(cell, HIERARCHY) for cell in cells),
-            min(cell.hierarchy_limit for cell in cells),
-        ),
-        Panel(
-            "richness (variance of unit norm; right is better)",
-            tuple(row(cell, RICHNESS) for cell in cells),
-            max(cell.richness_limit for cell in cells),
-        ),
-    )
-    few = f" The first {len(cells)} of {len(phase.cells)} cells." if len(cells) < len(phase.cells) else ""
-    shown = any(row.reported is not None for panel in panels for row in panel.rows)
-    return Figure(
-        Dots(f"Hierarchy and richness of each cell of {phase.name}", tuple(cell.name for cell in cells), panels),
-        "A dot is a seed, at its best epoch; the stroke is the mean, the line one standard deviation to each side."
-        + (f" Diamond: {reference.NAME}." if shown else "")
-        + few,
-    )
-
-
-def _curves(phase: Phase) -> list[Block]:
-    cells = [(cell, tuple(t.history for t in cell.finished if len(t.history) > 1)) for cell in phase.cells]
-    drawn = [(cell, curves) for cell, curves in cells if curves]
-    if not 0 < len(drawn) <= MOST_COLOURS:
-        return []
-    curves = Curves(
-        f"Hierarchy by epoch in {phase.name}",
-        tuple((cell.name, curves) for cell, curves in drawn),
-        min(cell.hierarchy_limit for cell, _ in drawn),
-        "hierarchy (Spearman; down is better)",
-    )
-    return [Figure(curves, "Hierarchy by epoch, a curve a seed. Epoch 0 is before training.")]
-
-
-def _from_start_to_best(phase: Phase) -> list[Block]:
-    """Show, where many seeds of one configuration are there, whether the start decides the end."""
-    if len(phase.cells) > 1 or len(phase.cells[0].by_seed("init_hierarchy")) < MANY_SEEDS:
-        return []
-    starts, bests = phase.cells[0].by_seed("init_hierarchy"), phase.cells[0].by_seed(HIERARCHY.metric)
-    seeds = sorted(starts.keys() & bests.keys())
-    found = correlation([starts[seed] for seed in seeds], [bests[seed] for seed in seeds])
-    said = (
-        "no correlation is defined, since one of the two is constant."
-        if found is None
-        else f"correlation {found.r:+.2f}, 95 % interval {found.low:+.2f} to {found.high:+.2f}, {found.n} seeds."
-    )
-    points = tuple(
-        Point(starts[seed], bests[seed], f"seed {seed}: from {starts[seed]:+.5f} to {bests[seed]:+.5f}")
-        for seed in seeds
-    )
-    return [
-        Paragraph(f"Initial and best hierarchy: {said}"),
-        Figure(
-            Scatter(
-                f"Initial and best hierarchy of the seeds of {phase.title}",
-                points,
-                "initial hierarchy",
-                "best hierarchy (down is better)",
-            ),
-            "A dot is a seed. A rising cloud would mean that the start decides the end; in the reference sweep the "
-            f"correlation was {reference.INIT_TO_BEST:+.2f}.",
-        ),
-    ]
-
-
-def _comparisons(phase: Phase, measure: Measure) -> list[Block]:
-    made = phase.comparisons.get(measure.metric, ())
-    judged = [comparison for comparison in made if comparison.n]
-    if not judged:
-        return []
-    found = [comparison for comparison in judged if comparison.verdict in ("distinguishable", "smaller than matters")]
-    rows = tuple(
-        (
-            f"{comparison.cell} less {comparison.against}",
-            str(comparison.n),
-            f"{comparison.difference:+.5f}",
-            f"{comparison.low:+.5f} … {comparison.high:+.5f}" if math.isfinite(comparison.low) else "–",
-            _p(comparison),
-            comparison.verdict,
-        )
-        for comparison in judged
-    )
-    table = Table(
-        ("difference", "seeds", "mean", "interval", "adjusted p", "verdict"),
-        rows,
-        words=frozenset({0, 5}),
-        strong=frozenset(i for i, comparison in enumerate(judged) if comparison in found),
-    )
-    figures = [_intervals(phase, measure, judged[:MOST_ROWS])] if phase.concludes else []
-    title = (
-        f"All {len(judged)} differences in {measure.label}" if len(judged) > 1 else f"The difference in {measure.label}"
-    )
-    if not found:
-        return [Folded(f"{title}: none distinguishable", (*figures, table))]
-    sentences = Bullets(tuple(("", comparison.sentence()) for comparison in found[:MOST_ROWS]))
-    return [Heading(3, f"Differences in {measure.label}"), *figures, sentences, Folded(title, (table,))]
-
-
-def _p(comparison: Comparison) -> str:
-    if math.isnan(comparison.adjusted_p):
-        return "–"
-    return "< 0.0001" if comparison.adjusted_p < 1e-4 else f"{comparison.adjusted_p:.4f}"
-
-
-def _intervals(phase: Phase, measure: Measure, made: Sequence[Comparison]) -> Figure:
-    rows = tuple(
-        Interval(
-            f"{comparison.cell} less {comparison.against}",
-            comparison.difference,
-            comparison.low,
-            comparison.high,
-            comparison.verdict in ("distinguishable", "smaller than matters"),
-        )
-        for comparison in made
-    )
-    side = "left of 0, the first is better" if measure is HIERARCHY else "right of 0, the first is better"
-    return Figure(
-        Intervals(
-            f"Differences in {measure.label} in {phase.name}",
-            rows,
-            measure.matters,
-            f"difference in {measure.label}, with its interval: {side}",
-        ),
-        f"Filled: distinguishable from seed noise. Hollow: not. Grey band: differences below {measure.matters:g}, "
-        "which do not matter. All intervals hold their differences at once with 95 %.",
-    )
-
-
-def _on_the_front(phase: Phase) -> str:
-    n = len(front(phase.cells))
-    is_are = "trial is" if n == 1 else "trials are"
-    return f"{n} of {len(phase.cells)} {is_are} on the front: no other is better in both hierarchy and richness."
-
-
-def _search(phase: Phase) -> list[Block]:
-    best = front(phase.cells)
-    known = [cell for cell in phase.cells if cell.spread(HIERARCHY.metric) and cell.spread(RICHNESS.metric)]
-    said = (
-        f"{_on_the_front(phase)} Each was chosen in view of those before, so nothing is compared here; to know which "
-        "differ, train the front over seeds as a grid."
-    )
-    if not known:
-        return [Paragraph(said)]
-    points = tuple(
-        Point(cell.means()["hierarchy"], cell.means()["richness"], _name(cell), cell in best) for cell in known
-    )
-    scatter = Scatter(
-        f"Hierarchy and richness of the trials of {phase.name}",
-        points,
-        "hierarchy (Spearman; left is better)",
-        "richness (variance of unit norm; up is better)",
-        min(cell.hierarchy_limit for cell in known),
-        max(cell.richness_limit for cell in known),
-    )
-    rows = tuple(
-        (
-            cell.name,
-            figure(cell.spread(HIERARCHY.metric)),
-            figure(cell.spread(RICHNESS.metric)),
-            figure(cell.spread("best_q"), 4),
-            _written(_changed(cell)) or "–",
-            _best_trial(cell).id,
-        )
-        for cell in best
-    )
-    columns = ("trial", "hierarchy", "richness", "Q", "not as by default", "run")
-    return [
-        Paragraph(said),
-        Figure(scatter, "Filled and joined: the front. Hollow: trials that another beats in both."),
-        Table(
-            columns, rows, words=frozenset({0, 4, 5}), codes=frozenset({5}), caption="The front, best hierarchy first."
-        ),
-    ]
-
-
-def _name(cell: Cell) -> str:
-    return f"{cell.name}: hierarchy {cell.means()['hierarchy']:.5f}, richness {cell.means()['richness']:.5f}"
 
 
 # The rest -------------------------------------------------------------------------------------------------------------
@@ -679,9 +314,9 @@ def _powers(study: Study) -> list[Block]:
     )
     columns = ("phase", "measure", "seeds", "comparisons", "open", "noise", "seen", "matters", "seeds needed")
     caption = (
-        "Noise: standard deviation, from seed to seed, of the difference of two cells, pooled over the comparisons. "
-        "Seen: the difference that so many seeds find 4 times in 5 among so many comparisons. Needed: to see the "
-        "smallest that matters as often."
+        "Open: it cannot be told whether there is a difference that matters. Noise: standard deviation, from seed to "
+        "seed, of the difference of two cells, pooled over what is open, or over all. Seen: the difference that so "
+        "many seeds find 4 times in 5 among so many comparisons. Needed: to see the smallest that matters as often."
     )
     return [Heading(2, "What so many seeds can tell"), Table(columns, rows, words=frozenset({0, 1}), caption=caption)]
 

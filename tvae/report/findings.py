@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 from tvae import registry
 from tvae.bounds import Bounds
-from tvae.experiments import reference
 from tvae.experiments.reference import Finding
-from tvae.experiments.statistics import MIN_PAIRS, Comparison, Spread, Verdict, correlation, spread
+from tvae.experiments.statistics import MIN_PAIRS, Comparison, Verdict
+from tvae.report.contrasts import contrasts
 from tvae.report.gather import Campaign, RunRecord
 from tvae.report.tables import (
     COMPARED,
@@ -26,27 +26,14 @@ from tvae.report.tables import (
     rank,
     seeds_to_see,
 )
+from tvae.report.wording import MOST_SEEDS, average, count, figure, listed, seeds_text
 
-__all__ = [
-    "Cost",
-    "Power",
-    "Recommendation",
-    "Study",
-    "cost_of",
-    "figure",
-    "front",
-    "number",
-    "seeds_text",
-    "study",
-    "verdicts",
-]
+__all__ = ["Cost", "Power", "Recommendation", "Study", "cost_of", "front", "study", "verdicts"]
 
 # Nearer to the limit than this the registry tells nothing apart.
 AT_LIMIT = 1e-4
 # The learning rate stays up to the end: a best epoch that is the last then means that there was more to gain.
 STEADY = ("constant", "step", "plateau")
-# More seeds than this nobody waits for.
-MOST_SEEDS = 100_000
 
 
 class Recommendation(NamedTuple):
@@ -64,8 +51,8 @@ class Power(NamedTuple):
         measure: what is compared.
         n: paired seeds.
         comparisons: that are corrected for.
-        open: how many of them are undecided.
-        noise: standard deviation, from seed to seed, of the difference of two cells, pooled.
+        open: how many of them leave it open whether there is a difference that matters.
+        noise: standard deviation, from seed to seed, of the difference of two cells, pooled over those, or over all.
         seen: the difference that is found 4 times in 5.
         needed: how many seeds find the smallest difference that matters as often.
     """
@@ -151,23 +138,11 @@ def study(campaign: Campaign) -> Study:
             *_registration(campaign),
             *_logging(campaign),
         ),
-        contrasts=tuple((finding, _CONTRASTS[finding.key](campaign, phases)) for finding in reference.FINDINGS),
+        contrasts=contrasts(campaign, phases),
     )
 
 
 # Figures --------------------------------------------------------------------------------------------------------------
-
-
-def number(value: float | None, decimals: int = 5) -> str:
-    """Write a figure, or a dash where there is none."""
-    return "–" if value is None or math.isnan(value) else f"{value:.{decimals}f}"
-
-
-def figure(found: Spread | None, decimals: int = 5) -> str:
-    """Write the mean of a metric with its standard deviation, where there is more than one run to have one."""
-    if found is None:
-        return "–"
-    return number(found.mean, decimals) + (f" ± {number(found.std, decimals)}" if found.n > 1 else "")
 
 
 def _trained_epochs(trial: RunRecord) -> int:
@@ -201,37 +176,44 @@ def front(cells: Iterable[Cell]) -> list[Cell]:
 def _powers(phase: Phase) -> Iterator[Power]:
     for measure in COMPARED if phase.concludes else ():
         made = phase.comparisons[measure.metric]
-        noise = noise_between(phase, measure)
+        open_ones = [comparison for comparison in made if _is_open(comparison)]
+        noise = noise_between(phase, measure, open_ones or made)
         if noise:
             yield Power(
                 phase=phase.title,
                 measure=measure,
                 n=phase.pairs,
                 comparisons=len(made),
-                open=sum(c.verdict not in ("distinguishable", "smaller than matters") for c in made),
+                open=len(open_ones),
                 noise=noise,
                 seen=detectable(noise, phase.pairs, len(made)),
                 needed=seeds_to_see(noise, measure.matters, len(made)),
             )
 
 
-def seeds_text(n: int) -> str:
-    """Write a number of seeds to two digits, since the noise is known no better."""
-    return f"more than {MOST_SEEDS:,}" if n > MOST_SEEDS else f"{int(float(f'{n:.2g}')):,}"
+def _is_open(comparison: Comparison) -> bool:
+    """Whether a difference that matters may be there, and is not shown."""
+    if comparison.verdict == "not distinguishable from seed noise":
+        return max(abs(comparison.low), abs(comparison.high)) >= comparison.smallest_difference
+    return comparison.verdict == "nothing can be concluded"
 
 
-def verdicts(phase: Phase, measure: Measure) -> str:
-    """Say in a sentence what the comparisons of a phase come to in one measure; empty if there are none."""
-    made = phase.comparisons.get(measure.metric, ())
-    if not made:
-        return ""
-    counted = Counter(comparison.verdict for comparison in made)
-    parts = [
-        f"{'each' if n == len(made) > 1 else n if len(made) > 1 else 'it is'} {_said(verdict, measure)}"
-        for verdict, n in sorted(counted.items())
-    ]
-    corrected = f", corrected for {len(made)}" if len(made) > 1 else ""
-    return f"{_count(len(made), 'comparison')} in {measure.label}{corrected}: {', '.join(parts)}."
+def verdicts(phase: Phase) -> str:
+    """Say in a sentence what the comparisons of a phase come to; empty if there are none."""
+    said: dict[str, list[str]] = {}
+    for measure in COMPARED:
+        made = phase.comparisons.get(measure.metric, ())
+        counted = Counter(comparison.verdict for comparison in made)
+        parts = [
+            f"{'each' if n == len(made) > 1 else n if len(made) > 1 else 'it is'} {_said(verdict, measure)}"
+            for verdict, n in sorted(counted.items())
+        ]
+        corrected = f", corrected for {len(made)}" if len(made) > 1 else ""
+        if made:
+            said.setdefault(", ".join(parts), []).append(
+                f"{count(len(made), 'comparison')} in {measure.label}{corrected}"
+            )
+    return " ".join(f"{', and '.join(made)}: {verdict}." for verdict, made in said.items())
 
 
 def _said(verdict: Verdict, measure: Measure) -> str:
@@ -239,11 +221,7 @@ def _said(verdict: Verdict, measure: Measure) -> str:
         return "distinguishable from seed noise"
     if verdict == "smaller than matters":
         return f"smaller than matters ({measure.matters:g})"
-    return "of too few seeds to conclude anything" if verdict == "nothing can be concluded" else verdict
-
-
-def _count(n: int, what: str) -> str:
-    return f"{n:,} {what}{'' if n == 1 else 's'}"
+    return "with too few seeds to conclude anything" if verdict == "nothing can be concluded" else verdict
 
 
 # Recommendations ------------------------------------------------------------------------------------------------------
@@ -310,7 +288,7 @@ def _early_stopping(phase: Phase) -> Iterator[Recommendation]:
         *hasty_ones, patient = sorted(cells, key=_patience)
         for hasty in hasty_ones:
             comparison = phase.comparison(HIERARCHY, hasty.name, patient.name)
-            epochs = [_mean(_trained_epochs(trial) for trial in cell.finished) for cell in (hasty, patient)]
+            epochs = [average(_trained_epochs(trial) for trial in cell.finished) for cell in (hasty, patient)]
             if comparison is None or comparison.n < MIN_PAIRS or not epochs[0] < epochs[1]:
                 continue
             figures = f"{epochs[0]:.1f} epochs against {epochs[1]:.1f}, in the mean. {comparison.sentence()}"
@@ -336,7 +314,7 @@ def _never_better_than_the_start(phase: Phase) -> Iterator[Recommendation]:
         init = figure(cell.spread("init_hierarchy"))
         yield Recommendation(
             f"Lower the learning rate of {cell.name} in {phase.title}, or check its loss: training only made it worse.",
-            f"The best epoch is 0, the start, with each of {_count(len(_best_epochs(cell)), 'seed')}; lr "
+            f"The best epoch is 0, the start, with each of {count(len(_best_epochs(cell)), 'seed')}; lr "
             f"{cell.setting('lr')}, initial hierarchy {init}.",
         )
 
@@ -350,7 +328,7 @@ def _still_learning(phase: Phase) -> Iterator[Recommendation]:
             continue
         yield Recommendation(
             f"Give {cell.name} of {phase.title} more epochs or a higher learning rate: it was still improving.",
-            f"The best epoch is the last with each of {_count(len(best), 'seed')} (epoch "
+            f"The best epoch is the last with each of {count(len(best), 'seed')} (epoch "
             f"{_range(best)}); lr {cell.setting('lr')}, best hierarchy {figure(cell.spread(HIERARCHY.metric))}.",
         )
 
@@ -362,11 +340,11 @@ def _lost_again(phase: Phase) -> Iterator[Recommendation]:
         lost = cell.by_seed("degradation").values()
         to_the_end = all(_trained_epochs(trial) == trial.number("epochs") for trial in cell.finished)
         if lost and to_the_end and min(lost) >= HIERARCHY.matters:
-            falling.append((_mean(lost), cell))
+            falling.append((average(lost), cell))
     if not falling:
         return
     lost_most, cell = max(falling, key=lambda item: item[0])
-    after = _mean(_trained_epochs(trial) - (trial.value("best_epoch") or 0) for trial in cell.finished)
+    after = average(_trained_epochs(trial) - (trial.value("best_epoch") or 0) for trial in cell.finished)
     several = len(falling) > 1
     where, most = (
         (f"{len(falling)} of {len(phase.cells)} cells", f", most in {cell.name}") if several else (cell.name, "")
@@ -384,8 +362,8 @@ def _more_seeds(phases: Iterable[Phase], powers: Iterable[Power]) -> Iterator[Re
     if mute:
         most = max(phase.pairs for phase in mute)
         yield Recommendation(
-            f"Run {_listed([phase.title for phase in mute])} with at least {MIN_PAIRS} seeds.",
-            f"With {_count(most, 'paired seed')} nothing can be concluded from a comparison.",
+            f"Run {listed([phase.title for phase in mute])} with at least {MIN_PAIRS} seeds.",
+            f"With {count(most, 'paired seed')} nothing can be concluded from a comparison.",
         )
     needed: dict[str, int] = {}
     for power in powers:
@@ -396,7 +374,7 @@ def _more_seeds(phases: Iterable[Phase], powers: Iterable[Power]) -> Iterator[Re
         matters = " or ".join(f"{measure.matters:g} in {measure.label}" for measure in COMPARED)
         worst = max((p for p in powers if p.phase in needed), key=lambda p: p.seen / p.measure.matters)
         yield Recommendation(
-            f"Add seeds to settle what is open: {_listed(seeds)}.",
+            f"Add seeds to settle what is open: {listed(seeds)}.",
             f"A difference that matters ({matters}) is then found 4 times in 5. In {worst.phase}, {worst.n} seeds find "
             f"one in {worst.measure.label} only from {worst.seen:.4f} on: from seed to seed it varies by "
             f"{worst.noise:.5f} (standard deviation), and there are {worst.comparisons} comparisons.",
@@ -410,7 +388,7 @@ def _failures(campaign: Campaign, failed: Sequence[RunRecord]) -> Iterator[Recom
         reasons = Counter(trial.failure for trial in failed)
         reason, times = reasons.most_common(1)[0]
         yield Recommendation(
-            f"Look at {_count(len(failed), 'trial')} of {len(campaign.trials):,} that did not finish before you trust "
+            f"Look at {count(len(failed), 'trial')} of {len(campaign.trials):,} that did not finish before you trust "
             "a comparison with their cells.",
             f"Most are in {worst} ({n}). The most frequent reason ({times}): {reason}",
         )
@@ -478,115 +456,6 @@ def _at_best(trial: RunRecord) -> dict[str, float]:
     return {name: value for name, value in found.items() if value is not None}
 
 
-def _mean(values: Iterable[float]) -> float:
-    known = list(values)
-    return math.fsum(known) / len(known) if known else math.nan
-
-
 def _range(values: Sequence[float]) -> str:
     low, high = min(values), max(values)
     return f"{low:g}" if low == high else f"{low:g} to {high:g}"
-
-
-def _listed(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-
-
-# The reference sweep's findings ---------------------------------------------------------------------------------------
-
-
-def _by_objective(phases: Iterable[Phase]) -> dict[str, list[RunRecord]]:
-    """Return the finished trials that have a hierarchy, each once however many sweeps have it; no demonstrations."""
-    cells = [cell for phase in phases for cell in phase.cells if not cell.is_demonstration]
-    once = {t.tags.get("trial", t.id): t for c in cells for t in c.finished if t.value(HIERARCHY.metric) is not None}
-    found: dict[str, list[RunRecord]] = {}
-    for trial in once.values():
-        found.setdefault(trial.setting("objective") or "unknown", []).append(trial)
-    return found
-
-
-def _scratch(campaign: Campaign, phases: Sequence[Phase]) -> str:
-    learned = [run for run in campaign.singles if run.finished and run.stage in ("foundation", "train", "scratch")]
-    coverages = [coverage for run in learned if (coverage := run.value("coverage")) is not None]
-    if not coverages:
-        return ""
-    return f"Coverage {min(coverages):.5f} at least, in {_count(len(coverages), 'training')} from random weights."
-
-
-def _loads(campaign: Campaign, phases: Sequence[Phase]) -> str:
-    parts = []
-    mismatched = [t for phase in phases for c in phase.cells if c.is_demonstration for t in c.finished]
-    for what, metric in (("initial", "init_hierarchy"), ("best", "best_hierarchy")):
-        values = [value for trial in mismatched if (value := trial.value(metric)) is not None]
-        if values:
-            parts.append(f"{what} hierarchy {min(values):+.3f} to {max(values):+.3f}")
-    said = [f"Such a load, done on purpose {_count(len(mismatched), 'time')}: {', '.join(parts)}."] if parts else []
-    for objective, trials in _by_objective(p for p in phases if p.name in ("stability", "extended")).items():
-        pairs = [
-            (i, b)
-            for t in trials
-            if (i := t.value("init_hierarchy")) is not None and (b := t.value("best_hierarchy")) is not None
-        ]
-        found = correlation([i for i, _ in pairs], [b for _, b in pairs]) if pairs else None
-        if found is not None:
-            said.append(
-                f"Loaded whole ({objective}), initial and best hierarchy correlate by {found.r:+.2f} (95 % interval "
-                f"{found.low:+.2f} to {found.high:+.2f}, {found.n} runs)."
-            )
-    return " ".join(said)
-
-
-def _curvature(campaign: Campaign, phases: Sequence[Phase]) -> str:
-    said = []
-    for phase in phases:
-        comparison = phase.comparison(HIERARCHY, "curvature=2", "curvature=1")
-        if comparison is not None:
-            said.append(f"{phase.parent.setting('objective') or 'Here'}: {comparison.sentence()}")
-    return " ".join(said)
-
-
-def _sampling(campaign: Campaign, phases: Sequence[Phase]) -> str:
-    verified = [v for v in campaign.versions if v.model == registry.MODEL and v.tags.get("verified") == "true"]
-    if not verified:
-        return ""
-    tolerance = Bounds().metric_tolerance
-    return (
-        f"{_count(len(verified), 'registered version')}: measured anew, each metric came out as claimed, within "
-        f"{tolerance:g}."
-    )
-
-
-def _degradation(campaign: Campaign, phases: Sequence[Phase]) -> str:
-    said = []
-    for objective, trials in _by_objective(phases).items():
-        best = spread([trial.value("best_hierarchy") or 0.0 for trial in trials])
-        lost = [value for trial in trials if (value := trial.value("degradation")) is not None]
-        fallen = f", fallen by {_mean(lost):.5f} in the mean at the end" if lost else ""
-        said.append(
-            f"{objective}: {best.minimum:.5f} at best, {best.maximum:.5f} at worst{fallen} ({_count(best.n, 'run')})."
-        )
-    return " ".join(said)
-
-
-def _richness(campaign: Campaign, phases: Sequence[Phase]) -> str:
-    said = []
-    for objective, trials in _by_objective(phases).items():
-        measured = [t for t in trials if t.value("best_richness") is not None]
-        if measured:
-            rich = max(measured, key=lambda trial: trial.value("best_richness") or 0.0)
-            said.append(
-                f"{objective}: the richest run ({rich.name}) has richness {rich.value('best_richness'):.5f} with "
-                f"hierarchy {rich.value('best_hierarchy'):.5f}; the best hierarchy of all is "
-                f"{min(t.value('best_hierarchy') or 0.0 for t in trials):.5f}."
-            )
-    return " ".join(said)
-
-
-_CONTRASTS: dict[str, Callable[[Campaign, Sequence[Phase]], str]] = {
-    "scratch": _scratch,
-    "loads": _loads,
-    "curvature": _curvature,
-    "sampling": _sampling,
-    "degradation": _degradation,
-    "richness": _richness,
-}

@@ -197,7 +197,8 @@ def _answering() -> Iterator[None]:
         yield
     except (MlflowException, SQLAlchemyError) as error:
         raise TrackingError(
-            f"The report needs a run or an experiment that the store holds; found: {reason(error)}"
+            f"The report needs a run or an experiment that the store holds; found: {reason(error).rstrip('.')}. "
+            "Pass the id of a run, or the name or id of an experiment."
         ) from error
 
 

@@ -2,7 +2,8 @@
 
 import re
 
-from tvae.report.document import Block, Bullets, Figure, Folded, Heading, Paragraph, Table, document, summary
+from tvae.report.blocks import Block, Bullets, Figure, Folded, Heading, Paragraph, Table
+from tvae.report.document import document, summary
 from tvae.report.findings import study
 from tvae.report.gather import Campaign
 

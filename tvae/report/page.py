@@ -1,6 +1,7 @@
 """The report as one page of HTML that needs nothing else: no script, no font, no picture from anywhere."""
 
-from tvae.report.document import Block, Bullets, Figure, Folded, Heading, Paragraph, Table, document
+from tvae.report.blocks import Block, Bullets, Figure, Folded, Heading, Paragraph, Table
+from tvae.report.document import document
 from tvae.report.figures import STYLE as FIGURES
 from tvae.report.findings import study
 from tvae.report.gather import Campaign

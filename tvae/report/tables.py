@@ -5,6 +5,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from tvae.architecture import Architecture
+from tvae.configuration import Configuration
 from tvae.experiments import reference
 from tvae.experiments.phases import PHASES
 from tvae.experiments.statistics import MIN_PAIRS, Comparison, Spread, compare, spread
@@ -88,6 +90,18 @@ class Cell:
         """Return the means of what the registry ranks by, under the registry's names."""
         spreads = {criterion.name: self.spread(f"best_{criterion.name}") for criterion in RANKING}
         return {name: found.mean for name, found in spreads.items() if found is not None}
+
+    def changed(self) -> dict[str, str]:
+        """Return the settings that are not as by default."""
+        defaults = {name: str(value) for name, value in (Architecture().to_dict() | Configuration().to_dict()).items()}
+        return {k: value for k, value in self.settings().items() if k in defaults and value != defaults[k]}
+
+    def best_trial(self) -> RunRecord:
+        """Return the trial of the best hierarchy, among equals the richest; one must have a hierarchy."""
+        known = [
+            (hierarchy, trial) for trial in self.finished if (hierarchy := trial.value(HIERARCHY.metric)) is not None
+        ]
+        return min(known, key=lambda pair: (pair[0], -(pair[1].value(RICHNESS.metric) or 0.0)))[1]
 
     @property
     def hierarchy_limit(self) -> float:
@@ -216,14 +230,14 @@ def _seed(trial: RunRecord) -> int:
     return int(trial.number("seed") or 0)
 
 
-def noise_between(phase: Phase, measure: Measure) -> float | None:
-    """Return how much the difference of two cells varies from seed to seed, pooled over the pairs that are compared.
+def noise_between(phase: Phase, measure: Measure, pairs: Iterable[Comparison]) -> float | None:
+    """Return how much the difference of two cells varies from seed to seed, pooled over pairs that are compared.
 
     Returns:
         A standard deviation; None if no pair shares two seeds.
     """
     variances = []
-    for found in phase.comparisons.get(measure.metric, ()):
+    for found in pairs:
         first, second = phase.cell(found.cell), phase.cell(found.against)
         assert first is not None
         assert second is not None
