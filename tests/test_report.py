@@ -233,6 +233,11 @@ def test_a_cell_that_is_best_before_training_is_named() -> None:
     assert "The best epoch is 0, the start, with each of 5 seeds" in advised(held, "Lower the learning rate of worse")
 
 
+def test_what_follows_of_one_configuration_needs_no_other_to_compare_it_with() -> None:
+    held = campaign(*cell("only", -0.7, phase="stability", best_epoch=25.0, scheduler="constant"))
+    assert "it was still improving" in advised(held, "Give only of stability")
+
+
 def test_epochs_that_lose_hierarchy_are_named() -> None:
     held = campaign(*cell("base", -0.78), *cell("long", -0.78, degradation=0.1))
     assert "by +0.10000 in the mean, 5.0 epochs later" in advised(held, "Train shorter")
@@ -275,7 +280,7 @@ def test_so_many_seeds_find_the_difference_and_one_less_does_not() -> None:
 
 def test_the_best_trial_is_to_be_promoted_where_there_is_no_champion() -> None:
     held = campaign(*cell("base", -0.82))
-    assert "No version is champion yet" in advised(held, "Promote the best trial: mlflow run . -e promote")
+    assert "No version is champion yet" in advised(held, "Promote the best trial.")
 
 
 @pytest.mark.parametrize(("champion", "says"), [("-0.81", True), ("-0.832", False)])

@@ -9,7 +9,7 @@ from tvae.experiments.reference import Finding
 from tvae.experiments.statistics import correlation, spread
 from tvae.report.gather import Campaign, RunRecord
 from tvae.report.tables import HIERARCHY, Phase
-from tvae.report.wording import average, count
+from tvae.report.wording import average, count, number
 
 __all__ = ["contrasts"]
 
@@ -85,7 +85,7 @@ def _degradation(campaign: Campaign, phases: Sequence[Phase]) -> str:
     for objective, trials in _by_objective(phases).items():
         best = spread([trial.value("best_hierarchy") or 0.0 for trial in trials])
         lost = [value for trial in trials if (value := trial.value("degradation")) is not None]
-        fallen = f", fallen by {average(lost):.5f} in the mean at the end" if lost else ""
+        fallen = f", fallen by {number(average(lost))} in the mean at the end" if lost else ""
         said.append(
             f"{objective}: {best.minimum:.5f} at best, {best.maximum:.5f} at worst{fallen} ({count(best.n, 'run')})."
         )

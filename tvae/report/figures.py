@@ -268,7 +268,7 @@ class Scatter:
 
     def svg(self) -> Markup:
         """Return the figure as an SVG element."""
-        left, right, top, bottom = 72.0, WIDTH - 110, 34.0, 340.0
+        left, right, top, bottom = 84.0, WIDTH - 110, 34.0, 340.0
         x = _Scale.over([*(p.x for p in self.points), *_known(self.x_limit)], left, right, pad=0.05)
         y = _Scale.over([*(p.y for p in self.points), *_known(self.y_limit)], bottom, top, pad=0.05)
         parts = [_text(left, 14, self.y_title), _text(right, bottom + 34, self.x_title, "right")]

@@ -20,6 +20,7 @@ from tvae.report.tables import (
     Cell,
     Measure,
     Phase,
+    at_best,
     detectable,
     noise_between,
     phases_of,
@@ -204,16 +205,17 @@ def verdicts(phase: Phase) -> str:
     for measure in COMPARED:
         made = phase.comparisons.get(measure.metric, ())
         counted = Counter(comparison.verdict for comparison in made)
-        parts = [
-            f"{'each' if n == len(made) > 1 else n if len(made) > 1 else 'it is'} {_said(verdict, measure)}"
-            for verdict, n in sorted(counted.items())
-        ]
-        corrected = f", corrected for {len(made)}" if len(made) > 1 else ""
+        parts = [f"{_which(n, len(made))} {_said(verdict, measure)}" for verdict, n in sorted(counted.items())]
+        corrected = f", corrected for {len(made):,}" if len(made) > 1 else ""
         if made:
             said.setdefault(", ".join(parts), []).append(
                 f"{count(len(made), 'comparison')} in {measure.label}{corrected}"
             )
     return " ".join(f"{', and '.join(made)}: {verdict}." for verdict, made in said.items())
+
+
+def _which(n: int, of: int) -> str:
+    return "it is" if of == 1 else "each" if n == of else str(n)
 
 
 def _said(verdict: Verdict, measure: Measure) -> str:
@@ -237,14 +239,11 @@ def _choice(phase: Phase) -> Iterator[Recommendation]:
     at_limit = [cell for cell in candidates if _at_limit(cell)]
     if base in at_limit and len(at_limit) > 1:
         worst = max(max(cell.by_seed(HIERARCHY.metric).values()) for cell in at_limit)
-        measure, said = (
-            RICHNESS,
-            (
-                f"{len(at_limit)} of {len(candidates)} cells reach the limit of hierarchy with every seed (worst "
-                f"{worst:.5f}, limit {base.hierarchy_limit:.5f}), so richness decides. "
-            ),
+        said = (
+            f"{len(at_limit)} of {len(candidates)} cells reach the limit of hierarchy with every seed (worst "
+            f"{worst:.5f}, limit {base.hierarchy_limit:.5f}), so richness decides. "
         )
-        candidates = at_limit
+        measure, candidates = RICHNESS, at_limit
     best, second = sorted(candidates, key=lambda cell: _gain(cell, measure), reverse=True)[:2]
     comparison = phase.comparison(measure, base.name, second.name if best is base else best.name)
     if comparison is None or comparison.n < MIN_PAIRS:
@@ -309,8 +308,9 @@ def _most_lost(comparison: Comparison, name: str) -> float:
 
 
 def _never_better_than_the_start(phase: Phase) -> Iterator[Recommendation]:
-    cells = [c for c in phase.cells if _best_epochs(c) and max(_best_epochs(c)) == 0 and not _at_limit(c)]
-    for cell in cells if phase.concludes else ():
+    for cell in _well_known(phase):
+        if max(_best_epochs(cell), default=1) > 0 or _at_limit(cell):
+            continue
         init = figure(cell.spread("init_hierarchy"))
         yield Recommendation(
             f"Lower the learning rate of {cell.name} in {phase.title}, or check its loss: training only made it worse.",
@@ -321,7 +321,7 @@ def _never_better_than_the_start(phase: Phase) -> Iterator[Recommendation]:
 
 def _still_learning(phase: Phase) -> Iterator[Recommendation]:
     """A learning rate that is too low, or too few epochs."""
-    for cell in phase.cells if phase.concludes else ():
+    for cell in _well_known(phase):
         best = _best_epochs(cell)
         last = [_trained_epochs(trial) for trial in cell.finished if trial.value("best_epoch") is not None]
         if not best or best != last or 0 in last or cell.setting("scheduler") not in STEADY or _at_limit(cell):
@@ -336,7 +336,7 @@ def _still_learning(phase: Phase) -> Iterator[Recommendation]:
 def _lost_again(phase: Phase) -> Iterator[Recommendation]:
     """Epochs that made the hierarchy worse, where nothing stopped them."""
     falling = []
-    for cell in phase.cells if phase.concludes else ():
+    for cell in _well_known(phase):
         lost = cell.by_seed("degradation").values()
         to_the_end = all(_trained_epochs(trial) == trial.number("epochs") for trial in cell.finished)
         if lost and to_the_end and min(lost) >= HIERARCHY.matters:
@@ -398,7 +398,7 @@ def _registration(campaign: Campaign) -> Iterator[Recommendation]:
     """Whether a trial should be promoted."""
     bounds = Bounds()
     candidates = [t for t in campaign.trials if t.finished and t.setting("load") != "mismatched"]
-    best = max(candidates, key=lambda trial: rank(_at_best(trial)), default=None)
+    best = max(candidates, key=lambda trial: rank(at_best(trial)), default=None)
     if best is None or best.value(HIERARCHY.metric) is None:
         return
     hierarchy, coverage = best.value("best_hierarchy") or 0.0, best.value("best_coverage") or 0.0
@@ -412,18 +412,18 @@ def _registration(campaign: Campaign) -> Iterator[Recommendation]:
         )
         return
     champions = [v for v in campaign.versions if v.model == registry.MODEL and registry.CHAMPION in v.aliases]
-    command = f"Promote the best trial: mlflow run . -e promote -P checkpoint={best.id}"
+    command = f"mlflow run . -e promote -P checkpoint={best.id} --env-manager=local"
     if not champions:
-        yield Recommendation(command, f"{measured}. No version is {registry.CHAMPION} yet.")
+        yield Recommendation("Promote the best trial.", f"{measured}. No version is {registry.CHAMPION} yet: {command}")
         return
     held = {c.name: float(champions[0].tags.get(c.name, "nan")) for c in registry.RANKING}
-    comparison = registry.Comparison(held, _at_best(best), registry.CHAMPION, "this one")
+    comparison = registry.Comparison(held, at_best(best), registry.CHAMPION, "this one")
     if comparison.better and comparison.decisive is not None:
         decisive = comparison.decisive
         yield Recommendation(
-            command,
+            "Promote the best trial.",
             f"{measured}. Its {decisive.label} is {decisive.shown(comparison.new)}, that of the {registry.CHAMPION} "
-            f"(version {champions[0].number}) {decisive.shown(comparison.old)}.",
+            f"(version {champions[0].number}) {decisive.shown(comparison.old)}: {command}",
         )
 
 
@@ -437,6 +437,11 @@ def _logging(campaign: Campaign) -> Iterator[Recommendation]:
             )
 
 
+def _well_known(phase: Phase) -> list[Cell]:
+    """Return the cells with seeds enough to say something of them all."""
+    return [cell for cell in phase.cells if len(cell.by_seed(HIERARCHY.metric)) >= MIN_PAIRS]
+
+
 def _at_limit(cell: Cell) -> bool:
     values = cell.by_seed(HIERARCHY.metric).values()
     return bool(values) and max(values) - cell.hierarchy_limit < AT_LIMIT
@@ -448,12 +453,6 @@ def _best_epochs(cell: Cell) -> list[int]:
 
 def _patience(cell: Cell) -> float:
     return cell.trials[0].number("patience") or math.inf
-
-
-def _at_best(trial: RunRecord) -> dict[str, float]:
-    """Return what the registry ranks by, at the best epoch."""
-    found = {criterion.name: trial.value(f"best_{criterion.name}") for criterion in registry.RANKING}
-    return {name: value for name, value in found.items() if value is not None}
 
 
 def _range(values: Sequence[float]) -> str:

@@ -43,8 +43,8 @@ figcaption, caption { color: var(--muted); font-size: 0.85rem; text-align: left;
 figcaption { margin-top: 0.4rem; }
 caption { caption-side: bottom; padding-top: 0.5rem; }
 .wide { overflow-x: auto; margin: 1.25rem 0; }
-table { border-collapse: collapse; font-size: 0.85rem; line-height: 1.4; font-variant-numeric: tabular-nums; }
-th, td { padding: 0.3rem 0.6rem 0.3rem 0; vertical-align: top; text-align: left; }
+table { border-collapse: collapse; font-size: 0.8rem; line-height: 1.4; font-variant-numeric: tabular-nums; }
+th, td { padding: 0.3rem 0.5rem 0.3rem 0; vertical-align: top; text-align: left; }
 th { font-weight: 600; color: var(--muted); border-bottom: 1px solid var(--muted); vertical-align: bottom; }
 td { border-bottom: 1px solid var(--rule); }
 td { overflow-wrap: break-word; }

@@ -31,6 +31,11 @@ def phase_blocks(phase: Phase) -> list[Block]:
         said.insert(0, f"With {phase.pairs} paired {'seed' if phase.pairs == 1 else 'seeds'} nothing can be concluded.")
     if phase.apart:
         said.append(f"No seed in common with another cell, and so compared with none: {', '.join(phase.apart)}.")
+    for cell, many in reference.SPREADS.get(phase.name, {}).items():
+        said.append(
+            f"{reference.NAME[0].upper()}{reference.NAME[1:]} had, for {cell}, a best hierarchy of {many.mean:.3f} ± "
+            f"{many.std:.3f} over {many.n} runs, from {many.best:.3f} to {many.worst:.3f}."
+        )
     if said:
         blocks.append(Paragraph(" ".join(said)))
     if known:
@@ -44,7 +49,8 @@ def phase_blocks(phase: Phase) -> list[Block]:
 
 def _cells(phase: Phase) -> Table:
     """Return the table of a phase, beside each measure what the reference sweep reported of it."""
-    reported = reference.TABLES.get(phase.name, {}) | reference.SPREADS.get(phase.name, {})
+    known = reference.TABLES.get(phase.name, {}).keys() | reference.SPREADS.get(phase.name, {}).keys()
+    reported = [cell.name for cell in phase.cells if cell.name in known]
     columns: list[tuple[str, Callable[[Cell], str]]] = [
         ("cell", lambda cell: cell.name),
         ("seeds", lambda cell: f"{len(cell.by_seed(HIERARCHY.metric))} of {len(cell.trials)}"),

@@ -14,7 +14,7 @@ from tvae.metrics import hierarchy_ceiling, richness_ceiling
 from tvae.registry import RANKING
 from tvae.report.gather import SEARCH, Campaign, RunRecord
 
-__all__ = ["COMPARED", "HIERARCHY", "RICHNESS", "Cell", "Measure", "Phase", "phases_of", "rank"]
+__all__ = ["COMPARED", "HIERARCHY", "RICHNESS", "Cell", "Measure", "Phase", "at_best", "phases_of", "rank"]
 
 MOST_CELLS_IN_PAIRS = 7
 """With so many cells all pairs are compared, 21 at most; with more, each with the baseline."""
@@ -97,11 +97,8 @@ class Cell:
         return {k: value for k, value in self.settings().items() if k in defaults and value != defaults[k]}
 
     def best_trial(self) -> RunRecord:
-        """Return the trial of the best hierarchy, among equals the richest; one must have a hierarchy."""
-        known = [
-            (hierarchy, trial) for trial in self.finished if (hierarchy := trial.value(HIERARCHY.metric)) is not None
-        ]
-        return min(known, key=lambda pair: (pair[0], -(pair[1].value(RICHNESS.metric) or 0.0)))[1]
+        """Return the best of the finished trials, by the registry's measures; one must have a hierarchy."""
+        return max(self.finished, key=lambda trial: rank(at_best(trial)))
 
     @property
     def hierarchy_limit(self) -> float:
@@ -176,6 +173,12 @@ class Phase:
 def rank(metrics: Mapping[str, float]) -> tuple[float, ...]:
     """Return what is larger for the better, by the measures that decide in the registry, in their order."""
     return tuple(criterion.rank(metrics) for criterion in RANKING)
+
+
+def at_best(trial: RunRecord) -> dict[str, float]:
+    """Return what the registry ranks by, of a trial's best epoch."""
+    found = {criterion.name: trial.value(f"best_{criterion.name}") for criterion in RANKING}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def phases_of(campaign: Campaign) -> tuple[Phase, ...]:

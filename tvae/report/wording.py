@@ -13,7 +13,10 @@ MOST_SEEDS = 100_000
 
 def number(value: float | None, decimals: int = 5) -> str:
     """Write a figure, or a dash where there is none."""
-    return "–" if value is None or math.isnan(value) else f"{value:.{decimals}f}"
+    if value is None or math.isnan(value):
+        return "–"
+    # What rounds to 0 has no sign.
+    return f"{round(value, decimals) + 0.0:.{decimals}f}"
 
 
 def figure(found: Spread | None, decimals: int = 5) -> str:
