@@ -132,7 +132,7 @@ FINDINGS = (
     Finding(
         "sampling",
         "The hierarchy of one model changes from one evaluation to the next.",
-        "It was measured on sampled latents. At the posterior mean, where it is measured here, there is nothing to draw.",
+        "It was measured on sampled latents. Here it is measured at the posterior mean, and nothing is drawn.",
     ),
     Finding(
         "degradation",
