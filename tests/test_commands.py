@@ -80,7 +80,10 @@ def test_a_run_has_the_artifacts_that_users_know(finished: tuple[Desk, str]) -> 
     names = {a.path for a in desk.client.list_artifacts(run.info.run_id)}
     assert names == {"architecture.json", "checkpoint", "history.csv", "plots", "verification.json"}
     plots = {Path(a.path).name for a in desk.client.list_artifacts(run.info.run_id, "plots")}
-    assert {"training_curves.png", "radius_by_valuation.png", "poincare_disk.png"} <= plots
+    assert plots == {
+        "training_curves.png", "radius_by_valuation.png", "poincare_disk.png", "poincare_disk_3-adic.png", "tree.png",
+        "distance_by_valuation.png",
+    }  # fmt: skip
     assert run.outputs.model_outputs
 
 
@@ -89,6 +92,8 @@ def test_the_checkpoint_is_what_the_run_reports(finished: tuple[Desk, str]) -> N
     run = finetuned(desk)
     evaluation = tvae.evaluate(tvae.load(desk.artifact(run, "checkpoint/checkpoint.safetensors")))
     assert evaluation.hierarchy == pytest.approx(run.data.metrics["best_hierarchy"], abs=1e-6)
+    for name in ("sibling_recall", "ball_coverage"):
+        assert evaluation.metrics()[name] == pytest.approx(run.data.metrics[name], abs=1e-3)
     assert evaluation.tree_precision == pytest.approx(run.data.metrics["tree_precision"], abs=1e-3)
     assert json.loads(desk.artifact(run, "architecture.json").read_text()) == tvae.Architecture().to_dict()
 

@@ -52,7 +52,7 @@ ROOMS = {
     "embedding": Room("errors ternary poincare model metrics", STATISTICS),
     "checkpoint": Room("errors architecture bounds ternary poincare model metrics", STATISTICS),
     "experiments": Room("errors architecture configuration ternary model metrics training checkpoint", STATISTICS),
-    "plots": Room("errors ternary poincare metrics training", DRAWING),
+    "plots": Room("errors ternary poincare model metrics training", DRAWING),
     "serving": Room("errors architecture ternary poincare model metrics checkpoint", None),
     "tracking": Room(EVERYTHING_ABOVE, None),
     "registry": Room("errors architecture metrics checkpoint experiments tracking", None),

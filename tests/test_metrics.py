@@ -391,6 +391,44 @@ def test_ball_coverage_is_the_share_that_decode_gives_back() -> None:
     assert evaluate(model_of(SMALL)).ball_coverage == 1.0
 
 
+# Distances by valuation
+
+
+@pytest.mark.parametrize("n_trits", [1, 3, 9])
+def test_partners_differ_by_the_valuation_they_stand_for(n_trits: int) -> None:
+    partner, i = metrics.sample_partners(n_trits).numpy(), np.arange(3**n_trits)
+    found = ternary.valuation(partner - i, n_trits)
+    assert np.array_equal(found, np.broadcast_to(np.arange(n_trits)[:, None], found.shape))
+
+
+def test_partners_are_drawn_from_all_that_there_are() -> None:
+    partner, i = metrics.sample_partners(9).numpy(), np.arange(19_683)
+    for k in range(4, 9):
+        assert len(np.unique((partner[k] - i) % 19_683)) == 2 * 3 ** (8 - k)
+
+
+@pytest.mark.parametrize("curvature", [0.5, 2.0])
+def test_distances_by_valuation_are_those_of_the_partners(curvature: float) -> None:
+    embedding = random_embedding(4)
+    expected = distances(embedding, curvature)[np.arange(81), metrics.sample_partners(4).numpy()]
+    found = metrics.distances_by_valuation(embedding, n_trits=4, curvature=curvature)
+    assert found == pytest.approx(expected, rel=1e-6)
+
+
+def test_level_distances_are_means_over_the_partners(evaluation: Evaluation) -> None:
+    model = model_of(Architecture())
+    with torch.no_grad():
+        embedding = model.project(metrics.posterior_mean(model))
+    found = metrics.distances_by_valuation(embedding, n_trits=9, curvature=2.0)
+    assert evaluation.level_distances == pytest.approx([float(np.mean(row)) for row in found], rel=1e-12)
+
+
+def test_distances_in_an_exact_tree_fall_with_the_valuation_and_are_all_equal_at_each() -> None:
+    found = metrics.distances_by_valuation(tree_embedding(4), n_trits=4, curvature=2.0)
+    assert np.allclose(found, found[:, :1])
+    assert (np.diff(found[:, 0]) < 0).all()
+
+
 # What cannot be measured
 
 

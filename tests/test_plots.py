@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Rectangle
 
-from tvae import metrics, plots, ternary
+from tvae import metrics, plots, poincare, ternary
 from tvae.metrics import Evaluation
 from tvae.training import Record
 
@@ -47,7 +47,9 @@ def evaluation(radii: npt.ArrayLike) -> Evaluation:
     n_trits = round(math.log(len(r), 3))
     v = ternary.valuations(n_trits)
     means = tuple(float(r[v == k].mean()) for k in range(n_trits + 1))
-    return Evaluation(1.0, -0.5, 0.0, 1, 0.0, 0.0, (0.0,) * (n_trits - 1), 0.0, 1.0, means, means, r, np.tanh(r / 2))
+    return Evaluation(
+        1.0, -0.5, 0.0, 1, 0.0, 0.0, (0.0,) * (n_trits - 1), 0.0, 1.0, (1.0,) * n_trits, means, means, r, np.tanh(r / 2)
+    )
 
 
 def ball(n_trits: int, curvature: float, dimension: int = 3) -> Floats:
@@ -436,12 +438,136 @@ def test_an_unknown_angle_is_refused() -> None:
         plots.poincare_disk(ball(3, 1.0), curvature=1.0, angle=bad)
 
 
+# The tree
+
+
+def a_tree(n_trits: int, curvature: float) -> Floats:
+    """Points that hold the tree: directions agree the more, the longer the trits that two operations share."""
+    axes = [np.eye(3**k)[np.arange(3**n_trits) % 3**k] * 0.6**k for k in range(1, n_trits + 1)]
+    direction = np.concatenate(axes, axis=1)
+    points: Floats = direction / np.linalg.norm(direction, axis=1, keepdims=True) * 0.99 / math.sqrt(curvature)
+    return points
+
+
+def edges(figure: Figure, k: int) -> Floats:
+    """The polylines from level k - 1 to level k, shape `(3^k, n, 2)`."""
+    lines = next(c for c in figure.axes[0].collections if c.get_gid() == f"edges {k}")
+    return np.asarray(lines.get_segments())
+
+
+@pytest.mark.parametrize("curvature", [0.5, 2.0])
+def test_the_leaves_of_the_tree_stand_at_their_unit_norms(curvature: float) -> None:
+    points = ball(4, curvature)
+    leaves = edges(plots.tree(points, curvature=curvature), 4)[:, -1]
+    assert np.allclose(np.linalg.norm(leaves, axis=1), np.linalg.norm(points, axis=1) * math.sqrt(curvature))
+
+
+def test_every_vertex_is_joined_to_the_ball_it_is_part_of() -> None:
+    figure = plots.tree(ball(4, 1.0), curvature=1.0)
+    for k in range(2, 5):
+        parents, children = edges(figure, k - 1)[:, -1], edges(figure, k)
+        assert np.allclose(children[:, 0], parents[np.arange(3**k) % 3 ** (k - 1)])
+
+
+def test_the_angle_of_a_vertex_is_the_middle_of_its_arc() -> None:
+    figure = plots.tree(ball(4, 1.0), curvature=1.0)
+    digits = ternary.operations(4).astype(float) + 1
+    for k in range(1, 5):
+        x, y = edges(figure, k)[:, -1].T
+        middle = digits[: 3**k, :k] @ 3.0 ** -np.arange(1, k + 1) + 3.0**-k / 2
+        turn = np.arctan2(y, x) / (2 * math.pi) - 1 / 12 - middle
+        assert np.allclose(turn, np.rint(turn))
+
+
+def test_the_depth_of_a_vertex_is_the_mean_gromov_product_of_its_pairs() -> None:
+    points = a_tree(3, 1.0)
+    z = torch.tensor(points)
+    radius = 2 * torch.atanh(z.norm(dim=1))
+    partner = metrics.sample_partners(3)
+    figure = plots.tree(points, curvature=1.0)
+    for k in (1, 2):
+        depths = 2 * np.arctanh(np.linalg.norm(edges(figure, k)[:, -1], axis=1))
+        for b in range(3**k):
+            i = torch.tensor(ternary.ball(b, k, 3))
+            j = partner[k][i]
+            apart = torch.acosh(
+                1 + 2 * (z[i] - z[j]).square().sum(1) / ((1 - z[i].square().sum(1)) * (1 - z[j].square().sum(1)))
+            )
+            assert depths[b] == pytest.approx(float((radius[i] + radius[j] - apart).mean() / 2), rel=1e-9)
+
+
+def test_a_tree_grows_outwards_from_level_to_level() -> None:
+    figure = plots.tree(a_tree(4, 2.0), curvature=2.0)
+    for k in range(1, 5):
+        ends = np.linalg.norm(edges(figure, k)[:, [0, -1]], axis=2)
+        assert (ends[:, 1] > ends[:, 0]).all()
+
+
+def test_edges_are_geodesics_of_the_disk() -> None:
+    for arc in edges(plots.tree(ball(3, 1.0), curvature=1.0), 2):
+        # A diameter, or an arc of a circle with |centre|² = 1 + r²: all (z, 1 + |z|²) lie in one plane through 0.
+        in_space = np.column_stack([arc, 1 + (arc**2).sum(1)])
+        assert np.linalg.svd(in_space, compute_uv=False)[2] < 1e-12
+
+
+def test_the_three_first_trits_have_three_colours_and_the_second_their_shades() -> None:
+    figure = plots.tree(ball(3, 1.0), curvature=1.0)
+    lines = [next(c for c in figure.axes[0].collections if c.get_gid() == f"edges {k}") for k in (1, 2, 3)]
+    assert [len(np.unique(edge.get_edgecolors(), axis=0)) for edge in lines] == [3, 9, 9]
+
+
+def test_the_picture_of_the_tree_says_the_mean_depths() -> None:
+    points = a_tree(3, 1.0)
+    written = texts(plots.tree(points, curvature=1.0))
+    assert f" · {2 * math.atanh(0.99):.2f}" in written
+    assert "The 3-adic tree of 27 ternary operations" in written
+
+
+@pytest.mark.parametrize("draw", [plots.tree, plots.distance_by_valuation])
+def test_points_outside_the_ball_have_no_tree(draw: Any) -> None:
+    points = ball(3, 1.0)
+    points[5] = math.nan
+    with pytest.raises(ValueError, match="inside the ball"):
+        draw(points, curvature=1.0)
+    with pytest.raises(ValueError, match="must have shape"):
+        draw(np.zeros((80, 3)), curvature=1.0)
+
+
+@pytest.mark.parametrize("draw", [plots.tree, plots.distance_by_valuation])
+@pytest.mark.parametrize("n_trits", [1, 4])
+def test_a_collapsed_ball_has_its_picture(draw: Any, n_trits: int, tmp_path: Path) -> None:
+    plots.save(draw(np.zeros((3**n_trits, 4)), curvature=2.0), tmp_path / "origin.png")
+
+
+# Distances by valuation
+
+
+def test_the_histogram_of_a_valuation_counts_the_distances_of_its_pairs() -> None:
+    points = ball(4, 2.0)
+    axes = plots.distance_by_valuation(points, curvature=2.0).axes[0]
+    z, partner = torch.tensor(points), metrics.sample_partners(4)
+    for k in range(4):
+        apart = poincare.distance_between_points(z, z[partner[k]], curvature=2.0).numpy()
+        shape = next(p for p in axes.patches if p.get_gid() == f"k{k}")
+        values, bins, floor = shape.get_data()
+        counts = np.histogram(apart, bins)[0]
+        assert np.allclose((values - floor) / 0.86, counts / counts.max())
+        assert floor == 3 - k
+        assert line(axes, f"mean {k}")[0, 0] == pytest.approx(apart.mean(), rel=1e-9)
+
+
+def test_the_means_of_an_exact_tree_fall_at_every_step() -> None:
+    figure = plots.distance_by_valuation(a_tree(4, 2.0), curvature=2.0)
+    assert text_of(figure, "subtitle").startswith("the mean falls at 3 of 3 steps · 81 pairs a valuation")
+
+
 # Files and state
 
 
-def test_the_same_data_give_the_same_bytes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("draw", [plots.poincare_disk, plots.tree, plots.distance_by_valuation])
+def test_the_same_data_give_the_same_bytes(draw: Any, tmp_path: Path) -> None:
     for name in "ab":
-        plots.save(plots.poincare_disk(ball(5, 1.0), curvature=1.0), tmp_path / name)
+        plots.save(draw(ball(5, 1.0), curvature=1.0), tmp_path / name)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
@@ -479,6 +605,8 @@ def test_drawing_changes_no_setting_of_matplotlib(tmp_path: Path, scattered: Eva
         plots.training_curves(finetuning([0.0, -0.8])),
         plots.radius_by_valuation(scattered),
         plots.poincare_disk(ball(5, 1.0), curvature=1.0),
+        plots.tree(ball(5, 1.0), curvature=1.0),
+        plots.distance_by_valuation(ball(5, 1.0), curvature=1.0),
     ):
         plots.save(figure, tmp_path / "figure.png")
     assert dict(matplotlib.rcParams) == before

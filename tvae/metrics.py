@@ -35,6 +35,7 @@ __all__ = [
     "Evaluation",
     "Measurement",
     "ball_coverage",
+    "distances_by_valuation",
     "evaluate",
     "hierarchy_ceiling",
     "measure",
@@ -102,6 +103,7 @@ class Evaluation:
         tree_precision_by_level: tree precision at k = 1 … n_trits - 1, before averaging over k.
         sibling_recall: in 0 … 1.
         ball_coverage: in 0 … 1.
+        level_distances: mean hyperbolic distance of two operations, by the valuation of their difference, from 0 up.
         level_radii: mean radius of each level, hyperbolic length, from valuation 0 up.
         level_variances: population variance of the unit norm within each level, from valuation 0 up.
         radii: hyperbolic distance from the origin of every operation in index order, shape `(N,)`, read-only.
@@ -117,6 +119,7 @@ class Evaluation:
     tree_precision_by_level: tuple[float, ...]
     sibling_recall: float
     ball_coverage: float
+    level_distances: tuple[float, ...]
     level_radii: tuple[float, ...]
     level_variances: tuple[float, ...]
     radii: Floats
@@ -175,6 +178,7 @@ def evaluate(model: TernaryVAE) -> Evaluation:
         tree_precision_by_level=by_level,
         sibling_recall=sibling_recall(embedding, n_trits=n_trits, curvature=curvature),
         ball_coverage=ball_coverage(embedding.points(curvature), curvature=curvature),
+        level_distances=tuple(distances_by_valuation(embedding, n_trits=n_trits, curvature=curvature).mean(1).tolist()),
         level_radii=measured.level_radii,
         level_variances=measured.level_variances,
         radii=radii,
@@ -398,6 +402,24 @@ def ball_coverage(points: Tensor, *, curvature: float) -> float:
     return float((alone & poincare.inside(points, curvature=curvature)).double().mean())
 
 
+def distances_by_valuation(embedding: Embedding, *, n_trits: int, curvature: float) -> Floats:
+    """Return hyperbolic distances between operations whose difference has a given valuation.
+
+    At each valuation every operation has one partner, of the fixed sample `sample_partners`.
+
+    Args:
+        embedding: unit norms `(N,)` and directions `(N, D)` of all operations in index order.
+        n_trits: number of trits.
+        curvature: c > 0.
+
+    Returns:
+        Shape `(n_trits, N)`: a row a valuation, from 0 up; a column an operation.
+    """
+    partner = sample_partners(n_trits)
+    radius, direction = poincare.radius(embedding.unit_norm.double(), curvature=curvature), embedding.direction.double()
+    return poincare.distance(radius, direction, radius[partner], direction[partner], curvature=curvature).numpy()
+
+
 def _share_of_nearest(ball: npt.NDArray[np.float32], ordered: npt.NDArray[np.float32]) -> float:
     """Share of a ball's members, its centre aside, among the `len(ball)` smallest of all distances."""
     farthest = ordered[len(ball) - 1]
@@ -438,6 +460,16 @@ def sample_pairs(n_trits: int) -> tuple[Tensor, Tensor, Floats]:
     i = rng.integers(n, size=N_PAIRS)
     j = (i + rng.integers(1, n, size=N_PAIRS)) % n
     return torch.from_numpy(i), torch.from_numpy(j), ternary.distance(i, j, n_trits)
+
+
+@lru_cache
+def sample_partners(n_trits: int) -> Tensor:
+    """Return for every valuation k and operation i a fixed operation j with v(i - j) = k, shape `(n_trits, N)`."""
+    rng, n = np.random.default_rng(SAMPLE_SEED), 3**n_trits
+    k = np.arange(n_trits)[:, None]
+    # 3^k·u with u not divisible by 3: modulo N there are 2·3^(n_trits - 1 - k) of them.
+    u = 3 * rng.integers(3 ** (n_trits - 1 - k), size=(n_trits, n)) + rng.integers(1, 3, size=(n_trits, n))
+    return torch.from_numpy((np.arange(n) + 3**k * u) % n)
 
 
 @lru_cache

@@ -23,15 +23,25 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Rectangle
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from tvae import metrics, poincare, ternary
 from tvae.metrics import Evaluation
+from tvae.model import Embedding
 from tvae.training import Record
 
-__all__ = ["Angle", "poincare_disk", "radius_by_valuation", "save", "training_curves"]
+__all__ = [
+    "Angle",
+    "distance_by_valuation",
+    "poincare_disk",
+    "radius_by_valuation",
+    "save",
+    "training_curves",
+    "tree",
+]
 
 Angle = Literal["learned", "3-adic"]
 """What the angle in `poincare_disk` shows."""
@@ -45,6 +55,10 @@ DPI = 150
 INK, MUTED, GRID = "#1b1b1b", "#5f6368", "#e6e8eb"
 # Blue and vermilion of Okabe and Ito's palette, which stay apart under every form of colour blindness.
 CURVE, ALARM = "#0072b2", "#d55e00"
+
+# The picture of the tree is for a wall: paper, a serif face, and a colour for each first trit -1, 0, 1.
+PAPER, SERIF = "#fbfaf6", "DejaVu Serif"
+BRANCHES = ("#1f4e79", "#b0472a", "#2c6e5a")
 
 # A distance to the ceiling below this is rounding, not a difference; the logarithmic scale ends here.
 FLOOR = 1e-6
@@ -191,6 +205,111 @@ def poincare_disk(points: npt.ArrayLike, *, curvature: float, angle: Angle = "le
         _dots(axes, x[level], y[level], colour, _marker(v, n_trits), v)
     _draw_guides(axes, theta % (2 * math.pi), float(radii.max()), curvature)
     _draw_key(figure, sizes, note)
+    return figure
+
+
+def distance_by_valuation(points: npt.ArrayLike, *, curvature: float) -> Figure:
+    """Draw how far apart operations are in the ball, by the valuation of their difference.
+
+    A row a valuation, from 0 at the top: the histogram of hyperbolic distances, scaled to its own height, and its mean.
+    At each valuation every operation is paired with one other, `metrics.sample_partners`. In an exact tree each row is
+    one line, left of the row above it.
+
+    Args:
+        points: embeddings of all operations in index order, shape `(3^n_trits, D)`, D >= 2, inside the ball.
+        curvature: c > 0.
+
+    Raises:
+        ValueError: if the points are not those of all operations, or one is not inside the ball.
+    """
+    embedding, n_trits = _polar(points, curvature)
+    distances = metrics.distances_by_valuation(embedding, n_trits=n_trits, curvature=curvature)
+    means = distances.mean(1)
+    falls, steps = int((np.diff(means) < 0).sum()), n_trits - 1
+    figure = _figure(
+        f"Mean distance {means[0]:.3g} at valuation 0, {means[-1]:.3g} at valuation {steps}",
+        f"the mean falls at {falls} of {steps} steps · {3**n_trits:,} pairs a valuation · curvature −{curvature:g}",
+    )
+    axes = figure.add_axes((0.07, 0.09, 0.87, 0.77))
+    _style(axes)
+    axes.grid(visible=False, axis="y")
+    axes.spines["left"].set_visible(False)
+    top = float(distances.max()) or 1.0
+    bins = np.linspace(0, 1.02 * top, 181)
+    # The palest of the palette would not show as a filled shape on white.
+    for k, colour in enumerate(_colours(n_trits + 2)[2:-1]):
+        counts = np.histogram(distances[k], bins)[0]
+        height = 0.86 * counts / max(1, counts.max())
+        floor = float(steps - k)
+        axes.stairs(floor + height, bins, baseline=floor, fill=True, color=colour, lw=0, zorder=3, gid=f"k{k}")
+        axes.axhline(floor, color=GRID, lw=0.8, zorder=2)
+        axes.plot([means[k]] * 2, [floor - 0.06, floor + 0.9], color=INK, lw=1.1, zorder=5, gid=f"mean {k}")
+        axes.text(1.0, floor + 0.12, f"{means[k]:.3g}", transform=axes.get_yaxis_transform(), ha="right", fontsize=9,
+                  color=MUTED)  # fmt: skip
+    axes.text(1.0, 1.005, "mean", transform=axes.transAxes, ha="right", va="bottom", fontsize=9, color=MUTED)
+    axes.set_xlim(0, 1.08 * top)
+    axes.set_ylim(-0.1, n_trits)
+    axes.yaxis.set_major_locator(FixedLocator([steps - k + 0.12 for k in range(n_trits)]))
+    axes.set_yticklabels([str(k) for k in range(n_trits)])
+    axes.tick_params(axis="y", length=0)
+    axes.set_xlabel("hyperbolic distance", fontsize=10, color=INK)
+    axes.set_ylabel("valuation of the difference", fontsize=10, color=INK)
+    return figure
+
+
+def tree(points: npt.ArrayLike, *, curvature: float) -> Figure:
+    """Draw the 3-adic tree as the embedding holds it, in the Poincaré disk.
+
+    A vertex is a 3-adic ball i + 3^k·Z, a leaf an operation. Its angle is the middle of the ball's arc, digit after
+    digit. Its distance from the centre is measured: for a leaf its radius, and for a ball the mean Gromov product
+    (r_i + r_j - d_ij)/2 of its members, in pairs whose difference has valuation k; in a tree, that is how far from the
+    origin the geodesics to i and j part. Edges are geodesics of the disk. Where an embedding holds the tree, every
+    branch grows outwards; where it does not, the vertices crowd at the centre.
+
+    Args:
+        points: embeddings of all operations in index order, shape `(3^n_trits, D)`, D >= 2, inside the ball.
+        curvature: c > 0.
+
+    Raises:
+        ValueError: if the points are not those of all operations, or one is not inside the ball.
+
+    Source:
+        Gromov, Hyperbolic Groups (1987), section 1.1, for the product.
+    """
+    embedding, n_trits = _polar(points, curvature)
+    depths = _depths(embedding, n_trits, curvature)
+    vertices = [_vertices(k, depth, curvature) for k, depth in enumerate(depths)]
+    figure = Figure(figsize=(9.0, 9.9), dpi=DPI, facecolor=PAPER)
+    FigureCanvasAgg(figure)
+    axes = figure.add_axes((0.03, 0.03 + 0.9 / 9.9, 0.94, 0.94 * 9.0 / 9.9))
+    axes.set_axis_off()
+    axes.set_xlim(-1.01, 1.01)
+    axes.set_ylim(-1.01, 1.01)
+    for k in range(n_trits, 0, -1):
+        child = np.arange(3**k)
+        edges = _arcs(vertices[k - 1][child % 3 ** (k - 1)], vertices[k], 24 if k <= 5 else 6)
+        axes.add_collection(
+            LineCollection(
+                list(edges), colors=_branch_colours(k), linewidths=max(0.12, 2.6 * 0.68 ** (k - 1)),
+                alpha=0.95 if k < n_trits - 1 else 0.5, capstyle="round", zorder=20 - k, rasterized=True,
+                gid=f"edges {k}",
+            ),
+            autolim=False,
+        )  # fmt: skip
+    axes.add_patch(Circle((0, 0), 1.0, fill=False, ec=INK, lw=0.7, gid="boundary"))
+    axes.plot(*vertices[0][0], marker="o", ms=5, color=INK, zorder=30, gid="root")
+    lines = (
+        "A vertex is a 3-adic ball; its angle is the ball's trits, its colour the first of them. Edges are geodesics.",
+        "Its depth is measured: how far from the centre the geodesics to its members part (mean Gromov product).",
+        "Mean depth, level by level: " + " · ".join(f"{depth.mean():.2f}" for depth in depths),
+    )
+    title = {"fontsize": 15, "style": "italic", "color": INK, "gid": "title"}
+    key: dict[str, Any] = {"fontsize": 8, "color": MUTED, "linespacing": 1.6}
+    for y, text, style in (
+        (0.083, f"The 3-adic tree of {3**n_trits:,} ternary operations", title),
+        (0.04, "\n".join(lines), key),
+    ):
+        figure.text(0.5, y, text, family=SERIF, ha="center", va="center", **style)
     return figure
 
 
@@ -576,6 +695,54 @@ def _all_operations(points: npt.ArrayLike) -> tuple[Floats, int]:
     if z.ndim != 2 or z.shape[1] < 2 or n_trits < 1 or len(z) != 3**n_trits:
         raise ValueError(f"`points` must have shape (3^n_trits, D) with D >= 2, got {z.shape}.")
     return z, n_trits
+
+
+def _polar(points: npt.ArrayLike, curvature: float) -> tuple[Embedding, int]:
+    """Return points in polar form, or refuse them; and the number of trits."""
+    z, n_trits = _all_operations(points)
+    direction = torch.from_numpy(z)
+    unit_norm = direction.norm(dim=-1) * math.sqrt(curvature)
+    if not bool((unit_norm < 1).all()):
+        raise ValueError(f"`points` must be finite and inside the ball, of unit norm < 1, got {unit_norm.max():g}.")
+    return Embedding(unit_norm, torch.nn.functional.normalize(direction, dim=-1)), n_trits
+
+
+def _depths(embedding: Embedding, n_trits: int, curvature: float) -> list[Floats]:
+    """Return the depth of every 3-adic ball at every level 0 … n_trits, shapes `(3^k,)`."""
+    radii = poincare.radius(embedding.unit_norm, curvature=curvature).numpy()
+    partner = metrics.sample_partners(n_trits).numpy()
+    distances = metrics.distances_by_valuation(embedding, n_trits=n_trits, curvature=curvature)
+    products = (radii + radii[partner] - distances) / 2
+    # Row i of the table holds the ball's members where an index is read as (rest, first k trits).
+    depths = [product.reshape(-1, 3**k).mean(0).clip(0) for k, product in enumerate(products)]
+    return [*depths, radii]
+
+
+def _vertices(k: int, depth: Floats, curvature: float) -> Floats:
+    """Return the place of every ball of level k in the unit disk, shape `(3^k, 2)`."""
+    # The first trit's -1 has the third around the top. The ball of level 0, which has all of the circle, is put there.
+    angle = _tree_angle(k) + math.pi * 3.0**-k if k else np.full(1, math.pi / 3)
+    theta = angle + math.pi / 6
+    norm = np.tanh(depth * math.sqrt(curvature) / 2)
+    return np.column_stack([norm * np.cos(theta), norm * np.sin(theta)])
+
+
+def _arcs(start: Floats, end: Floats, n: int) -> Floats:
+    """Return `n` points of the geodesic of the unit disk between each pair of points, shape `(pairs, n, 2)`."""
+    z, w = torch.from_numpy(start), torch.from_numpy(end)
+    shares = torch.linspace(0, 1, n, dtype=torch.float64)
+    arcs: Floats = torch.vmap(lambda a, b: poincare.geodesic(a, b, shares, curvature=1.0))(z, w).numpy()
+    return arcs
+
+
+def _branch_colours(k: int) -> Floats:
+    """Return a colour for each ball of level k: the hue by its first trit, a little lighter or darker by its second."""
+    ball = np.arange(3**k)
+    shade = (ball // 3 % 3 - 1.0) * (k > 1)
+    hues = np.array([to_rgb(hue) for hue in BRANCHES])[ball % 3]
+    to_white, to_black = (0.22 * (shade > 0))[:, None], (0.25 * (shade < 0))[:, None]
+    colours: Floats = hues + to_white * (1 - hues) - to_black * hues
+    return colours
 
 
 def _learned_angle(directions: Floats) -> tuple[Floats, float]:

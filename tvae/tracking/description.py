@@ -58,6 +58,8 @@ def describe_embedding(
         ("degradation", f"{summary['degradation']:+.5f}", "0", f"{REFERENCE['degradation']} after its best epoch"),
         ("distance fidelity", f"{evaluation.distance_fidelity:.4f}", "0.8320", "not measured"),
         ("tree precision", f"{evaluation.tree_precision:.4f}", "1", "not measured"),
+        ("sibling recall", f"{evaluation.sibling_recall:.4f}", "1", "not measured"),
+        ("ball coverage", f"{evaluation.ball_coverage:.5f}", "1", "not measured"),
     ]
     best = f"best epoch {result.best_epoch} of {len(result.history) - 1}"
     return "\n".join(

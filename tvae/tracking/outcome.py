@@ -70,7 +70,8 @@ def log_embedding(
     """
     evaluation, architecture = evaluate(result.model), result.model.architecture
     with _saved(run, result, evaluation.metrics(), trained, training) as (path, verifying):
-        run.log_metrics(result.summary() | {"tree_precision": evaluation.tree_precision, "q": evaluation.q})
+        finally_measured = ("tree_precision", "sibling_recall", "ball_coverage", "q")
+        run.log_metrics(result.summary() | {name: evaluation.metrics()[name] for name in finally_measured})
         with torch.no_grad():
             points = result.model(trit_table(architecture.n_trits)).numpy()
         disk = partial(plots.poincare_disk, points, curvature=architecture.curvature)
@@ -79,6 +80,8 @@ def log_embedding(
             "radius_by_valuation": plots.radius_by_valuation(evaluation),
             "poincare_disk": disk(),
             "poincare_disk_3-adic": disk(angle="3-adic"),
+            "tree": plots.tree(points, curvature=architecture.curvature),
+            "distance_by_valuation": plots.distance_by_valuation(points, curvature=architecture.curvature),
         }
         _log_figures(run, figures)
         mlflow.pyfunc.log_model(name="model", **pyfunc_arguments(path))
