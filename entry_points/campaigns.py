@@ -229,7 +229,8 @@ class Campaign:
                 found[codec] = address, read(registry.fetch(address, self._folder(f"foundation-{len(found)}")))
                 say(f"Starting from {address} where latent_dim is {architecture.latent_dim}.")
         members = [[from_scratch(a, foundation_configuration(a, seed))] for a in missing.values()]
-        for trained in self.fleet.train(members):
+        # All first: a verification starts processes, and would take the cores from those that still train.
+        for trained in list(self.fleet.train(members)):
             codec, architecture = list(missing.items())[trained.task]
             self.clock.trained(trained.ended, trained.seconds)
             if trained.error is not None:
