@@ -93,7 +93,7 @@ class Dots:
 
     def svg(self) -> Markup:
         """Return the figure as an SVG element."""
-        left, gap, top = 200.0, 36.0, 40.0
+        left, gap, top = 200.0, 52.0, 40.0
         width = (WIDTH - left - gap * len(self.panels)) / len(self.panels)
         bottom = top + ROW * len(self.names)
         parts = [_label(left - 14, top + ROW * (i + 0.5), name, 28) for i, name in enumerate(self.names)]

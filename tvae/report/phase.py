@@ -10,7 +10,7 @@ from tvae.report.blocks import Block, Bullets, Figure, Folded, Heading, Paragrap
 from tvae.report.figures import MOST_COLOURS, Curves, Dots, Interval, Intervals, Mark, Panel, Point, Row, Scatter
 from tvae.report.findings import front, verdicts
 from tvae.report.tables import COMPARED, HIERARCHY, RICHNESS, Cell, Measure, Phase
-from tvae.report.wording import assignments, ends, figure, mean, number
+from tvae.report.wording import assignments, count, ends, figure, mean, number
 
 __all__ = ["on_the_front", "phase_blocks"]
 
@@ -28,7 +28,7 @@ def phase_blocks(phase: Phase) -> list[Block]:
     known = [cell for cell in phase.cells if cell.by_seed(HIERARCHY.metric)]
     said = [sentence] if (sentence := verdicts(phase)) else []
     if phase.comparisons and not phase.concludes:
-        said.insert(0, f"With {phase.pairs} paired {'seed' if phase.pairs == 1 else 'seeds'} nothing can be concluded.")
+        said = [f"With {count(phase.pairs, 'paired seed')} nothing can be concluded."]
     if phase.apart:
         said.append(f"No seed in common with another cell, and so compared with none: {', '.join(phase.apart)}.")
     for cell, many in reference.SPREADS.get(phase.name, {}).items():
@@ -199,7 +199,8 @@ def _comparisons(phase: Phase, measure: Measure) -> list[Block]:
         f"All {len(judged)} differences in {measure.label}" if len(judged) > 1 else f"The difference in {measure.label}"
     )
     if not found:
-        return [Folded(f"{title}: none distinguishable", (*figures, table))]
+        nothing = "none distinguishable" if phase.concludes else "nothing can be concluded"
+        return [Folded(f"{title}: {nothing}", (*figures, table))]
     sentences = Bullets(tuple(("", comparison.sentence()) for comparison in found[:MOST_ROWS]))
     return [Heading(3, f"Differences in {measure.label}"), *figures, sentences, Folded(title, (table,))]
 
