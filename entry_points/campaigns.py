@@ -153,20 +153,15 @@ class Campaign:
     fleet: Fleet
     clock: Clock
 
-    def train(self, trials: Sequence[Trial]) -> dict[str, Result]:
-        """Train what is not finished yet, and write each trial down as soon as it is trained.
-
-        Returns:
-            The results of this call, by the trials' keys; a trial that was lost has none.
-        """
+    def train(self, trials: Sequence[Trial]) -> None:
+        """Train what is not finished yet, and write each trial down as soon as its cohort is trained."""
         finished = self.children.finished()
         missing = [trial for trial in trials if trial.key not in finished]
         self.run.log_metrics({"trials": len(finished.keys() | {trial.key for trial in trials})})
         if len(missing) < len(trials):
             say(f"{len(trials) - len(missing)} of {len(trials)} trials are finished already.")
-        results: dict[str, Result] = {}
         if not missing:
-            return results
+            return
         foundations = self._foundations([trial.architecture for trial in missing], min(_seeds(missing)))
         tasks = cohorts(missing, self.fleet.width)
         started = [[self._start(trial, foundations) for trial in cohort] for cohort in tasks]
@@ -180,17 +175,16 @@ class Campaign:
                         failed += 1
                         self.children.log_lost(trial, trained.error)
                         continue
-                    result = results[trial.key] = trained.results[place]
+                    result = trained.results[place]
                     failed += result.error is not None
                     self.children.log_result(trial, result, started[trained.task][place][1])
                 done += len(cohort)
-                self.run.log_metrics({"trials_finished": len(finished) + done - failed, "trials_failed": failed})
-                self.run.log_metrics(self.clock.metrics())
+            counts = {"trials_finished": len(finished) + done - failed, "trials_failed": failed}
+            self.run.log_metrics({**counts, **self.clock.metrics()})
             if trained.error is not None:
                 say(f"Lost: {len(cohort)} trials. {trained.error}")
             else:
                 say(f"{done} of {len(missing)} trials: {len(cohort)} trained as one in {trained.seconds:.1f} s.")
-        return results
 
     def finish(self, command: str, metrics: Callable[[list[dict[str, float]]], dict[str, float]] | None = None) -> None:
         """Write the report, what the trials come to, and the description; say where to look.
@@ -201,6 +195,7 @@ class Campaign:
         """
         from tvae.report import gather, headline, to_markdown, to_page  # draws, and so imports matplotlib
 
+        self.run.log_metrics(self.clock.metrics())
         found = gather(self.client, self.run.id)
         if metrics is not None:
             self.run.log_metrics(metrics([dict(trial.metrics) for trial in found.trials if trial.finished]))
