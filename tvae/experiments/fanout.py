@@ -132,7 +132,7 @@ def _import(backend: str) -> Any:
         return importlib.import_module({"dask": "distributed"}.get(backend, backend))
     except ImportError as error:
         raise ConfigurationError(
-            f"`backend` {backend} needs packages that are not installed; pip install 'tvae[{backend}]'."
+            f"`backend` {backend} is not installed ({error}); pip install 'tvae[{backend}]'."
         ) from error
 
 

@@ -1,0 +1,450 @@
+"""Cohorts trained elsewhere: they come back as from here, whoever dies of them, and leave no process behind."""
+
+import dataclasses
+import itertools
+import json
+import math
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+import uuid
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+
+import tvae
+from tvae.architecture import Architecture
+from tvae.configuration import BACKENDS, Configuration
+from tvae.errors import ConfigurationError
+from tvae.experiments import fanout
+from tvae.experiments.fanout import RETRIES, Trained, train_cohorts
+from tvae.experiments.start import from_scratch
+from tvae.training import Member
+
+SMALL = Architecture(
+    n_trits=4, latent_dim=6, encoder_hidden=(32,), decoder_hidden=(24,), hidden_dim=16, n_projection_layers=1
+)
+BIN = Path(sys.executable).parent
+ROOT = Path(__file__).parent.parent
+# In every process that a test starts, however far down: Linux shows it.
+MARK = "TVAE_FANOUT_TEST"
+each_elsewhere = pytest.mark.parametrize("backend", BACKENDS[1:])
+
+
+class Trap(tuple[str, ...]):
+    """What a member has drawn, and Python code that runs where the member is unpickled."""
+
+    code = ""
+
+    def __reduce__(self) -> Any:
+        return eval, (f"[exec({self.code!r}), {tuple(self)!r}][1]",)
+
+
+KILL = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+# The first time only, and when training is well under way.
+KILL_ONCE = """
+import os, signal, threading
+try:
+    os.mkdir({path!r})
+    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGKILL)).start()
+except FileExistsError:
+    pass
+"""
+TELL = """
+import json, os, pathlib, sys, torch
+told = {{"modules": sorted(sys.modules), "threads": torch.get_num_threads(), "process": os.getpid()}}
+pathlib.Path({path!r}).write_text(json.dumps(told))
+"""
+
+
+def member(seed: int, epochs: int = 3, architecture: Architecture = SMALL) -> Member:
+    return from_scratch(architecture, Configuration(batch_size=32, epochs=epochs, patience=epochs, seed=seed))
+
+
+def trapped(code: str, member: Member) -> Member:
+    trap = Trap(member.drawn)
+    trap.code = code
+    return dataclasses.replace(member, drawn=trap)
+
+
+def outlasting(code: str, seed: int) -> list[Member]:
+    """A cohort that trains for a second."""
+    return [trapped(code, member(seed, epochs=150))]
+
+
+def endless(seed: int) -> list[Member]:
+    """A cohort that keeps its worker, and lets the others have the cores."""
+    return [trapped("import time; time.sleep(600)", member(seed))]
+
+
+class Cohorts(NamedTuple):
+    """One of each kind, by its place in the list."""
+
+    plain: list[Member]
+    unlucky: list[Member]
+    killer: list[Member]
+    misfits: list[Member]
+    telling: list[Member]
+    last: list[Member]
+
+
+GOOD = [Cohorts._fields.index(name) for name in ("plain", "unlucky", "telling", "last")]
+UNLUCKY, KILLER, MISFITS = (Cohorts._fields.index(name) for name in ("unlucky", "killer", "misfits"))
+
+
+def cohorts(folder: Path) -> Cohorts:
+    return Cohorts(
+        plain=[member(1), member(2, epochs=5)],
+        unlucky=outlasting(KILL_ONCE.format(path=str(folder / "killed")), 3),
+        killer=[trapped(KILL, member(4))],
+        misfits=[member(5), member(6, architecture=dataclasses.replace(SMALL, latent_dim=4))],
+        telling=[trapped(TELL.format(path=str(folder / "told")), member(7))],
+        last=[member(8)],
+    )
+
+
+def assert_as_here(found: Trained, here: Trained) -> None:
+    assert found.error is None
+    for one, other in zip(found.results, here.results, strict=True):
+        assert one.configuration == other.configuration
+        assert one.best_epoch == other.best_epoch
+        assert one.summary()["best_hierarchy"] == pytest.approx(other.summary()["best_hierarchy"], abs=1e-4)
+        assert one.summary()["final_hierarchy"] == pytest.approx(other.summary()["final_hierarchy"], abs=1e-4)
+        assert {p.device.type for p in one.model.parameters()} == {"cpu"}
+
+
+def alive(mark: str) -> list[str]:
+    """Return the commands of processes that bear a mark. Trackers of shared memory go with the one that they serve."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            marked = f"{MARK}={mark}".encode() in (process / "environ").read_bytes().split(b"\0")
+            command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+        except OSError:
+            continue
+        if marked and command and "resource_tracker" not in command and process.name != str(os.getpid()):
+            found.append(command)
+    return found
+
+
+@pytest.fixture(scope="module", autouse=True)
+def environment() -> Iterator[str]:
+    """A mark for all processes, and a token for Ray, which otherwise leaves one in the home of whoever tests."""
+    mark = uuid.uuid4().hex
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(MARK, mark)
+        patch.setenv("RAY_AUTH_MODE", "token")
+        patch.setenv("RAY_AUTH_TOKEN", uuid.uuid4().hex * 2)
+        yield mark
+
+
+# What is asked for
+
+
+def test_backend_must_be_known() -> None:
+    with pytest.raises(ConfigurationError, match=r"^`backend` must be one of local, loky, dask, ray, got 'spark'\.$"):
+        train_cohorts([], backend="spark")
+
+
+def test_workers_must_be_positive() -> None:
+    with pytest.raises(ConfigurationError, match=r"^`workers` must be positive, got 0\.$"):
+        train_cohorts([], workers=0)
+
+
+@pytest.mark.parametrize("backend", ["local", "loky"])
+def test_an_address_is_for_a_cluster(backend: str) -> None:
+    with pytest.raises(ConfigurationError, match=rf"^`address` is for dask and ray; {backend} trains on this machine"):
+        train_cohorts([], backend=backend, address="tcp://127.0.0.1:8786")
+
+
+@pytest.mark.parametrize(("backend", "package"), [("dask", "distributed"), ("ray", "ray")])
+def test_extra_that_is_missing_is_named(backend: str, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ConfigurationError, match=rf"pip install 'tvae\[{backend}\]'\.$"):
+        train_cohorts([], backend=backend)
+
+
+@pytest.mark.parametrize("extra", ["dask", "ray"])
+def test_extra_has_the_versions_that_are_tested(extra: str) -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert extras[extra]
+    assert set(extras[extra]) <= set(extras["test"])
+
+
+@pytest.mark.parametrize(
+    ("backend", "address"),
+    [("dask", "tcp://127.0.0.1:1"), ("ray", "127.0.0.1:1"), ("ray", "ray://127.0.0.1:1"), ("ray", "nonsense")],
+)
+def test_cluster_that_does_not_answer_is_named(backend: str, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fanout, "CONNECT_TIMEOUT", 0.5)
+    with pytest.raises(ConfigurationError, match=rf"must answer at `address`, got none from {address}: "):
+        next(train_cohorts([[member(0)]], backend=backend, address=address))
+
+
+@each_elsewhere
+def test_nothing_to_train_starts_nothing(backend: str) -> None:
+    assert list(train_cohorts([], backend=backend, address=None if backend == "loky" else "127.0.0.1:1")) == []
+
+
+# Here
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> list[Trained]:
+    """What comes back of each cohort from this process, where no trap springs."""
+    return list(train_cohorts(cohorts(tmp_path_factory.mktemp("here")), workers=1))
+
+
+def test_one_worker_trains_cohorts_here_one_after_another(here: list[Trained]) -> None:
+    assert [trained.task for trained in here] == list(range(len(here)))
+
+
+def test_a_cohort_that_fails_as_a_whole_is_an_error_in_words(here: list[Trained]) -> None:
+    expected = "ConfigurationError: Members of a cohort must agree in latent_dim; train them apart (cohort.py, line "
+    assert str(here[MISFITS].error).startswith(expected)
+    assert here[MISFITS].results == []
+
+
+def test_the_others_go_on(here: list[Trained]) -> None:
+    assert [trained.task for trained in here if trained.error is None] == [*range(MISFITS), *range(MISFITS + 1, 6)]
+
+
+def test_an_error_of_a_member_stays_in_its_result() -> None:
+    broken = dataclasses.replace(member(1), drawn=())
+    with torch.no_grad():
+        broken.model.projection.radius_net[2].weight.fill_(math.nan)
+    (trained,) = train_cohorts([[member(0), broken]])
+    assert trained.error is None
+    assert [result.error is None for result in trained.results] == [True, False]
+
+
+def test_seconds_are_those_of_the_training(here: list[Trained]) -> None:
+    assert here[UNLUCKY].seconds > here[0].seconds > 0
+
+
+def test_an_interrupt_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fanout, "train_cohort", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        next(train_cohorts([[member(0)]]))
+
+
+# Elsewhere
+
+
+class Elsewhere(NamedTuple):
+    """What came back of the cohorts from two workers, and which processes were left then."""
+
+    backend: str
+    trained: list[Trained]
+    folder: Path
+    attempts: int
+    left: list[str]
+
+    def of(self, task: int) -> Trained:
+        (trained,) = (trained for trained in self.trained if trained.task == task)
+        return trained
+
+
+@pytest.fixture(scope="module", params=["local", "dask", "ray"])
+def elsewhere(request: pytest.FixtureRequest, environment: str, tmp_path_factory: pytest.TempPathFactory) -> Elsewhere:
+    folder = tmp_path_factory.mktemp("elsewhere")
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param != "local":
+            # A worker of theirs takes seconds to start. Once more is enough to see it.
+            patch.setattr(fanout, "RETRIES", 1)
+        trained = list(train_cohorts(cohorts(folder), backend=request.param, workers=2))
+        return Elsewhere(request.param, trained, folder, fanout.RETRIES + 1, alive(environment))
+
+
+@pytest.mark.integration
+def test_every_cohort_comes_back_once(elsewhere: Elsewhere) -> None:
+    assert sorted(trained.task for trained in elsewhere.trained) == list(range(6))
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("task", GOOD)
+def test_a_cohort_trains_elsewhere_as_here(elsewhere: Elsewhere, here: list[Trained], task: int) -> None:
+    assert_as_here(elsewhere.of(task), here[task])
+
+
+@pytest.mark.integration
+def test_a_cohort_whose_worker_died_was_tried_again(elsewhere: Elsewhere) -> None:
+    assert (elsewhere.folder / "killed").is_dir()
+    assert elsewhere.of(UNLUCKY).error is None
+
+
+@pytest.mark.integration
+def test_a_cohort_that_kills_its_workers_is_reported(elsewhere: Elsewhere) -> None:
+    found = elsewhere.of(KILLER)
+    expected = rf"The cohort was lost {elsewhere.attempts} times, the last time because .*(SIGKILL|died)"
+    assert re.match(expected, str(found.error))
+    assert (found.results, found.seconds) == ([], 0.0)
+
+
+@pytest.mark.integration
+def test_a_cohort_that_fails_elsewhere_says_what_it_says_here(elsewhere: Elsewhere, here: list[Trained]) -> None:
+    assert elsewhere.of(MISFITS).error == here[MISFITS].error
+
+
+@pytest.mark.integration
+def test_two_workers_are_other_processes(elsewhere: Elsewhere) -> None:
+    assert json.loads((elsewhere.folder / "told").read_text())["process"] != os.getpid()
+
+
+@pytest.mark.integration
+def test_a_worker_needs_torch_and_tvae_and_no_mlflow(elsewhere: Elsewhere) -> None:
+    told = json.loads((elsewhere.folder / "told").read_text())
+    assert {"torch", "tvae"} <= set(told["modules"])
+    clusters = {"dask": {"dask", "distributed"}, "ray": {"ray"}}
+    foreign = {"mlflow", *itertools.chain.from_iterable(clusters.values())} - clusters.get(elsewhere.backend, set())
+    assert not {name.partition(".")[0] for name in told["modules"]} & foreign
+
+
+@pytest.mark.integration
+def test_two_workers_share_the_cores(elsewhere: Elsewhere) -> None:
+    told = json.loads((elsewhere.folder / "told").read_text())
+    assert told["threads"] == max(1, len(os.sched_getaffinity(0)) // 2)
+
+
+@pytest.mark.integration
+def test_no_process_outlives_the_last_cohort(elsewhere: Elsewhere) -> None:
+    assert elsewhere.left == []
+
+
+@pytest.mark.integration
+def test_a_worker_of_another_version_trains_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fanout, "_CODE", fanout._CODE | {"tvae": "9.9"})
+    (trained,) = train_cohorts([[member(0)]], backend="loky")
+    assert trained.results == []
+    assert trained.error == (
+        f"The cohort was lost {RETRIES + 1} times, the last time because the worker has tvae {tvae.__version__} "
+        "instead of 9.9; install there what is here."
+    )
+
+
+@pytest.mark.parametrize(
+    ("driver", "words"),
+    [
+        ({"torch": "1.0"}, f"torch {torch.__version__.partition('+')[0]} instead of 1.0"),
+        ({"tvae.model": "edited", "tvae.plots": "anything"}, "another state of tvae.model"),
+    ],
+)
+def test_a_worker_says_in_what_its_code_differs(driver: dict[str, str], words: str) -> None:
+    results, error, _, refusal = fanout._work(b"", fanout._CODE | driver, "cpu", None)
+    assert (results, error) == (b"", None)
+    assert refusal == f"the worker has {words}; install there what is here"
+
+
+# A cluster that was there before, whose workers nobody starts anew
+
+
+@pytest.fixture(scope="module")
+def address(environment: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Dask scheduler with two workers, each started by its command."""
+    file = tmp_path_factory.mktemp("scheduler") / "scheduler.json"
+    common = ["--scheduler-file", str(file), "--no-dashboard"]
+    worker = [BIN / "dask", "worker", *common, "--no-nanny", "--nthreads", "1"]
+    started = [subprocess.Popen([BIN / "dask", "scheduler", "--host", "127.0.0.1", "--port", "0", *common])]
+    started += [subprocess.Popen(worker) for _ in range(2)]
+    try:
+        import distributed
+
+        with distributed.Client(scheduler_file=str(file), set_as_default=False) as client:
+            client.wait_for_workers(2)
+        yield json.loads(file.read_text())["address"]
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture(scope="module")
+def on_cluster(address: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Trained], list[Trained]]:
+    """What came back when one of two workers died, and then from the one that was left, when it died, too."""
+    unlucky = outlasting(KILL_ONCE.format(path=str(tmp_path_factory.mktemp("cluster") / "killed")), 3)
+    killer = [trapped(KILL, member(4))]
+
+    def train(*tasks: Sequence[Member]) -> list[Trained]:
+        found = train_cohorts(tasks, backend="dask", address=address)
+        return sorted(found, key=lambda trained: trained.task)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fanout, "WORKERLESS_TIMEOUT", 1.0)
+        return train([member(1), member(2, epochs=5)], unlucky, [member(8)]), train([member(8)], killer)
+
+
+@pytest.mark.integration
+def test_a_worker_that_is_left_takes_over(on_cluster: tuple[list[Trained], list[Trained]], here: list[Trained]) -> None:
+    for found, task in zip(on_cluster[0], (0, UNLUCKY, 5), strict=True):
+        assert_as_here(found, here[task])
+
+
+@pytest.mark.integration
+def test_without_a_worker_left_nobody_waits_for_ever(
+    on_cluster: tuple[list[Trained], list[Trained]], here: list[Trained]
+) -> None:
+    back, lost = on_cluster[1]
+    assert_as_here(back, here[5])
+    assert lost.error == "There was no worker to train the cohort: the cluster had none for 1 s."
+
+
+# The end before the end
+
+DRIVER = """
+import sys, time
+sys.path.insert(0, "tests")
+from test_fanout import endless, member, train_cohorts
+
+if __name__ == "__main__":
+    for trained in train_cohorts([[member(0)], endless(1)], backend=sys.argv[1], workers=1):
+        print(trained.error, flush=True)
+        time.sleep(float(sys.argv[2]))
+"""
+
+
+@pytest.fixture(scope="module")
+def drivers(environment: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, subprocess.Popen[str]]]:
+    """A program for each backend, all at once. They wait for an endless cohort, or are busy with what came back."""
+    script = tmp_path_factory.mktemp("drivers") / "driver.py"
+    script.write_text(DRIVER)
+    started = {
+        backend: subprocess.Popen(
+            [sys.executable, script, backend, pause],
+            cwd=ROOT,
+            env=os.environ | {MARK: f"{environment}-{backend}"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for backend, pause in {"loky": "0", "dask": "600", "ray": "0"}.items()
+    }
+    yield started
+    for process in started.values():
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.integration
+@each_elsewhere
+def test_no_process_outlives_a_program_that_is_interrupted(
+    backend: str, drivers: dict[str, subprocess.Popen[str]], environment: str
+) -> None:
+    driver = drivers[backend]
+    assert driver.stdout is not None
+    assert driver.stdout.readline() == "None\n"
+    time.sleep(0.2)
+    driver.send_signal(signal.SIGINT)
+    _, words = driver.communicate(timeout=30)
+    assert driver.returncode == -signal.SIGINT
+    assert "KeyboardInterrupt" in words
+    assert alive(f"{environment}-{backend}") == []
