@@ -59,3 +59,13 @@ def exact_model(n_trits: int = 3, *, steepness: float = 2.0, middle: float = 1.5
     out.weight.zero_()[0, 0] = steepness
     out.bias.fill_(-steepness * (32.0 + middle))
     return model
+
+
+@torch.no_grad()
+def tree_model(n_trits: int = 9, *, ratio: float = 0.45) -> TernaryVAE:
+    """Return the perfect model with trit k of its latent scaled by ratio^k: what shares its first trits is near."""
+    model, scale = exact_model(n_trits), ratio ** torch.arange(n_trits)
+    model.encoder.mean.weight *= scale[:, None]
+    model.decoder.layers[0].weight /= scale
+    model.projection.radius_net[0].weight /= scale
+    return model

@@ -51,8 +51,12 @@ ROOMS = {
     "training": Room("errors architecture configuration ternary poincare model objectives metrics", STATISTICS),
     "embedding": Room("errors ternary poincare model metrics", STATISTICS),
     "checkpoint": Room("errors architecture bounds ternary poincare model metrics", STATISTICS),
+    # What a user asks of an embedding; nothing else in the project needs it.
+    "neighbours": Room("errors ternary poincare model nearest reading", STATISTICS),
     "experiments": Room("errors architecture configuration ternary model metrics training checkpoint", STATISTICS),
     "plots": Room("errors ternary poincare model metrics training", DRAWING),
+    # The only room that is made for scikit-learn, whose estimators import pandas where it is installed.
+    "transformer": Room("errors ternary model reading checkpoint", DRAWING | {"pandas"}),
     "serving": Room("errors architecture ternary poincare model metrics checkpoint", None),
     "tracking": Room(EVERYTHING_ABOVE, None),
     "registry": Room("errors architecture metrics checkpoint experiments tracking", None),

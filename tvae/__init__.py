@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from tvae.checkpoint import load
     from tvae.metrics import Evaluation, evaluate
     from tvae.model import TernaryVAE
+    from tvae.neighbours import Geodesic, adic_ball, geodesic, nearest_operations
     from tvae.reading import Codebook, Operations, codebook, decode
+    from tvae.transformer import TernaryEmbedding
 
 __version__ = "0.1.0"
 
@@ -30,15 +32,20 @@ __all__ = [
     "ConfigurationError",
     "Evaluation",
     "EvaluationError",
+    "Geodesic",
     "Operations",
     "PointError",
     "TVAEError",
+    "TernaryEmbedding",
     "TernaryVAE",
     "TrainingError",
+    "adic_ball",
     "codebook",
     "decode",
     "evaluate",
+    "geodesic",
     "load",
+    "nearest_operations",
 ]
 
 # Imported on first use: torch takes over a second to import, and `--help` of a command needs none of it.
@@ -46,12 +53,17 @@ _HOME = {
     "Architecture": "tvae.architecture",
     "Codebook": "tvae.reading",
     "Evaluation": "tvae.metrics",
+    "Geodesic": "tvae.neighbours",
     "Operations": "tvae.reading",
+    "TernaryEmbedding": "tvae.transformer",
     "TernaryVAE": "tvae.model",
+    "adic_ball": "tvae.neighbours",
     "codebook": "tvae.reading",
     "decode": "tvae.reading",
     "evaluate": "tvae.metrics",
+    "geodesic": "tvae.neighbours",
     "load": "tvae.checkpoint",
+    "nearest_operations": "tvae.neighbours",
 }
 
 
