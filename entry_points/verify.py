@@ -14,7 +14,7 @@ _HELP = {
     "coverage": "Smallest share of operations that come back whole.",
     "hierarchy": "Largest correlation of valuation and radius; negative is right.",
     "ordered_levels": "Smallest number of neighbouring levels with falling mean radius; auto means all.",
-    "distinct_radii": "Smallest share of distinct radii.",
+    "distinct_points": "Smallest share of distinct points.",
     "ceiling_slack": "How far the hierarchy may pass its ceiling.",
     "metric_tolerance": "Largest difference of a claimed metric from the recomputed one.",
 }

@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
 import pytest
 import torch
 from exact_model import exact_model
@@ -48,7 +49,7 @@ class TestChecks:
             ("coverage", "coverage", math.inf),
             ("hierarchy", "hierarchy", -math.inf),
             ("ordered levels", "ordered_levels", math.inf),
-            ("distinct radii", "distinct_radii", math.inf),
+            ("distinct points", "distinct_points", math.inf),
         ],
     )
     def test_a_bound_is_passed_at_its_value_and_failed_beyond(
@@ -58,7 +59,7 @@ class TestChecks:
         assert checks(good, Bounds(**{field: value}))[name].passed
         assert failed(good, Bounds(**{field: math.nextafter(value, direction)})) == [name]
 
-    @pytest.mark.parametrize("field", ["coverage", "hierarchy", "ordered_levels", "distinct_radii", "ceiling_slack"])
+    @pytest.mark.parametrize("field", ["coverage", "hierarchy", "ordered_levels", "distinct_points", "ceiling_slack"])
     def test_a_bound_that_is_nan_fails(self, good: Checkpoint, field: str) -> None:
         assert len(failed(good, Bounds(**{field: math.nan}))) == 1
 
@@ -91,11 +92,23 @@ class TestChecks:
 
     def test_a_collapsed_model_fails(self, tmp_path: Path) -> None:
         source = checkpoint(tmp_path, exact_model(steepness=0.0))
-        assert failed(source) == ["hierarchy", "ordered levels", "distinct radii"]
+        assert failed(source) == ["hierarchy", "ordered levels"]
+
+    def test_a_model_whose_directions_collapsed_too_fails_thrice(self, tmp_path: Path) -> None:
+        model = exact_model(steepness=0.0)
+        model.projection.direction_net[-1].bias.data.fill_(1e9)
+        assert failed(checkpoint(tmp_path, model)) == ["hierarchy", "ordered levels", "distinct points"]
+
+    def test_levels_as_narrow_as_those_of_an_exact_tree_pass(self, tmp_path: Path) -> None:
+        # Radii are tied, and points are not.
+        model = exact_model(9, steepness=1e-3)
+        radii = evaluate(model).radii
+        assert len(np.unique(radii)) < 0.6 * len(radii)
+        assert failed(checkpoint(tmp_path, model)) == []
 
     def test_a_saturated_model_fails_though_its_hierarchy_is_beyond_the_ceiling(self, tmp_path: Path) -> None:
         source = checkpoint(tmp_path, exact_model(steepness=30.0, middle=0.4))
-        assert failed(source) == ["hierarchy ceiling", "distinct radii"]
+        assert failed(source) == ["hierarchy ceiling"]
         assert checks(source)["hierarchy"].value < -0.9
 
     def test_a_model_that_forgets_an_operation_fails(self, tmp_path: Path) -> None:
@@ -118,7 +131,7 @@ class TestChecks:
             "hierarchy",
             "hierarchy ceiling",
             "ordered levels",
-            "distinct radii",
+            "distinct points",
         ]
 
 
@@ -155,7 +168,7 @@ class TestVerify:
             "hierarchy",
             "hierarchy ceiling",
             "ordered levels",
-            "distinct radii",
+            "distinct points",
         ]
         assert verdict.checks[1].value == 1
         assert verdict.checks[1].bound == "1 result in 2 processes"

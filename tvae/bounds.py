@@ -16,15 +16,15 @@ class Bounds:
         coverage: smallest share of operations that come back whole from the decoder.
         hierarchy: largest correlation of valuation and radius; negative is right.
         ordered_levels: smallest number of neighbouring levels with falling mean radius; None means all of them.
-        distinct_radii: smallest share of distinct values among all radii.
-        ceiling_slack: how far the hierarchy may pass the ceiling for distinct radii; few accidental ties in float32
-            move it by less, while a level at one radius moves it by more.
+        distinct_points: smallest share of distinct points among those of all operations, in float32.
+        ceiling_slack: how far the hierarchy may pass the ceiling for distinct radii; accidental ties in float32 move it
+            by less, also where levels are as narrow as in an exact tree, while a level at one radius moves it by more.
         metric_tolerance: largest difference of a claimed metric from the recomputed one.
     """
 
     coverage: float = 1.0
     hierarchy: float = -0.8
     ordered_levels: int | None = None
-    distinct_radii: float = 0.9
+    distinct_points: float = 0.9
     ceiling_slack: float = 1e-5
     metric_tolerance: float = 1e-6

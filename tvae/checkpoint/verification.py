@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 import tvae
 from tvae.bounds import RELOADS, Bounds
@@ -28,7 +29,7 @@ FILE_NAME = "verification.json"
 _RELOAD_SECONDS = 600
 _COVERAGE = "Share of operations whose trits all come back from the decoder."
 _CEILING = "No embedding with distinct radii passes the ceiling; beyond it radii are tied, as in a saturated model."
-_DISTINCT = "Share of distinct values among all radii; a collapsed model has few."
+_DISTINCT = "Share of distinct points among those of all operations; a collapsed model has few."
 
 Number = float | int
 
@@ -190,7 +191,7 @@ def judge_model(checkpoint: Checkpoint, bounds: Bounds) -> Judgement:
     coverage = measured.coverage if measured else None
     hierarchy = measured.hierarchy if measured else None
     falling = measured.ordered_levels if measured else None
-    distinct = len(np.unique(measured.radii)) / len(measured.radii) if measured else None
+    distinct = _distinct(unit_norm[:, None] * direction) if measured else None
     checks = (
         _at_most("finite", not_finite, 0, "Operations whose radius or direction is NaN or infinite."),
         _at_most("inside the ball", outside, 0, "Operations whose unit norm is not in [0, 1)."),
@@ -199,7 +200,7 @@ def judge_model(checkpoint: Checkpoint, bounds: Bounds) -> Judgement:
         _at_most("hierarchy", hierarchy, bounds.hierarchy, "Spearman correlation of valuation and radius."),
         _at_least("hierarchy ceiling", hierarchy, ceiling, _CEILING),
         _at_least("ordered levels", falling, ordered, "Neighbouring pairs of levels whose mean radius falls."),
-        _at_least("distinct radii", distinct, bounds.distinct_radii, _DISTINCT),
+        _at_least("distinct points", distinct, bounds.distinct_points, _DISTINCT),
     )
     return Judgement(checks, metrics)
 
@@ -222,6 +223,12 @@ def judge_foundation(checkpoint: Checkpoint, bounds: Bounds) -> Judgement:
         _at_least("coverage", coverage, bounds.coverage, _COVERAGE),
     )
     return Judgement(checks, recomputed)
+
+
+def _distinct(points: Tensor) -> float:
+    """Share of distinct rows. Radii say less: in an exact tree those of a level are about equal, and may be tied."""
+    rows = np.ascontiguousarray(points.numpy(force=True))
+    return len(np.unique(rows.view(np.dtype((np.void, rows.itemsize * rows.shape[1]))))) / len(rows)
 
 
 def _evaluation(checkpoint: Checkpoint) -> Evaluation | None:
