@@ -121,7 +121,7 @@ def test_unknown_preset_is_refused_with_the_nearest_known_one() -> None:
 
 
 def test_unknown_preset_that_is_near_to_none_is_refused_with_all_of_them() -> None:
-    with pytest.raises(ConfigurationError, match=r"^`zzz` is no preset; there are default, max_hierarchy, stable"):
+    with pytest.raises(ConfigurationError, match=r"^`zzz` is no preset; there are default, exact_tree"):
         resolve("zzz", {})
 
 

@@ -324,11 +324,15 @@ def test_sure_reproduction_at_the_prior_costs_nothing() -> None:
 # Distances
 
 
-def random_triplets(curvatures: tuple[float, ...], n: int = 20) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+N_BITS = 3
+
+
+def random_subtrees(curvatures: tuple[float, ...], trees: int = 2) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     c = torch.tensor(curvatures, dtype=torch.float64)[:, None]
     largest = poincare.radius(torch.full_like(c, MAX_RADIUS), curvature=c)
-    radius = torch.rand(len(curvatures), 3, n, dtype=torch.float64) * largest[..., None]
-    direction = functional.normalize(torch.randn(len(curvatures), 3, n, 5, dtype=torch.float64), dim=-1)
+    shape = (len(curvatures), trees, 2**N_BITS)
+    radius = torch.rand(shape, dtype=torch.float64) * largest[..., None]
+    direction = functional.normalize(torch.randn(*shape, 5, dtype=torch.float64), dim=-1)
     return radius, direction, c, largest
 
 
@@ -342,56 +346,83 @@ def naive_distance(r: float, u: Floats, s: float, w: Floats, curvature: float) -
     return math.acosh(1 + 2 * gap / inside) / root
 
 
+def valuation_of_difference(a: int, b: int) -> int:
+    """Of two places in a subtree: the first bit that differs, counted from the most significant."""
+    return N_BITS - (a ^ b).bit_length()
+
+
+def all_distances(radius: Tensor, direction: Tensor, curvature: float) -> list[Floats]:
+    """Distances of all pairs of one subtree, radii `(P,)` and directions `(P, D)`."""
+    polar = [(float(r), u.tolist()) for r, u in zip(radius, direction, strict=True)]
+    return [[naive_distance(*a, *b, curvature) if a is not b else 0.0 for b in polar] for a in polar]
+
+
+def partners(place: int, level: int) -> list[int]:
+    return [other for other in range(2**N_BITS) if valuation_of_difference(place, other) == level and other != place]
+
+
+def mean_of_violated(costs: Floats) -> float:
+    return sum(costs) / (sum(x > 0 for x in costs) + 0.05 * len(costs))
+
+
 @pytest.mark.parametrize("member", range(3))
-def test_distance_term_is_what_a_loop_over_triplets_gives(member: int) -> None:
-    radius, direction, c, largest = random_triplets(CURVATURES)
+def test_distance_term_is_what_a_loop_over_operations_and_levels_gives(member: int) -> None:
+    radius, direction, c, largest = random_subtrees(CURVATURES)
     found = distance_term(radius, direction, curvature=c, largest_radius=largest)[member]
-    scale, costs = largest_radius(CURVATURES[member]), []
-    margin = min(0.3 / scale, 0.0375)
-    for t in range(radius.shape[2]):
-        polar = [(float(radius[member, k, t]), direction[member, k, t].tolist()) for k in range(3)]
-        near, far, across = (
-            naive_distance(*polar[a], *polar[b], CURVATURES[member]) / scale for a, b in [(0, 1), (0, 2), (1, 2)]
-        )
-        costs += [max(0.0, margin + near - far) + max(0.0, margin + near - across)]
-    assert float(found) == pytest.approx(sum(costs) / len(costs), rel=1e-9)
+    scale = largest_radius(CURVATURES[member])
+    margin, mirrored, extreme = min(0.3 / scale, 0.0375), [], []
+    for tree in range(radius.shape[1]):
+        d = all_distances(radius[member, tree], direction[member, tree], CURVATURES[member])
+        for i in range(2**N_BITS):
+            for k in range(N_BITS - 1):
+                far, near = (i ^ (2 ** (N_BITS - level) - 1) for level in (k, k + 1))
+                mirrored.append(max(0.0, margin + (d[i][near] - d[i][far]) / scale))
+                farthest, nearest = max(d[i][p] for p in partners(i, k + 1)), min(d[i][q] for q in partners(i, k))
+                extreme.append(max(0.0, margin + (farthest - nearest) / scale))
+    assert float(found) == pytest.approx((mean_of_violated(mirrored) + mean_of_violated(extreme)) / 2, rel=1e-9)
 
 
-def axes(*places: tuple[float, int]) -> tuple[Tensor, Tensor]:
-    """A triplet `(1, 3, 1)` in polar form, each operation on an axis of its own choice."""
-    radius = torch.tensor([[[r] for r, _ in places]], dtype=torch.float64)
-    return radius, torch.eye(3, dtype=torch.float64)[[axis for _, axis in places]][None, :, None]
+def exact_subtree(curvature: float, *, reverse: bool = False) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """One subtree `(1, 1, P)` on a sphere, where each bit is an axis of its own and the first weighs most."""
+    weights = torch.tensor([16.0**-bit for bit in range(N_BITS)], dtype=torch.float64)
+    bits = torch.tensor([[place >> (N_BITS - 1 - bit) & 1 for bit in range(N_BITS)] for place in range(2**N_BITS)])
+    direction = bits * (weights.flip(0) if reverse else weights)
+    direction = functional.normalize(torch.cat([direction, torch.ones(2**N_BITS, 1, dtype=torch.float64)], 1), dim=-1)
+    c, largest = torch.tensor([[curvature]]).double(), torch.tensor([[largest_radius(curvature)]]).double()
+    return largest.expand(1, 2**N_BITS)[:, None] * 0.99, direction[None, None], c, largest
 
 
-def cost(*places: tuple[float, int], curvature: float = 2.0) -> float:
-    radius, direction = axes(*places)
-    c, largest = torch.tensor([[curvature]]), torch.tensor([[largest_radius(curvature)]])
-    return float(distance_term(radius, direction, curvature=c, largest_radius=largest))
+def test_an_exact_tree_costs_nothing() -> None:
+    radius, direction, c, largest = exact_subtree(2.0)
+    assert float(distance_term(radius, direction, curvature=c, largest_radius=largest)) == 0.0
 
 
-def test_a_triplet_in_order_costs_nothing() -> None:
-    assert cost((1.0, 0), (1.1, 0), (1.0, 1)) == 0.0
+def test_a_tree_from_the_leaves_to_the_root_costs() -> None:
+    radius, direction, c, largest = exact_subtree(2.0, reverse=True)
+    assert float(distance_term(radius, direction, curvature=c, largest_radius=largest)) > 0.1
 
 
-def test_a_triplet_out_of_order_costs() -> None:
-    assert cost((1.0, 0), (1.0, 1), (1.1, 0)) > 0.0
-
-
-# Three operations at one place: what is violated is the margin, twice.
+# All operations at one place: what is violated is the margin.
 @pytest.mark.parametrize(
     ("curvature", "expected"), [(0.01, 0.3 / largest_radius(0.01)), (0.1, 0.3 / largest_radius(0.1)), (2.0, 0.0375)]
 )
 def test_distance_margin_is_a_length_up_to_a_share_of_the_largest_radius(curvature: float, expected: float) -> None:
-    assert cost((1.0, 0), (1.0, 0), (1.0, 0), curvature=curvature) == pytest.approx(2 * expected, rel=1e-6)
+    radius, direction, c, largest = exact_subtree(curvature)
+    one_place = direction[:, :, :1].expand_as(direction)
+    found = distance_term(radius, one_place, curvature=c, largest_radius=largest)
+    assert float(found) == pytest.approx(expected / 1.05, rel=1e-6)
 
 
-def test_distance_draws_the_nearer_operation_in_and_pushes_the_farther_one_out() -> None:
-    radius, direction = axes((0.5, 0), (0.8, 0), (0.9, 0))
-    radius.requires_grad_()
-    c, largest = torch.tensor([[2.0]]), torch.tensor([[largest_radius(2.0)]])
-    term = distance_term(radius, direction, curvature=c, largest_radius=largest).sum()
-    (found,) = torch.autograd.grad(term, radius)
-    assert found[0, 1, 0] > 0 > found[0, 2, 0]
+def test_distance_draws_nearer_operations_in_and_pushes_farther_ones_out() -> None:
+    radius, direction, c, largest = exact_subtree(2.0, reverse=True)
+    direction.requires_grad_()
+    (slope,) = torch.autograd.grad(distance_term(radius, direction, curvature=c, largest_radius=largest), direction)
+    moved = functional.normalize(direction - 1e-3 * slope, dim=-1).detach()
+    before, after = (
+        poincare.distance(radius[0, 0, 0], x[0, 0, 0], radius[0, 0], x[0, 0], curvature=2.0) for x in (direction, moved)
+    )
+    assert after[1] < before[1]
+    assert after[4] > before[4]
 
 
 # Members and extremes
@@ -436,8 +467,8 @@ def test_terms_and_gradients_are_finite_at_extreme_unit_norms(
 def test_distance_term_and_gradients_are_finite_at_extreme_unit_norms(
     first: float, other: float, curvature: float, dtype: torch.dtype
 ) -> None:
-    norms = torch.tensor([first, other, first], dtype=dtype)[None, :, None].requires_grad_()
-    direction = torch.eye(3, dtype=dtype)[[0, 1, 0]][None, :, None].requires_grad_()
+    norms = torch.tensor([first, other, first, first], dtype=dtype)[None, None].requires_grad_()
+    direction = torch.eye(3, dtype=dtype)[[0, 1, 0, 2]][None, None].requires_grad_()
     c = torch.tensor([[curvature]], dtype=dtype)
     radius = poincare.radius(norms, curvature=c[..., None])
     largest = poincare.radius(torch.full_like(c, 1 - 1e-6), curvature=c)
@@ -445,6 +476,31 @@ def test_distance_term_and_gradients_are_finite_at_extreme_unit_norms(
     slopes = torch.autograd.grad(term.sum(), [norms, direction])
     assert bool(term.isfinite().all())
     assert all(bool(slope.isfinite().all()) for slope in slopes)
+
+
+@pytest.mark.parametrize("max_radius", [0.2, 0.95, 0.9993])
+def test_the_wall_stands_where_the_room_of_the_ball_ends(max_radius: float) -> None:
+    c = torch.tensor([[2.0]])
+    largest = poincare.radius(torch.tensor([[max_radius]]), curvature=c)
+    room = 0.02 if max_radius < 0.95 else 0.4 * (1 - max_radius)
+
+    def cost(share: float) -> float:
+        norm = torch.full((1, LEVELS * (1 + PER_LEVEL)), share * max_radius)
+        one_level = torch.zeros(1, LEVELS, dtype=torch.int64)
+        stratified = torch.arange(LEVELS).repeat_interleave(PER_LEVEL)[None]
+        placed = Placed(
+            torch.cat([one_level, stratified], 1),
+            LEVELS,
+            norm,
+            poincare.radius(norm, curvature=c),
+            largest,
+            max_radius,
+            LEVELS,
+        )
+        return float(ranking_terms(placed)["hierarchy"])
+
+    assert cost(1 - 1.1 * room) == 0.0
+    assert cost(1 - 0.5 * room) == pytest.approx(2 * 0.02 / 2, rel=1e-2)
 
 
 @pytest.mark.parametrize("log_variance", [-80.0, 0.0, 80.0])

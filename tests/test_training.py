@@ -25,7 +25,7 @@ from tvae.objectives import TERMS
 from tvae.training import Member, Record, Result, train, train_cohort
 from tvae.training.cohort import MAX_REDRAWS
 from tvae.training.controller import controlled_weights, controller_loss
-from tvae.training.sampling import Sample, Sampler
+from tvae.training.sampling import Sample, Sampler, binary_subtrees, population_size
 from tvae.training.schedule import Schedule
 from tvae.training.selection import standing
 from tvae.training.weights import Weights
@@ -179,8 +179,8 @@ def test_a_training_of_one_step_has_a_rate(scheduler: str) -> None:
 # Draws
 
 
-def drawn(n_trits: int = 5, batch_size: int = 100, triplets: bool = True, seed: int = 0) -> Sample:
-    return Sampler(n_trits, batch_size, triplets, torch.Generator().manual_seed(seed)).epoch()
+def drawn(n_trits: int = 5, batch_size: int = 100, subtrees: bool = False, seed: int = 0) -> Sample:
+    return Sampler(n_trits, batch_size, subtrees, torch.Generator().manual_seed(seed)).epoch()
 
 
 def valuations_of(index: Tensor, n_trits: int) -> Tensor:
@@ -219,28 +219,42 @@ def test_stratified_operations_are_drawn_evenly_within_their_level() -> None:
 
 
 @pytest.mark.parametrize("n_trits", [2, 5, 9])
-def test_farther_operation_is_one_level_farther_than_the_nearer_one(n_trits: int) -> None:
-    sample = drawn(n_trits)
-    near = ternary.valuation((sample.nearer - sample.population).numpy(), n_trits)
-    far = ternary.valuation((sample.farther - sample.population).numpy(), n_trits)
-    across = ternary.valuation((sample.farther - sample.nearer).numpy(), n_trits)
-    assert (near == far + 1).all()
-    assert (across == far).all()
+def test_places_in_a_subtree_differ_first_at_the_bit_of_the_valuation(n_trits: int) -> None:
+    (tree,) = binary_subtrees(1, n_trits, torch.Generator().manual_seed(0)).numpy()
+    place = np.arange(len(tree))
+    highest = np.frexp(place[:, None] ^ place)[1]  # 1 for the least significant bit, 0 for no difference
+    assert np.array_equal(ternary.valuation(tree[:, None] - tree, n_trits), n_trits - highest)
 
 
-def test_triplets_are_of_every_level_and_evenly_so() -> None:
-    sample = drawn(9)
-    near = ternary.valuation((sample.nearer - sample.population).numpy(), 9)
-    assert np.bincount(near, minlength=9)[1:] / len(near) == pytest.approx(np.full(8, 1 / 8), abs=0.01)
+def test_a_subtree_is_of_different_operations() -> None:
+    trees = binary_subtrees(50, 5, torch.Generator().manual_seed(0))
+    assert all(len(tree.unique()) == 32 for tree in trees)
+    assert trees.min() >= 0
+    assert trees.max() < 243
 
 
-def test_triplets_are_operations() -> None:
-    sample = drawn(9)
-    assert all(set(index.tolist()) <= set(range(19_683)) for index in (sample.nearer, sample.farther))
+def test_operations_are_in_subtrees_as_often_as_each_other_but_for_0_and_its_neighbours() -> None:
+    trees = binary_subtrees(60_000, 3, torch.Generator().manual_seed(0))
+    share = np.bincount(trees.flatten().numpy(), minlength=27) / len(trees)
+    chance = 8 / 27
+    assert share[0] == pytest.approx(chance + 0.15 * (1 - chance), abs=0.01)
+    # Below a node that is always kept on the way to 0, the one of two siblings that is kept is as likely as the other.
+    far_from_0 = share[np.arange(27) % 3 != 0]
+    assert far_from_0 == pytest.approx(np.full(18, 0.85 * chance + 0.15 * 2 / 9), abs=0.01)
 
 
-def test_triplets_are_not_drawn_unless_asked_for() -> None:
-    assert len(drawn(triplets=False).nearer) == len(drawn(triplets=False).farther) == 0
+@pytest.mark.parametrize(
+    ("n_trits", "batch_size", "size"), [(9, 512, 512), (9, 100, 512), (9, 1500, 1024), (4, 100, 96), (4, 1, 16)]
+)
+def test_a_step_takes_whole_subtrees(n_trits: int, batch_size: int, size: int) -> None:
+    assert population_size(n_trits, batch_size, subtrees=True) == size
+    sampler = Sampler(n_trits, batch_size, True, torch.Generator())
+    assert sampler.steps == -(-(3**n_trits) // size)
+    assert sampler.epoch().population.shape == (sampler.steps * size,)
+
+
+def test_without_subtrees_a_step_takes_a_batch() -> None:
+    assert population_size(9, 100, subtrees=False) == 100
 
 
 def test_the_same_seed_draws_the_same() -> None:
@@ -249,6 +263,11 @@ def test_the_same_seed_draws_the_same() -> None:
 
 def test_another_seed_draws_anew() -> None:
     assert not any(torch.equal(a, b) for a, b in zip(drawn(seed=3), drawn(seed=4), strict=True))
+
+
+@pytest.mark.parametrize("subtrees", [False, True])
+def test_members_of_an_epoch_are_operations(subtrees: bool) -> None:
+    assert all(0 <= int(part.min()) <= int(part.max()) < 243 for part in drawn(subtrees=subtrees))
 
 
 def test_another_epoch_draws_anew() -> None:
@@ -430,6 +449,22 @@ def test_the_better_epoch_stands_higher(better: tuple[float, Measurement], worse
 @pytest.mark.parametrize(
     ("better", "worse"),
     [
+        (({"coverage": 1.0, "tree_loss": 0.5}, -0.4), ({"coverage": 1.0, "tree_loss": 0.6}, -0.7)),
+        (({"coverage": 1.0, "tree_loss": 0.6}, -0.4), ({"coverage": 0.9, "tree_loss": 0.5}, -0.7)),
+        (({"coverage": 1.0, "tree_loss": 0.5}, -0.7), ({"coverage": 1.0, "tree_loss": 0.5}, -0.4)),
+    ],
+    ids=["tree before hierarchy", "coverage before tree", "then hierarchy"],
+)
+def test_where_distances_are_learned_the_tree_counts_right_after_coverage(
+    better: tuple[Record, float], worse: tuple[Record, float]
+) -> None:
+    first, second = (standing(record, measured(hierarchy), 4) for record, hierarchy in (better, worse))
+    assert first > second
+
+
+@pytest.mark.parametrize(
+    ("better", "worse"),
+    [
         ({"coverage": 0.9, "loss": 2.0}, {"coverage": 0.8, "loss": 1.0}),
         ({"coverage": 0.9, "loss": 1.0}, {"coverage": 0.9, "loss": 2.0}),
         ({"coverage": 0.9, "loss": 1.0}, {"coverage": 0.9}),
@@ -489,6 +524,7 @@ def test_records_have_the_names_of_the_design(way: str) -> None:
     last = train(member(**WAYS[way], epochs=1)).history[-1]
     embedding = {"hierarchy", "richness", "ordered_levels", "distance_fidelity", *(f"radius_v{v}" for v in range(5))}
     expected = {"epoch", "coverage", "loss", "lr"} | (set() if way == "elbo" else embedding)
+    expected |= {"tree_loss"} if "distance" in way else set()
     assert {name for name in last if "/" not in name} == expected
 
 

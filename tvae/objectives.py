@@ -13,7 +13,15 @@ from torch import Tensor
 
 from tvae import poincare
 
-__all__ = ["TERMS", "Placed", "distance_term", "elbo_terms", "level_margin", "level_mean_terms", "ranking_terms"]
+__all__ = [
+    "TERMS",
+    "Placed",
+    "distance_term",
+    "elbo_terms",
+    "level_margin",
+    "level_mean_terms",
+    "ranking_terms",
+]
 
 TERMS = ("hierarchy", "coverage", "richness", "separation", "distance", "kl")
 
@@ -24,8 +32,10 @@ MARGIN = 0.03
 MARGIN_SHARE = (1 / 130, 1 / 90)
 MIDDLE_SHARE = 0.01
 N_PARTNERS = 8
-# Beyond this share of max_radius the sigmoid runs out of float32 digits, and radii would become equal.
+# Beyond this share of max_radius the sigmoid runs out of float32 digits, and radii would become equal. In a ball used
+# beyond a unit norm of 0.95 this share comes nearer to 1 as max_radius does: there is the room of such a ball.
 SATURATION = 0.98
+SATURATION_NORM = 0.95
 SATURATION_WEIGHT = 2.0
 # Richness is asked for up to this share of its ceiling: the rest of the ball is what nine other levels and the margins
 # need. Each level is also asked for a spread of its own, in shares of max_radius.
@@ -36,6 +46,8 @@ LEAST_SPREAD_SCALE = 0.3
 
 DISTANCE_MARGIN = 0.3
 DISTANCE_MARGIN_SHARE = 0.0375
+# A mean over what is violated, with this share of everything added to the count, so that it falls to 0 in the end.
+LEAST_VIOLATED = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +62,8 @@ class Placed:
         largest_radius: hyperbolic length of max_radius, shape `(M, 1)`.
         max_radius: largest unit norm.
         n_levels: number of levels of valuation.
+        branches: for each of the stratified part which of its level's two coarse balls it lies in, 0 or 1, shape
+            `(M, R - n_population)`; None where distances are not learned.
     """
 
     valuations: Tensor
@@ -59,6 +73,7 @@ class Placed:
     largest_radius: Tensor
     max_radius: float
     n_levels: int
+    branches: Tensor | None = None
 
 
 def ranking_terms(placed: Placed) -> dict[str, Tensor]:
@@ -67,7 +82,9 @@ def ranking_terms(placed: Placed) -> dict[str, Tensor]:
     - hierarchy: mean over pairs of different level in the population part of relu(margin - (r_low - r_high)), r_low the
       radius of the operation of lower valuation; plus a wall before the sigmoid's saturation.
     - separation: the same over pairs of neighbouring levels in the stratified part, each pair of levels counting alike.
-    - richness: what the variance of the unit norm within levels still lacks to its target.
+    - richness: what the variance of the unit norm within levels still lacks to its target. Where distances are learned
+      only the variance *between* the two coarse balls of a level counts, i ± 3^v + 3^(v+1)·Z: a shift that whole
+      subtrees share leaves the order of distances within them as it is.
 
     Returns:
         hierarchy, separation and richness, each >= 0, of shape `(M,)`.
@@ -84,21 +101,39 @@ def ranking_terms(placed: Placed) -> dict[str, Tensor]:
     violation = (torch.relu(margin[..., None] - gap) * different).sum((1, 2))
     pairs = different.sum((1, 2))
     share = placed.unit_norm / placed.max_radius
-    wall = torch.relu(share - SATURATION).sum(1) / share.shape[1]
+    room = (1 - SATURATION) * min(1.0, (1 - placed.max_radius) / (1 - SATURATION_NORM))
+    wall = torch.relu(share - (1 - room)).sum(1) / share.shape[1] * ((1 - SATURATION) / room)
 
     levels = scaled[:, n:].reshape(members, placed.n_levels, -1)
     gaps = levels[:, :-1, :, None] - levels[:, 1:, None, :]
     crossed = torch.relu(margin[:, :, None, None] - gaps).mean((1, 2, 3))
 
     spread = share[:, n:].reshape(members, placed.n_levels, -1)[:, :-1]
-    variance = spread.var(2, correction=0)
-    missing = torch.relu(RICHNESS_TARGET - 4 * variance.sum(1))
-    too_narrow = torch.relu(LEAST_SPREAD - (variance + 1e-10).sqrt()).sum(1) / (placed.n_levels - 1)
+    variance = spread.var(2, correction=0) if placed.branches is None else _between(spread, placed.branches)
+    richness = RICHNESS_SCALE * torch.relu(RICHNESS_TARGET - 4 * variance.sum(1))
+    if placed.branches is None:
+        too_narrow = torch.relu(LEAST_SPREAD - (variance + 1e-10).sqrt()).sum(1) / (placed.n_levels - 1)
+        richness = richness + LEAST_SPREAD_SCALE * too_narrow
     return {
         "hierarchy": violation / pairs.clamp(min=1) + SATURATION_WEIGHT * wall,
         "separation": crossed,
-        "richness": RICHNESS_SCALE * missing + LEAST_SPREAD_SCALE * too_narrow,
+        "richness": richness,
     }
+
+
+def _between(spread: Tensor, branches: Tensor) -> Tensor:
+    """Return the variance between the two coarse balls of each level, (difference of their means)²/4.
+
+    Args:
+        spread: unit norms as shares, shape `(M, levels - 1, S)`.
+        branches: 0 or 1, shape `(M, levels·S)`.
+    """
+    second = branches.reshape(len(spread), -1, spread.shape[2])[:, : spread.shape[1]].to(spread.dtype)
+    count = second.sum(2)
+    mean_second = (spread * second).sum(2) / count.clamp(min=1)
+    mean_first = (spread * (1 - second)).sum(2) / (spread.shape[2] - count).clamp(min=1)
+    both = (count > 0) & (count < spread.shape[2])
+    return torch.where(both, (mean_second - mean_first).square() / 4, 0.0)
 
 
 def _partners(values: Tensor) -> Tensor:
@@ -177,23 +212,90 @@ def elbo_terms(logits: Tensor, target: Tensor, mean: Tensor, log_variance: Tenso
 
 
 def distance_term(radius: Tensor, direction: Tensor, *, curvature: Tensor, largest_radius: Tensor) -> Tensor:
-    """Order hyperbolic distances as the 3-adic tree does, triplet by triplet, with a margin.
+    """Order hyperbolic distances as the 3-adic tree does, in binary subtrees, level by level, with a margin.
 
-    For an anchor i, and p one level nearer to it than n: relu(margin + d(i, p) - d(i, n)) + relu(margin + d(i, p) -
-    d(p, n)), since n is as far from p as from i in an ultrametric space.
+    In a subtree of 2^n operations, the places of two operations, written in binary, differ first at the bit that is the
+    valuation of their difference. For each operation i and each level k, with p nearer to i than q by one level,
+    relu(margin + d(i, p) - d(i, q)) is asked of two choices of p and q: those at the mirrored places, and the farthest
+    p and the nearest q of the subtree. Each of the two counts half, as a mean over what is violated: otherwise the last
+    violations, one in 10⁵, would have no weight.
 
     Args:
-        radius: hyperbolic length of i, p and n, shape `(M, 3, B)`.
-        direction: norm 1, shape `(M, 3, B, D)`.
+        radius: hyperbolic length, shape `(M, T, 2^n)`: `T` subtrees of each member.
+        direction: norm 1, shape `(M, T, 2^n, D)`.
         curvature: c > 0, shape `(M, 1)`.
         largest_radius: hyperbolic length, shape `(M, 1)`.
 
     Returns:
         Shape `(M,)`, in shares of the largest radius.
+
+    Source:
+        The farthest and the nearest of a batch: Hermans et al. 2017, arXiv:1703.07737, "batch hard".
     """
-    (ri, rp, rn), (ui, up, un) = radius.unbind(1), direction.unbind(1)
-    near = poincare.distance(ri, ui, rp, up, curvature=curvature) / largest_radius
-    far = poincare.distance(ri, ui, rn, un, curvature=curvature) / largest_radius
-    across = poincare.distance(rp, up, rn, un, curvature=curvature) / largest_radius
-    margin = (DISTANCE_MARGIN / largest_radius).clamp(max=DISTANCE_MARGIN_SHARE)
-    return (torch.relu(margin + near - far) + torch.relu(margin + near - across)).mean(1)
+    distances = [
+        _partner_distances(radius, direction, places, curvature)
+        for places in (_mirrored(radius), _extreme(radius, direction, curvature))
+    ]
+    margin = (DISTANCE_MARGIN / largest_radius).clamp(max=DISTANCE_MARGIN_SHARE)[..., None, None]
+    scale = largest_radius[..., None, None]
+    total = torch.zeros_like(radius[:, 0, 0])
+    for near, far in distances:
+        over = torch.relu(margin + (near - far) / scale)
+        violated = (over.detach() > 0).to(over.dtype).sum((1, 2, 3)) + LEAST_VIOLATED * over[0].numel()
+        total = total + over.sum((1, 2, 3)) / violated / 2
+    return total
+
+
+def _mirrored(radius: Tensor) -> tuple[Tensor, Tensor]:
+    """Return places of near and far partners, `(M, T, n - 1, 2^n)`: all bits differ from the first on that does."""
+    size = radius.shape[-1]
+    place, levels = torch.arange(size, device=radius.device), size.bit_length() - 1
+    partner = torch.stack([place ^ ((size >> level) - 1) for level in range(levels)])
+    partner = partner.expand(*radius.shape[:2], levels, size)
+    return partner[:, :, 1:], partner[:, :, :-1]
+
+
+@torch.no_grad()
+def _extreme(radius: Tensor, direction: Tensor, curvature: Tensor) -> tuple[Tensor, Tensor]:
+    """Return places of the farthest near and the nearest far partner at each level, `(M, T, n - 1, 2^n)`.
+
+    They are found by cosh a·cosh b - sinh a·sinh b·cos, one product for a whole subtree; its digits are enough to
+    choose by, and distances are computed anew.
+    """
+    members, trees, size = radius.shape
+    a = radius * curvature[..., None].sqrt()
+    out, up = torch.sinh(a)[..., None] * direction, torch.cosh(a)
+    apart = up[..., :, None] * up[..., None, :] - out @ out.mT
+    near, far = [], []
+    levels = size.bit_length() - 1
+    for level in range(levels):
+        width, nodes = size >> (level + 1), 1 << level
+        # The two halves under each node of this level: (M, T, half, place in it, other half, place there, node).
+        blocks = apart.view(members, trees, nodes, 2, width, nodes, 2, width).diagonal(dim1=2, dim2=5)
+        across = torch.stack([blocks[:, :, 0, :, 1], blocks[:, :, 1, :, 0]], 2)
+        start = torch.arange(nodes, device=radius.device) * 2 * width
+        start = start + torch.tensor([width, 0], device=radius.device)[:, None, None]
+        # Order the places as the tree has them: node, half, place.
+        found = [(chosen + start).permute(0, 1, 4, 2, 3).flatten(2) for chosen in (across.argmax(4), across.argmin(4))]
+        near.append(found[0])
+        far.append(found[1])
+    return torch.stack(near[1:], 2), torch.stack(far[:-1], 2)
+
+
+def _partner_distances(
+    radius: Tensor, direction: Tensor, places: tuple[Tensor, Tensor], curvature: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the distances of every operation from its near and from its far partners, `(M, T, n - 1, 2^n)`."""
+    near, far = (
+        poincare.distance(
+            radius[:, :, None],
+            direction[:, :, None],
+            radius.gather(2, place.flatten(2)).view(place.shape),
+            direction.gather(2, place.flatten(2)[..., None].expand(-1, -1, -1, direction.shape[-1])).view(
+                *place.shape, -1
+            ),
+            curvature=curvature[..., None, None],
+        )
+        for place in places
+    )
+    return near, far

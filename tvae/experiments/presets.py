@@ -11,6 +11,18 @@ __all__ = ["PRESETS", "PRESET_SETTINGS", "resolve"]
 
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
+    # The whole 3-adic tree, to be read off hyperbolic distances: it needs a wide ball, and an encoder that learns.
+    "exact_tree": {
+        "max_radius": 0.9993,
+        "lr": 1e-2,
+        "epochs": 50,
+        "patience": 50,
+        "unfreeze": "encoder",
+        "encoder_lr_scale": 0.3,
+        "richness_weight": 0.0,
+        "separation_weight": 5.0,
+        "distance_weight": 5.0,
+    },
     # The two presets of the reference sweep, in its own values; both ran at curvature 2, the default here.
     "max_hierarchy": {
         "lr": 3e-4,

@@ -8,23 +8,23 @@ from torch import Tensor
 
 from tvae import ternary
 
-__all__ = ["Sample", "Sampler"]
+__all__ = ["Sample", "Sampler", "binary_subtrees", "population_size"]
+
+# A random binary subtree holds the operation 0 in one case of (3/2)^n_trits: too seldom to place it and its neighbours.
+SUBTREES_WITH_ZERO = 0.15
 
 
 class Sample(NamedTuple):
     """The operations of one epoch, by index.
 
     Attributes:
-        population: a random order of all operations; step s sees the next `batch_size`. Shape `(N,)`.
+        population: a random order of all operations, shape `(N,)`, of which step s sees the next `population_size`;
+            or, where distances are learned, the binary subtrees of all steps, one after another.
         stratified: operations drawn evenly within each level, shape `(steps, levels, S)`.
-        nearer: for each operation of `population` one that is nearer to it, 3-adically, than …
-        farther: … this one, by one level. Shapes `(N,)`, empty unless asked for.
     """
 
     population: Tensor
     stratified: Tensor
-    nearer: Tensor
-    farther: Tensor
 
 
 class Sampler:
@@ -33,13 +33,14 @@ class Sampler:
     Args:
         n_trits: number of trits.
         batch_size: operations of the population part of a step.
-        triplets: whether to draw nearer and farther operations.
+        subtrees: whether the population part consists of binary subtrees, in which there are pairs of every level.
         generator: of every draw.
     """
 
-    def __init__(self, n_trits: int, batch_size: int, triplets: bool, generator: torch.Generator) -> None:
-        self.n_trits, self.batch_size, self.triplets, self._generator = n_trits, batch_size, triplets, generator
-        self.steps = -(-(3**n_trits) // batch_size)
+    def __init__(self, n_trits: int, batch_size: int, subtrees: bool, generator: torch.Generator) -> None:
+        self.n_trits, self.batch_size, self.subtrees, self._generator = n_trits, batch_size, subtrees, generator
+        self._size = population_size(n_trits, batch_size, subtrees)
+        self.steps = -(-(3**n_trits) // self._size)
         self.per_level = max(4, batch_size // 32)
         sizes = ternary.level_sizes(n_trits)
         self._by_level = torch.from_numpy(np.argsort(ternary.valuations(n_trits), kind="stable"))
@@ -48,20 +49,42 @@ class Sampler:
 
     def epoch(self) -> Sample:
         """Draw the operations of the next epoch."""
-        population = torch.randperm(3**self.n_trits, generator=self._generator)
+        if self.subtrees:
+            count = self.steps * self._size // 2**self.n_trits
+            population = binary_subtrees(count, self.n_trits, self._generator).flatten()
+        else:
+            population = torch.randperm(3**self.n_trits, generator=self._generator)
         share = torch.rand(self.steps, self.n_trits + 1, self.per_level, generator=self._generator)
         member = (share * self._sizes).long().clamp(max=self._sizes - 1)
         stratified = self._by_level[self._starts + member]
-        nearer, farther = self._triplets(population) if self.triplets else (population[:0], population[:0])
-        return Sample(population, stratified, nearer, farther)
+        return Sample(population, stratified)
 
-    def _triplets(self, anchor: Tensor) -> tuple[Tensor, Tensor]:
-        """Draw p = i + 3^k·u and n = i + 3^(k-1)·w, u and w not divisible by 3, k even over 1 … n_trits - 1."""
-        n, total = len(anchor), 3**self.n_trits
-        k = torch.randint(1, self.n_trits, (n,), generator=self._generator)
-        u, w = (
-            3 * torch.randint(total // 3, (n,), generator=self._generator)
-            + torch.randint(1, 3, (n,), generator=self._generator)
-            for _ in range(2)
-        )
-        return (anchor + 3**k * u) % total, (anchor + 3 ** (k - 1) * w) % total
+
+def population_size(n_trits: int, batch_size: int, subtrees: bool) -> int:
+    """Return how many operations the population part of a step has: of whole subtrees, at least one of them."""
+    return max(1, batch_size // 2**n_trits) * 2**n_trits if subtrees else batch_size
+
+
+def binary_subtrees(count: int, n_trits: int, generator: torch.Generator) -> Tensor:
+    """Draw binary subtrees of the 3-adic tree: from the root on, every node keeps two of its three children.
+
+    Every operation is as likely as every other, but for a share of subtrees that must hold the operation 0.
+
+    Args:
+        count: how many.
+        n_trits: number of trits.
+        generator: of every draw.
+
+    Returns:
+        Indices of operations, shape `(count, 2^n_trits)`, in the order of the tree: the places of two operations, in
+        binary, differ first at the bit that is the valuation of their difference, counted from the most significant.
+    """
+    nodes = torch.zeros(count, 1, dtype=torch.int64)
+    with_zero = torch.rand(count, 1, generator=generator) < SUBTREES_WITH_ZERO
+    for level in range(n_trits):
+        dropped = torch.randint(3, nodes.shape, generator=generator)
+        other = torch.randint(1, 3, nodes.shape, generator=generator)
+        dropped = torch.where(with_zero & (nodes == 0) & (dropped == 0), other, dropped)
+        children = [nodes + (dropped + step) % 3 * 3**level for step in (1, 2)]
+        nodes = torch.stack(children, 2).flatten(1)
+    return nodes

@@ -17,8 +17,8 @@ Standing = tuple[float, ...]
 def standing(record: Record, measured: Measurement | None, n_trits: int) -> Standing:
     """Return what an epoch is compared by.
 
-    With a projection: coverage, then hierarchy in steps of 1e-4 from its ceiling, then ordered levels, then richness.
-    Without one: coverage, then the loss.
+    With a projection: coverage, then hierarchy in steps of 1e-4 from its ceiling, then ordered levels, then richness;
+    where distances are learned, the tree's loss comes right after coverage. Without one: coverage, then the loss.
 
     Args:
         record: of the epoch.
@@ -29,4 +29,6 @@ def standing(record: Record, measured: Measurement | None, n_trits: int) -> Stan
     if measured is None:
         return coverage, -record.get("loss", math.inf)
     shortfall = max(0.0, measured.hierarchy - hierarchy_ceiling(n_trits))
-    return coverage, -float(int(shortfall / HIERARCHY_STEP)), float(measured.ordered_levels), measured.richness
+    hierarchy = -float(int(shortfall / HIERARCHY_STEP))
+    tree = -record.get("tree_loss", 0.0)
+    return coverage, tree, hierarchy, float(measured.ordered_levels), measured.richness

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -10,7 +11,7 @@ from tvae.architecture import Architecture
 from tvae.configuration import Configuration
 from tvae.model import TernaryVAE
 from tvae.objectives import TERMS, Placed
-from tvae.training.sampling import Sample
+from tvae.training.sampling import Sample, population_size
 
 __all__ = ["Step"]
 
@@ -38,9 +39,17 @@ class Step:
         ]
         self._level_mean = settings.objective == "level_mean"
         self._controls = architecture.use_controller
-        self._size, self._device, self._max_radius = settings.batch_size, device, architecture.max_radius
+        self._size = population_size(architecture.n_trits, settings.batch_size, distances)
+        self._device, self._max_radius = device, architecture.max_radius
+        # Operations of a subtree are mixed, so that neighbours in a batch are random partners, and put back in order.
+        self._mixed = torch.randperm(self._size, generator=torch.Generator().manual_seed(0)).to(device)
+        self._in_order = torch.argsort(self._mixed)
         self._levels = architecture.n_trits + 1
         self._valuations = torch.from_numpy(ternary.valuations(architecture.n_trits).copy()).to(device)
+        # The first trit that is not -1 says which of a level's two balls an operation lies in; 0 has none.
+        powers = 3 ** ternary.valuations(architecture.n_trits).astype(np.int64)
+        balls = np.arange(3**architecture.n_trits) // powers % 3 == 2
+        self._branches = torch.from_numpy(balls).long().to(device)
         self._trits = metrics.trit_table(architecture.n_trits).to(device)
         self._targets = metrics.targets(architecture.n_trits).to(device)
 
@@ -82,13 +91,10 @@ class Step:
         """
         part = slice(step * self._size, (step + 1) * self._size)
         population = sample.population[:, part]
-        n = population.shape[1]
-        index, placed_end = population, n
-        if self.projects:
-            index = torch.cat([population, sample.stratified[:, step].flatten(1)], 1)
-            placed_end = index.shape[1]
         if self.distances:
-            index = torch.cat([index, sample.nearer[:, part], sample.farther[:, part]], 1)
+            population = population[:, self._mixed]
+        n = population.shape[1]
+        index = torch.cat([population, sample.stratified[:, step].flatten(1)], 1) if self.projects else population
 
         terms: dict[str, Tensor] = {}
         if self.encodes:
@@ -106,13 +112,14 @@ class Step:
             unit_norm = model.projection.unit_norm(mean)
             radius = poincare.radius(unit_norm, curvature=self._curvature)
             placed = Placed(
-                valuations=self._valuations[index[:, :placed_end]],
+                valuations=self._valuations[index],
                 n_population=n,
-                unit_norm=unit_norm[:, :placed_end],
-                radius=radius[:, :placed_end],
+                unit_norm=unit_norm,
+                radius=radius,
                 largest_radius=self._largest_radius,
                 max_radius=self._max_radius,
                 n_levels=self._levels,
+                branches=self._branches[index[:, n:]] if self.distances else None,
             )
             if self._level_mean:
                 terms |= objectives.level_mean_terms(placed, self._initial_variance)
@@ -121,11 +128,11 @@ class Step:
             if self._controls:
                 statistics = torch.stack([unit_norm.mean(1), unit_norm.std(1)], 1).detach()
             if self.distances:
-                members = (len(index), 3, n)
-                triplet = torch.cat([mean[:, :n], mean[:, placed_end:]], 1)
+                subtrees = (len(index), -1, 2 ** (self._levels - 1))
+                direction = model.projection.direction(mean[:, self._in_order])
                 terms["distance"] = objectives.distance_term(
-                    torch.cat([radius[:, :n], radius[:, placed_end:]], 1).reshape(members),
-                    model.projection.direction(triplet).reshape(*members, -1),
+                    radius[:, self._in_order].reshape(subtrees),
+                    direction.reshape(*subtrees, direction.shape[-1]),
                     curvature=self._curvature,
                     largest_radius=self._largest_radius,
                 )
