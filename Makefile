@@ -7,7 +7,7 @@ SERVE_PORT ?= 5001
 FREE = $(BIN)/python -c 'import socket, sys; s = socket.socket(); s.settimeout(1); sys.exit(s.connect_ex(("127.0.0.1", $(1))) == 0 and "Port $(1) is taken: pass $(2)=another")'
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup train finetune scratch stability sweep report verify promote embed ui serve bench bench-serving test quick lint fix clean
+.PHONY: help setup train finetune scratch stability sweep report verify promote embed ui serve bench bench-serving test test-clusters quick lint fix clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -75,8 +75,12 @@ lint: .venv/ready ## Style and types
 test: lint ## All tests
 	$(BIN)/pytest
 
+test-clusters: .venv/ready ## The tests on Dask and Ray, which they install
+	$(BIN)/python -m pip install --quiet --config-settings editable_mode=compat --editable '.[test,dask,ray]'
+	$(BIN)/pytest -m cluster -n 0 tests/test_fanout.py
+
 quick: .venv/ready ## The tests that start no process
-	$(BIN)/pytest -m 'not integration'
+	$(BIN)/pytest -m 'not integration and not cluster'
 
 fix: .venv/ready ## Mend style
 	$(BIN)/ruff check --fix .
