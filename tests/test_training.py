@@ -693,7 +693,7 @@ def overflowing(part: str) -> Member:
         with torch.no_grad():
             run.model.encoder.log_variance.bias.fill_(100.0)
         return run
-    run = member(initial_hierarchy="any", hierarchy_weight=1e6)
+    run = member(initial_hierarchy="negative" if part.startswith("redrawn") else "any", hierarchy_weight=1e6)
     first, last = run.model.projection.radius_net[0], run.model.projection.radius_net[2]
     with torch.no_grad():
         if part == "gradient":
@@ -701,9 +701,11 @@ def overflowing(part: str) -> Member:
             first.weight.mul_(1e36)
             first.bias.mul_(1e36)
             last.weight.mul_(1e-36)
+        elif part.endswith("encoder"):
+            run.model.encoder.mean.bias.fill_(math.nan)
         else:
             last.weight.fill_(math.nan)
-    return dataclasses.replace(run, drawn=()) if part == "radius" else run
+    return dataclasses.replace(run, drawn=()) if part in ("radius", "encoder") else run
 
 
 FAILURES = {
@@ -711,6 +713,8 @@ FAILURES = {
     "gradient": r"^Training stopped at epoch 1: the gradient is NaN or infinite\. Try a lower `lr`",
     "radius": r"^Training stopped at epoch 0: a radius is NaN or infinite\. .+ operation 0 has unit norm nan",
     "redrawn radius": r"^Training stopped at epoch 0: a radius is NaN or infinite\. .+ has unit norm nan",
+    "encoder": r"^Training stopped at epoch 0: a radius is NaN or infinite\. Every direction must be finite",
+    "redrawn encoder": r"^Training stopped at epoch 0: a radius is NaN or infinite\. Every direction must be finite",
 }
 each_failure = pytest.mark.parametrize("part", list(FAILURES))
 

@@ -222,16 +222,18 @@ class _Cohort:
     def _redraw(self, run: _Run) -> None:
         """Draw a new projection again while its hierarchy has the sign that was not asked for."""
         wanted, model = run.configuration.initial_hierarchy, run.result.model
+        if wanted == "any":
+            return
         latent = self.latents[self.latent_rows[run.place]].cpu()
-        chords = metrics.pair_chords(model.projection.direction(latent), n_trits=self.n_trits)
         for attempt in range(1, MAX_REDRAWS + 1):
             try:
-                unit_norm = model.projection.unit_norm(latent)
+                unit_norm, direction = model.project(latent)
+                chords = metrics.pair_chords(direction, n_trits=self.n_trits)
                 measured = metrics.measure_norms(unit_norm, chords, n_trits=self.n_trits, curvature=run.curvature)
             except EvaluationError as error:
                 self._fail(run, 0, "a radius", str(error))
                 return
-            if wanted == "any" or (measured.hierarchy < 0) == (wanted == "negative"):
+            if (measured.hierarchy < 0) == (wanted == "negative"):
                 return
             run.result.redraws.append(measured.hierarchy)
             self._event(
