@@ -9,6 +9,8 @@ __all__ = ["cohorts"]
 
 # Fewer members than this are no faster in two cohorts than in one.
 LEAST_WORTH_DIVIDING = 8
+# What an epoch costs where the encoder learns too, against one of the projection alone.
+ENCODER_COST = 8
 
 
 def cohorts(trials: Sequence[Trial], workers: int) -> list[list[Trial]]:
@@ -51,4 +53,6 @@ def _divided(trials: list[Trial], workers: int) -> list[list[Trial]]:
 
 
 def _length(trial: Trial) -> int:
-    return trial.configuration.epochs
+    """Return how long a trial may take, in epochs of the projection alone."""
+    c = trial.configuration
+    return c.epochs * (1 if c.unfreeze == "none" else ENCODER_COST)
