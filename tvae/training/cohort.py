@@ -27,7 +27,8 @@ __all__ = ["MAX_REDRAWS", "train", "train_cohort"]
 
 # A random projection's hierarchy is as often positive as negative: nine in a row of one sign is one case in 500.
 MAX_REDRAWS = 8
-# Fewer members than this do not keep a further thread busy: one run alone is faster on one thread than on two.
+# Fewer members than this do not keep a further thread busy where only projections learn: one such run alone is faster
+# on one thread than on two.
 MEMBERS_PER_THREAD = 4
 # A larger cohort trains as several batches, one after another: beyond this the processor's cache no longer helps.
 LARGEST_BATCH = 32
@@ -87,7 +88,9 @@ def train_cohort(members: Sequence[Member], *, device: str = "cpu", observer: Ob
     for member in members[1:]:
         _check_one_shape(members[0], member)
     before = torch.get_num_threads()
-    torch.set_num_threads(min(before, max(1, len(members) // MEMBERS_PER_THREAD)))
+    settings = members[0].configuration
+    projection_alone = settings.objective != "elbo" and settings.unfreeze == "none"
+    torch.set_num_threads(min(before, max(1, len(members) // MEMBERS_PER_THREAD)) if projection_alone else before)
     batches = -(-len(members) // LARGEST_BATCH)
     size = -(-len(members) // batches)
     try:
