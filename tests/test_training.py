@@ -617,14 +617,16 @@ def test_the_rate_of_the_last_step_is_logged(scheduler: str) -> None:
 
 def test_summary_compares_start_best_and_end() -> None:
     result = train(member(scheduler="constant", lr=1.0, epochs=6, patience=6))
-    first, best, last = (result.history[epoch]["hierarchy"] for epoch in (0, result.best_epoch, -1))
+    first, best, last = (result.history[epoch] for epoch in (0, result.best_epoch, -1))
+    at_best = ("coverage", "hierarchy", "richness", "ordered_levels", "distance_fidelity")
     assert result.summary() == {
-        "init_hierarchy": first,
-        "best_hierarchy": best,
-        "final_hierarchy": last,
-        "degradation": last - best,
+        "init_hierarchy": first["hierarchy"],
+        "final_hierarchy": last["hierarchy"],
+        "degradation": last["hierarchy"] - best["hierarchy"],
         "best_epoch": result.best_epoch,
         "train_seconds": result.seconds,
+        "best_q": best["distance_fidelity"] + 1.5 * abs(best["hierarchy"]),
+        **{f"best_{name}": best[name] for name in at_best},
     }
 
 
@@ -911,10 +913,13 @@ class Threads(Watch):
 
 
 @pytest.mark.usefixtures("two_threads")
-@pytest.mark.parametrize(("members", "threads"), [(1, 1), (7, 1), (8, 2), (12, 2)])
-def test_a_small_cohort_trains_on_one_thread(members: int, threads: int) -> None:
+@pytest.mark.parametrize(
+    ("way", "members", "threads"),
+    [("ranking", 1, 1), ("ranking", 7, 1), ("ranking", 8, 2), ("ranking", 12, 2), ("elbo", 1, 2), ("encoder", 1, 2)],
+)
+def test_few_projections_train_on_one_thread(way: str, members: int, threads: int) -> None:
     watch = Threads()
-    train_cohort([member(TINY, **WAYS["elbo"], seed=seed, epochs=1) for seed in range(members)], observer=watch)
+    train_cohort([member(TINY, **WAYS[way], seed=seed, epochs=1) for seed in range(members)], observer=watch)
     assert watch.counts == {threads}
     assert torch.get_num_threads() == 2
 
