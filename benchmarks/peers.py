@@ -125,10 +125,21 @@ def ours(size: Size) -> list[Row]:
         architecture, configuration = resolve(preset, {"n_trits": size.n_trits, "seed": SEED}, base=FINETUNE)
         foundation = train(from_scratch(architecture, foundation_configuration(architecture, SEED)))
         if not rows:
-            covered = foundation.history[foundation.best_epoch]["coverage"]
-            rows.append(Row("tvae `train`", len(foundation.history) - 1, foundation.seconds, covered))
+            rows.append(_foundation("tvae `train`", foundation))
         rows.append(_finetuned(f"tvae `scratch`, preset `{preset}`", foundation, configuration))
     return rows
+
+
+def _foundation(what: str, foundation: Result) -> Row:
+    coverages = [record["coverage"] for record in foundation.history]
+    first, epochs = coverages.index(max(coverages)), len(coverages) - 1
+    return Row(
+        what,
+        epochs,
+        foundation.seconds,
+        max(coverages),
+        note=f"{what}: best coverage first at epoch {first}, after {foundation.seconds * first / epochs:,.1f} s.",
+    )
 
 
 def _finetuned(what: str, foundation: Result, configuration: Any) -> Row:
@@ -295,7 +306,8 @@ def pythae(
         len(watch.milliseconds),
         sum(watch.milliseconds) / 1e3,
         watch.coverage,
-        note=f"{what}: best coverage first at epoch {watch.improved}; its data loader alone takes {loading:,.0f} ms an "
+        note=f"{what}: best coverage first at epoch {watch.improved}, after "
+        f"{sum(watch.milliseconds[: watch.improved]) / 1e3:,.1f} s; its data loader alone takes {loading:,.0f} ms an "
         "epoch.",
     )
     return replace(row, **placed(watch.latent.double(), size.n_trits)) if in_ball else row
@@ -372,7 +384,7 @@ def all_of_gensim(size: Size) -> list[Row]:
 
 PAGE = """# The same operations through other programmes
 
-Written by `{command}`. {machine}
+Written by `{command}`. {machine} Load average before the start: {load:.1f}.
 Versions: {versions}.
 
 {table}
@@ -434,13 +446,14 @@ def table(rows: Sequence[Row]) -> str:
     )
 
 
-def page(rows: Sequence[Row], size: Size, command: str) -> str:
+def page(rows: Sequence[Row], size: Size, command: str, load: float) -> str:
     """Return what is written to PEERS.md."""
     names = ("torch", "numpy", "scipy", "pythae", "gensim")
     threads = torch.get_num_threads()
     return PAGE.format(
         command=command,
         machine=machine(),
+        load=load,
         versions=", ".join([f"tvae {tvae.__version__}", *(f"{name} {version(name)}" for name in names)]),
         table=table(rows),
         operations=3**size.n_trits,
@@ -476,12 +489,13 @@ def main() -> None:
     # Both libraries tell their progress to the console as they go.
     logging.disable(logging.INFO)
     rows: list[Row] = []
+    load = os.getloadavg()[0]
     for some in (ours, all_of_pythae, all_of_gensim):
         started = time.perf_counter()
         rows += some(size)
         print(f"{some.__name__}: {time.perf_counter() - started:.0f} s, measurements included", flush=True)
     command = "make bench-peers" + (f" ARGS='--threads {asked.threads}'" if asked.threads else "")
-    text = page(rows, size, command)
+    text = page(rows, size, command, load)
     print(f"\n{text}")
     if not asked.quick:
         (HERE / "PEERS.md").write_text(text, encoding="utf-8")
