@@ -1,0 +1,787 @@
+"""docs/math.md: every claim on the page has a test, and displayed formulas and figures are read off the page itself.
+
+A formula is evaluated by numpy in float64, with nothing of tvae in it, and compared with what tvae computes.
+"""
+
+import itertools
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from exact_model import architecture, random_model
+from scipy.stats import rankdata
+from torch import Tensor
+
+from tvae import metrics, objectives, poincare, ternary
+from tvae.architecture import Architecture
+from tvae.configuration import Configuration
+from tvae.metrics import Evaluation, Measurement, measure
+from tvae.model import Embedding
+from tvae.objectives import TERMS, Placed
+from tvae.training import Result
+from tvae.training.cohort import JUDGED_SUBTREES
+from tvae.training.sampling import binary_subtrees
+from tvae.training.selection import standing
+
+PAGE = Path(__file__).parents[1] / "docs" / "math.md"
+TEXT = PAGE.read_text(encoding="utf-8")
+PROSE = re.sub(r"\s+", " ", TEXT)
+
+Floats = npt.NDArray[np.float64]
+Test = TypeVar("Test", bound=Callable[..., None])
+
+LEVELS = np.array([2 * 3**j for j in range(8, -1, -1)] + [1], dtype=float)
+N = 19_683
+CURVATURES = [0.3, 1.0, 2.0, 7.0]
+
+each_curvature = pytest.mark.parametrize("c", CURVATURES)
+
+
+# Reading the page
+
+
+def displayed() -> dict[int, tuple[str, list[str]]]:
+    """Return the displayed formulas by number: the name on the left, and what it is equal to."""
+    lines = re.findall(r"^\((\d+)\) +(\S.*?)(?:\s{3,}.*)?$", TEXT, re.MULTILINE)
+    return {int(number): (line.split(" = ")[0], line.split(" = ")[1:]) for number, line in lines}
+
+
+FORMULAS = displayed()
+
+
+def claimed_on_the_page() -> list[int]:
+    found = re.findall(r"^\((\d+)\)  |\*\*\((\d+)\)\*\*", TEXT, re.MULTILINE)
+    return [int(a or b) for a, b in found]
+
+
+def prose(number: int) -> str:
+    """Return what the page says from one claim in prose to the next empty line."""
+    return re.sub(r"\s+", " ", TEXT.split(f"**({number})**")[1].split("\n\n")[0])
+
+
+def table(first: str, place: int = 0) -> dict[str, list[str]]:
+    """Return the rows of a table whose header begins with `first`, its header among them, by their first cells."""
+    lines = TEXT.split(f"\n\n| {first} |")[place + 1].split("\n\n")[0].splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if not line.startswith("| ---")]
+    return {first: rows[0]} | {row[0]: row[1:] for row in rows[1:]}
+
+
+def _norm(x: Any) -> Any:
+    x = np.asarray(x, dtype=float)
+    return np.sqrt((x * x).sum(-1)) if x.ndim else abs(x)
+
+
+FUNCTIONS: dict[str, Any] = {
+    "sqrt": np.sqrt, "artanh": np.arctanh, "arsinh": np.arcsinh, "tanh": np.tanh, "sinh": np.sinh, "floor": np.floor,
+    "log": np.log, "relu": lambda y: np.maximum(0, y), "mean": np.mean, "min": min, "norm": _norm, "total": np.sum,
+}  # fmt: skip
+
+
+def evaluated(number: int, part: int = 0, **values: Any) -> Any:
+    """Evaluate a formula of the page; `largest_radius=…` gives a value to the words `largest radius`."""
+    formula = FORMULAS[number][1][part]
+    for old, new in {"·": "*", "²": "**2", "³": "**3", "^": "**", " mod ": " % ", "Σ": "total"}.items():
+        formula = formula.replace(old, new)
+    formula = re.sub(r"\|([^|]+)\|", r"norm(\1)", formula)
+    for name in sorted(values, key=len, reverse=True):
+        formula = re.sub(rf"\b{name.replace('_', '[ _]')}\b", name, formula)
+    return eval(formula, {"__builtins__": {}}, FUNCTIONS | values)
+
+
+def stated(number: int) -> float:
+    """Return the figure at the end of a formula."""
+    return float(FORMULAS[number][1][-1])
+
+
+def as_stated(number: int) -> Any:
+    """Return what a value must be to round to the figure at the end of a formula."""
+    digits = len(FORMULAS[number][1][-1].partition(".")[2])
+    return pytest.approx(stated(number), abs=0.5 * 10.0**-digits, rel=0)
+
+
+TESTED: Counter[int] = Counter()
+
+
+def claim(*numbers: int) -> Callable[[Test], Test]:
+    """Say which claims of the page a test holds."""
+
+    def noted(test: Test) -> Test:
+        TESTED.update(numbers)
+        return test
+
+    return noted
+
+
+def test_claims_are_numbered_in_their_order() -> None:
+    assert claimed_on_the_page() == list(range(1, len(claimed_on_the_page()) + 1))
+
+
+def test_every_claim_has_a_test() -> None:
+    assert sorted(TESTED) == sorted(claimed_on_the_page())
+
+
+# What is measured
+
+
+def directions(n: int, dimension: int = 6) -> Tensor:
+    return torch.nn.functional.normalize(torch.randn(n, dimension, dtype=torch.float64), dim=-1)
+
+
+def embedding_of(unit_norms: npt.ArrayLike) -> Embedding:
+    norms = torch.tensor(np.asarray(unit_norms, dtype=float))
+    return Embedding(norms, directions(len(norms)))
+
+
+def random_embedding(n_trits: int = 4) -> Embedding:
+    return embedding_of(np.random.default_rng(0).uniform(0.05, 0.95, 3**n_trits))
+
+
+def measured(unit_norms: npt.ArrayLike, n_trits: int = 4, curvature: float = 2.0) -> Measurement:
+    return measure(embedding_of(unit_norms), n_trits=n_trits, curvature=curvature)
+
+
+def naive_valuation(i: int) -> int:
+    """The valuation of an index of 9 trits, or of a difference of two."""
+    return next((k for k in range(9) if i % 3 ** (k + 1)), 9)
+
+
+def in_order(n_trits: int, low: float = 0.05, high: float = 0.95) -> Floats:
+    """Distinct unit norms, every level's below those of the level before."""
+    norms = np.empty(3**n_trits)
+    norms[np.argsort(-ternary.valuations(n_trits), kind="stable")] = np.linspace(low, high, 3**n_trits)
+    return norms
+
+
+def spearman(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
+    return float(evaluated(17, R=rankdata(x), S=rankdata(y)))
+
+
+# 1. Operations
+
+
+@claim(1, 2)
+def test_index_and_trits() -> None:
+    i = np.arange(N)
+    trits = np.stack([evaluated(2, i=i, k=k) for k in range(9)], 1)
+    assert np.array_equal(trits, ternary.to_trits(i))
+    drawn = np.random.default_rng(0).choice(N, 300)
+    assert [evaluated(1, t=trits[j], k=np.arange(9)) for j in drawn] == ternary.to_index(trits[drawn]).tolist()
+
+
+@claim(3)
+def test_valuation() -> None:
+    naive = [naive_valuation(i) for i in range(N)]
+    assert ternary.valuations().tolist() == naive
+    leading = [len(list(itertools.takewhile(lambda t: t == -1, row))) for row in ternary.operations().tolist()]
+    assert leading == naive
+    assert "largest k <= 9" in prose(3)
+    assert "v(0) = 9" in prose(3)
+
+
+@claim(4)
+def test_level_sizes() -> None:
+    sizes = [*evaluated(4, v=np.arange(9)), 1]
+    assert ternary.level_sizes().tolist() == sizes == LEVELS.tolist()
+    assert [int(size) for size in table("valuation")["operations"]] == sizes
+
+
+@claim(5)
+def test_3_adic_distance() -> None:
+    i, j = np.random.default_rng(0).integers(N, size=(2, 2000))
+    i, j = i[i != j], j[i != j]
+    assert evaluated(5, i=i, j=j, v=lambda x: np.vectorize(naive_valuation)(x).astype(float)) == pytest.approx(
+        ternary.distance(i, j), rel=1e-15
+    )
+    assert ternary.distance(5, 5) == 0
+
+
+@claim(6)
+def test_3_adic_distance_is_an_ultrametric() -> None:
+    i, j, k = np.ogrid[:81, :81, :81]
+    ij, jk, ik = (ternary.distance(*pair, n_trits=4) for pair in ((i, j), (j, k), (i, k)))
+    assert (ik <= np.maximum(ij, jk)).all()
+    assert np.array_equal(np.broadcast_to(ik, (81, 81, 81))[ij != jk], np.maximum(ij, jk)[ij != jk])
+
+
+@claim(7)
+def test_balls_form_a_tree() -> None:
+    every = np.arange(243)
+    for k in range(6):
+        near = ternary.distance(every[:, None], every, 5) <= 3.0**-k
+        assert all(np.array_equal(ternary.ball(i, k, 5), np.flatnonzero(near[i])) for i in range(243))
+        balls = {tuple(ternary.ball(i, k, 5).tolist()) for i in range(243)}
+        assert (len(balls), {len(ball) for ball in balls}) == (3**k, {3 ** (5 - k)})
+        assert sum(map(len, balls)) == 243
+        if k < 5:
+            assert all(len({i % 3 ** (k + 1) for i in ball}) == 3 for ball in balls)
+
+
+# 2. The ball
+
+
+@each_curvature
+@claim(8, 9)
+def test_radius_and_unit_norm(c: float) -> None:
+    x = np.concatenate([np.geomspace(1e-12, 0.5, 40), 1 - np.geomspace(0.5, 1e-9, 40)])
+    radius = evaluated(8, x=x, c=c)
+    assert poincare.radius(torch.tensor(x), curvature=c).numpy() == pytest.approx(radius, rel=1e-7)
+    assert poincare.unit_norm(torch.tensor(radius), curvature=c).numpy() == pytest.approx(x, rel=1e-9)
+    assert evaluated(9, radius=radius, c=c) == pytest.approx(x, rel=1e-9)
+
+
+@each_curvature
+@claim(8)
+def test_radius_is_the_integral_of_the_metric(c: float) -> None:
+    assert "ds = 2·|dz|/(1 - c·|z|²)" in PROSE
+    nodes, weights = np.polynomial.legendre.leggauss(60)
+    for x in (0.2, 0.7, 0.9):
+        s = (nodes + 1) / 2 * x / math.sqrt(c)
+        length = float((2 / (1 - c * s * s) * weights).sum() / 2 * x / math.sqrt(c))
+        assert float(poincare.radius(torch.tensor(x, dtype=torch.float64), curvature=c)) == pytest.approx(
+            length, rel=1e-7
+        )
+
+
+@claim(8)
+def test_largest_radii_on_the_page() -> None:
+    rows = table("max_radius")
+    curvatures = [float(cell.removeprefix("c = ")) for cell in rows.pop("max_radius")]
+    assert len(rows) == 2
+    for x, cells in rows.items():
+        found = [Architecture(curvature=c, max_radius=float(x)).largest_radius for c in curvatures]
+        assert [f"{radius:.3f}" for radius in found] == cells
+        assert found == pytest.approx([float(evaluated(8, x=float(x), c=c)) for c in curvatures])
+
+
+@each_curvature
+@claim(10)
+def test_curvature_scales_lengths_and_leaves_the_metrics_alone(c: float) -> None:
+    embedding = random_embedding()
+
+    def everything(c: float) -> list[float]:
+        space: dict[str, Any] = {"n_trits": 4, "curvature": c}
+        found = measure(embedding, **space)
+        return [
+            *(found.hierarchy, found.richness, found.ordered_levels, found.distance_fidelity),
+            *metrics.tree_precision_by_level(embedding, **space),
+            metrics.sibling_recall(embedding, **space),
+            metrics.ball_coverage(embedding.points(c), curvature=c),
+        ]
+
+    assert everything(c) == pytest.approx(everything(1.0), rel=1e-12)
+    lengths, at_1 = (metrics.distances_by_valuation(embedding, n_trits=4, curvature=x) for x in (c, 1.0))
+    assert lengths * math.sqrt(c) == pytest.approx(at_1, rel=1e-12)
+
+
+def pairs_of_points(c: float) -> Iterator[tuple[Floats, Floats]]:
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        z, w = rng.normal(size=(2, 5))
+        yield tuple(p / np.linalg.norm(p) * rng.uniform(0.01, 0.99) / math.sqrt(c) for p in (z, w))  # type: ignore[misc]
+
+
+@each_curvature
+@claim(11, 12, 14)
+def test_distance(c: float) -> None:
+    for z, w in pairs_of_points(c):
+        r, s = (float(evaluated(8, x=math.sqrt(c) * np.linalg.norm(p), c=c)) for p in (z, w))
+        q = float(((z / np.linalg.norm(z) - w / np.linalg.norm(w)) ** 2).sum())
+        excess = evaluated(11, a=math.sqrt(c) * r, b=math.sqrt(c) * s, q=q)
+        d = evaluated(12, excess=excess, c=c)
+        radii = torch.tensor([r, s, q], dtype=torch.float64)
+        assert float(poincare.excess(*radii, curvature=c)) == pytest.approx(excess, rel=1e-12)
+        assert float(poincare.distance_from_chord(*radii, curvature=c)) == pytest.approx(d, rel=1e-12)
+        assert evaluated(14, z=z, w=w, c=c) == pytest.approx(d, rel=1e-9)
+        found = poincare.distance_between_points(torch.tensor(z), torch.tensor(w), curvature=c)
+        assert float(found) == pytest.approx(d, rel=1e-9)
+        a, b = math.sqrt(c) * r, math.sqrt(c) * s
+        law = math.cosh(a) * math.cosh(b) - math.sinh(a) * math.sinh(b) * (1 - q / 2)
+        assert math.cosh(math.sqrt(c) * d) == pytest.approx(law, rel=1e-9)
+
+
+@claim(13)
+def test_distance_keeps_the_digits_that_the_law_of_cosines_loses() -> None:
+    radius, power, right, wrong = re.search(  # type: ignore[union-attr]
+        r"at radius (\d+) and q = 10\^(-\d+) \(c = 1\), \(12\) is right to one part in 10\^(\d+), "
+        r"and the law of cosines is wrong by more than (\d+) %",
+        prose(13),
+    ).groups()
+    a, q = float(radius), 10.0 ** int(power)
+    exact = 2 * math.asinh(math.sinh(a) * math.sqrt(q) / 2)
+    single = torch.tensor([a, a, q])
+    found = float(poincare.distance_from_chord(*single, curvature=1.0))
+    assert found == pytest.approx(exact, rel=10.0 ** -int(right))
+    law = single[0].cosh() ** 2 - single[0].sinh() ** 2 * (1 - single[2] / 2)
+    assert abs(float(law.acosh()) / exact - 1) > int(wrong) / 100
+
+
+# 3. Metrics
+
+
+@claim(15)
+def test_coverage() -> None:
+    model = random_model(architecture(3))
+    with torch.no_grad():
+        logits = model.decode(model.encode(metrics.trit_table(3))[0])
+    back = [
+        [max((-1, 0, 1), key=lambda t, k=k: logit[k][t + 1]) for k in range(3)] == row  # type: ignore[misc]
+        for logit, row in zip(logits.tolist(), ternary.operations(3).tolist(), strict=True)
+    ]
+    assert 0 < sum(back) < 27
+    assert metrics.evaluate(model).coverage == pytest.approx(sum(back) / 27)
+
+
+@claim(16)
+def test_ordered_levels() -> None:
+    for seed in range(5):
+        norms = np.random.default_rng(seed).uniform(0, 0.9, 81)
+        radii = evaluated(8, x=norms, c=2.0)
+        means = [radii[ternary.valuations(4) == v].mean() for v in range(5)]
+        assert measured(norms).ordered_levels == sum(b - a < 0 for a, b in itertools.pairwise(means))
+
+
+@pytest.mark.parametrize("digits", [15, 1])
+@claim(17)
+def test_hierarchy(digits: int) -> None:
+    norms = np.round(np.random.default_rng(0).uniform(0, 0.9, 243), digits)
+    assert measured(norms, 5).hierarchy == pytest.approx(spearman(ternary.valuations(5), norms), abs=1e-12)
+    assert measured(np.full(81, 0.5)).hierarchy == 0
+
+
+@claim(18, 19)
+def test_hierarchy_ceiling() -> None:
+    for n_trits in range(1, 10):
+        n, total = ternary.level_sizes(n_trits).astype(float), 3.0**n_trits
+        found = metrics.hierarchy_ceiling(n_trits)
+        assert found == pytest.approx(evaluated(18, n=n, N=total), rel=1e-12)
+        assert found == pytest.approx(evaluated(19, N=total), rel=1e-12)
+        assert found == pytest.approx(measured(in_order(n_trits), n_trits).hierarchy, abs=1e-12)
+    assert evaluated(18, n=LEVELS, N=float(N)) == as_stated(18)
+    assert evaluated(19, N=float(N)) == as_stated(19)
+
+
+@claim(18)
+def test_hierarchy_ceiling_is_reached_by_one_order_of_the_levels_alone() -> None:
+    """Two trits: six operations of valuation 0, two of valuation 1, one of valuation 2, in all 252 orders."""
+    found = []
+    for last in range(9):
+        for middle in itertools.combinations(set(range(9)) - {last}, 2):
+            valuations = np.zeros(9)
+            valuations[last], valuations[list(middle)] = 2, 1
+            found.append(spearman(valuations, np.arange(9)))
+    least = metrics.hierarchy_ceiling(2)
+    assert len(found) == 252
+    assert min(found) == pytest.approx(least, abs=1e-12)
+    assert sum(value < least + 1e-9 for value in found) == 1
+
+
+@claim(20)
+def test_equal_radii_pass_the_ceiling() -> None:
+    one_radius_a_level = np.linspace(0.9, 0.1, 10)[ternary.valuations()]
+    assert measured(one_radius_a_level, 9).hierarchy == pytest.approx(-1, abs=1e-12)
+
+
+@claim(21)
+def test_richness() -> None:
+    norms = np.random.default_rng(0).uniform(0, 0.9, N)
+    variances = np.array([norms[ternary.valuations() == v].var() for v in range(10)])
+    assert measured(norms, 9).richness == pytest.approx(evaluated(21, variance=variances), rel=1e-12)
+
+
+@pytest.mark.parametrize("max_radius", [0.5, 0.95])
+@claim(22)
+def test_richness_ceiling_of_levels_in_order(max_radius: float) -> None:
+    ceiling = evaluated(22, max_radius=max_radius)
+    assert metrics.richness_ceiling(max_radius) == pytest.approx(ceiling, rel=1e-15)
+    for seed in range(10):
+        norms = np.empty(N)
+        # Draws that crowd at both ends, with a level or two stretched between them.
+        rng = np.random.default_rng(seed)
+        draws = np.sort(rng.beta(*rng.uniform(0.02, 1, 2), N))
+        norms[np.argsort(-ternary.valuations(), kind="stable")] = max_radius * draws
+        assert measured(norms.clip(0, max_radius), 9).richness <= ceiling
+    outer = in_order(9, 1e-9, 1e-4)
+    outer[np.argsort(outer)[-6561:]] += max_radius - 1e-4
+    assert 0.999 * ceiling < measured(outer, 9).richness < ceiling
+
+
+@claim(23)
+def test_richness_ceiling_of_any_embedding() -> None:
+    ceiling = evaluated(23, max_radius=0.95)
+    norms = np.empty(N)
+    for v in range(10):
+        level = np.flatnonzero(ternary.valuations() == v)
+        norms[level] = 0.95 * (np.arange(len(level)) % 2)
+    assert measured(norms, 9).richness == pytest.approx(ceiling, rel=1e-12)
+
+
+@claim(24)
+def test_what_overlap_may_add_to_richness() -> None:
+    norms = in_order(9, 1e-9, 1e-4)
+    norms[np.argsort(norms)[-6561:]] += 0.9
+    before = measured(norms, 9)
+    norms[6561] = 0.95
+    after = measured(norms, 9)
+    said = re.search(r"hierarchy loses ([\d.]+), and richness may gain a whole max_radius²/40", prose(24))
+    assert said is not None
+    assert f"{after.hierarchy - before.hierarchy:.5f}" == said[1]
+    assert after.richness - before.richness == pytest.approx(0.95**2 / 40, rel=1e-3)
+
+
+@claim(25)
+def test_distance_fidelity() -> None:
+    embedding = random_embedding()
+    i, j, _ = metrics.sample_pairs(4)
+    z = embedding.points(2.0).numpy()
+    apart = [float(evaluated(14, z=z[a], w=z[b], c=2.0)) for a, b in zip(i[:4000], j[:4000], strict=True)]
+    excess = np.cosh(math.sqrt(2) * np.array(apart)) - 1
+    chords = metrics.pair_chords(embedding.direction, n_trits=4)
+    radius = poincare.radius(embedding.unit_norm, curvature=2.0)
+    assert poincare.excess(radius[i], radius[j], chords, curvature=2.0).numpy()[:4000] == pytest.approx(excess)
+    every = poincare.distance_between_points(embedding.points(2.0)[i], embedding.points(2.0)[j], curvature=2.0)
+    # To 12 digits, so that a pair and its reverse are equal.
+    expected = spearman(ternary.distance(i.numpy(), j.numpy(), 4), np.round(every.numpy(), 12))
+    assert measure(embedding, n_trits=4, curvature=2.0).distance_fidelity == pytest.approx(expected, abs=1e-7)
+
+
+@claim(25)
+def test_distance_fidelity_ceiling() -> None:
+    i, j, _ = metrics.sample_pairs(9)
+    pairs = np.sort(np.stack([i.numpy(), j.numpy()]), 0)
+    v = np.array([naive_valuation(int(difference)) for difference in pairs[1] - pairs[0]])
+    m = np.bincount(v, minlength=9)
+    assert [int(cell) for cell in table("valuation", 1)["pairs"]] == m.tolist()
+    assert f"M = {len(v):,} pairs" in PROSE
+    ceiling = evaluated(25, m=m.astype(float), M=float(len(v)))
+    assert ceiling == as_stated(25)
+    assert spearman(-v, np.argsort(np.argsort(-v, kind="stable"))) == pytest.approx(ceiling, abs=1e-12)
+    # Pairs that occur twice.
+    _, place, times = np.unique(pairs, axis=1, return_inverse=True, return_counts=True)
+    assert Counter(times.tolist())[2] == 4
+    assert "Four pairs occur twice" in PROSE
+    first = np.unique(place, return_index=True)[1][place]
+    tied = spearman(-v, -v * 1e6 + first)
+    assert ceiling < tied < ceiling + 1e-12
+
+
+@claim(25)
+def test_an_exact_tree_reaches_the_fidelity_ceiling() -> None:
+    """A trit is one of three axes, 0.4 times as long as those before; a little noise parts distances that are equal."""
+    axes = np.eye(3)[ternary.operations().astype(int) + 1] * 0.4 ** np.arange(9)[:, None]
+    direction = torch.nn.functional.normalize(torch.tensor(axes.reshape(N, 27)), dim=-1)
+    embedding = Embedding(0.9 + 1e-6 * torch.rand(N, dtype=torch.float64), direction)
+    found = measure(embedding, n_trits=9, curvature=2.0).distance_fidelity
+    assert found == as_stated(25)
+
+
+def naive_share(distance: list[float], i: int, k: int, n_trits: int) -> float:
+    """The share of the nearest in a ball, with every operation counted by its chance to be among them."""
+    others, wanted = [j for j in range(len(distance)) if j != i], 3 ** (n_trits - k) - 1
+    share = 0.0
+    for j in others:
+        if j % 3**k == i % 3**k:
+            nearer = sum(distance[m] < distance[j] for m in others)
+            equal = sum(distance[m] == distance[j] for m in others)
+            share += min(1.0, max(0.0, (wanted - nearer) / equal)) / wanted
+    return share
+
+
+@pytest.mark.parametrize("places", [27, 5])
+@claim(26)
+def test_tree_precision(places: int) -> None:
+    drawn = random_embedding(3)
+    place = np.random.default_rng(0).permutation(27) % places
+    embedding = Embedding(drawn.unit_norm[place], drawn.direction[place])
+    z = embedding.points(2.0).numpy()
+    distance = [[float(evaluated(14, z=a, w=b, c=2.0)) for b in z] for a in z]
+    expected = [np.mean([naive_share(distance[i], i, k, 3) for i in range(27)]) for k in (1, 2)]
+    found = metrics.tree_precision_by_level(embedding, n_trits=3, curvature=2.0)
+    assert found == pytest.approx(expected, abs=1e-12)
+    assert "1,024 operations" in prose(26)
+    assert metrics.N_TREE_SAMPLE == 1024
+
+
+def collapsed(n_trits: int) -> Embedding:
+    n = 3**n_trits
+    return Embedding(torch.full((n,), 0.5), torch.eye(4)[:1].expand(n, 4))
+
+
+@claim(27)
+def test_tree_precision_by_chance() -> None:
+    by_level = metrics.tree_precision_by_level(collapsed(9), n_trits=9, curvature=2.0, sample=2)
+    assert np.mean(by_level) == pytest.approx(evaluated(27, k=np.arange(1.0, 9), N=N), rel=1e-6)
+    assert evaluated(27, k=np.arange(1.0, 9), N=N) == as_stated(27)
+
+
+@claim(28)
+def test_sibling_recall() -> None:
+    embedding = random_embedding()
+    by_level = metrics.tree_precision_by_level(embedding, n_trits=4, curvature=2.0)
+    assert metrics.sibling_recall(embedding, n_trits=4, curvature=2.0) == pytest.approx(by_level[-1], rel=1e-12)
+    z = embedding.points(2.0).numpy()
+    hits = 0
+    for i in range(81):
+        far = [float(evaluated(14, z=z[i], w=w, c=2.0)) for w in z]
+        hits += sum(j in ((i + 27) % 81, (i - 27) % 81) for j in np.argsort(far)[1:3])
+    assert metrics.sibling_recall(embedding, n_trits=4, curvature=2.0) == pytest.approx(hits / 162)
+    assert metrics.sibling_recall(collapsed(6), n_trits=6, curvature=2.0) == pytest.approx(2 / 728)
+    assert f"2/(N - 1) = {2 / (N - 1):.4f}" in prose(28)
+
+
+@claim(29)
+def test_ball_coverage() -> None:
+    points = random_embedding(3).points(2.0).float()
+    points[5] = points[20]
+    points[7] *= 1.001 / float(points[7].norm() * math.sqrt(2))
+    inside = [i for i in range(27) if float(points[i].double().norm()) * math.sqrt(2) < 1]
+    z = points.double().numpy()[inside]
+    nearest = [[float(evaluated(14, z=a, w=b, c=2.0)) for b in z] for a in z]
+    alone = [row.count(0.0) == 1 and row[k] == 0 for k, row in enumerate(nearest)]
+    assert metrics.ball_coverage(points, curvature=2.0) == pytest.approx(sum(alone) / 27) == pytest.approx(24 / 27)
+
+
+def evaluation(**values: Any) -> Evaluation:
+    return Evaluation(**dict.fromkeys(Evaluation.__dataclass_fields__, 0.0) | values)  # type: ignore[arg-type]
+
+
+@claim(30)
+def test_q() -> None:
+    values = {"distance_fidelity": 0.4, "hierarchy": -0.7}
+    expected = evaluated(30, **values)
+    found = measured(in_order(4))
+    assert found.q == pytest.approx(evaluated(30, distance_fidelity=found.distance_fidelity, hierarchy=found.hierarchy))
+    assert evaluation(**values).q == pytest.approx(expected)
+    assert trained(values).summary()["best_q"] == pytest.approx(expected)
+    most = re.search(r"Q is at most ([\d.]+) where", PROSE)
+    assert most is not None
+    assert f"{evaluated(30, distance_fidelity=0.8316507266, hierarchy=evaluated(19, N=float(N))):.4f}" == most[1]
+
+
+def trained(*records: dict[str, float], best_epoch: int = 0) -> Result:
+    blank = {"coverage": 1.0, "richness": 0.0, "ordered_levels": 0.0, "distance_fidelity": 0.0}
+    return Result(Configuration(), random_model(architecture(2)), [blank | r for r in records], best_epoch)
+
+
+@claim(31)
+def test_degradation() -> None:
+    result = trained({"hierarchy": -0.1}, {"hierarchy": -0.8}, {"hierarchy": -0.65}, best_epoch=1)
+    assert result.summary()["degradation"] == evaluated(31, final_hierarchy=-0.65, best_hierarchy=-0.8)
+
+
+# 4. Objectives
+
+
+def test_default_weights_on_the_page() -> None:
+    rows, settings = table("term"), Configuration()
+    assert tuple(rows["term"]) == TERMS
+    weights = [settings.beta if name == "kl" else getattr(settings, f"{name}_weight") for name in TERMS]
+    assert [float(cell) for cell in rows["weight by default"]] == weights
+
+
+def batch(max_radius: float = 0.95, c: float = 2.0, *, n: int = 30, spread: float = 1.0) -> Placed:
+    """One member, three trits: a population part of `n`, and four operations of each level."""
+    valuations = torch.cat([torch.randint(4, (1, n)), torch.arange(4).repeat_interleave(4)[None]], 1)
+    share = (1 - valuations / 4 - 0.2 * torch.rand(valuations.shape, dtype=torch.float64) * spread).clamp(0, 1)
+    curvature = torch.tensor([[c]], dtype=torch.float64)
+    return Placed(
+        valuations=valuations,
+        n_population=n,
+        unit_norm=max_radius * share,
+        radius=poincare.radius(max_radius * share, curvature=curvature),
+        largest_radius=poincare.radius(torch.full_like(curvature, max_radius), curvature=curvature),
+        max_radius=max_radius,
+        n_levels=4,
+    )
+
+
+def naive_hierarchy(placed: Placed) -> float:
+    rho, v = (placed.radius / placed.largest_radius)[0].tolist(), placed.valuations[0].tolist()
+    margin, n, gaps = naive_margin(placed), placed.n_population, []
+    for a, b in ((a, (a + step) % n) for a in range(n) for step in range(1, 9)):
+        if v[a] != v[b]:
+            gaps.append(rho[a] - rho[b] if v[a] < v[b] else rho[b] - rho[a])
+    x = placed.unit_norm.numpy() / placed.max_radius
+    wall = evaluated(34, x=x, room=evaluated(35, max_radius=placed.max_radius))
+    return float(evaluated(33, margin=margin, gap=np.array(gaps), wall=wall))
+
+
+def naive_margin(placed: Placed) -> float:
+    return float(evaluated(32, y=0.03 / float(placed.largest_radius)))
+
+
+@claim(32)
+def test_margin() -> None:
+    assert "y = 0.03/largest radius" in PROSE
+    for largest in (1e-3, 0.5, 2.59, 10.0, 1e4):
+        found = float(objectives.level_margin(torch.tensor(largest, dtype=torch.float64)))
+        assert found == pytest.approx(evaluated(32, y=0.03 / largest), rel=1e-12)
+        assert 1 / 130 < found < 1 / 90
+        assert 9 * found <= 0.1
+
+
+@pytest.mark.parametrize("max_radius", [0.5, 0.95, 0.9993])
+@claim(33, 34, 35)
+def test_ranking_hierarchy(max_radius: float) -> None:
+    placed = batch(max_radius)
+    placed.unit_norm[0, :3] = max_radius * (1 - 1e-6)
+    assert float(objectives.ranking_terms(placed)["hierarchy"]) == pytest.approx(naive_hierarchy(placed), rel=1e-9)
+
+
+@claim(36)
+def test_ranking_separation() -> None:
+    placed = batch(spread=2.0)
+    levels = (placed.radius / placed.largest_radius)[0, 30:].reshape(4, 4).tolist()
+    gaps = [a - b for outer, inner in itertools.pairwise(levels) for a in outer for b in inner]
+    expected = evaluated(36, margin=naive_margin(placed), gap=np.array(gaps))
+    assert expected > 0
+    assert float(objectives.ranking_terms(placed)["separation"]) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("spread", [1.0, 0.01])
+@claim(37)
+def test_ranking_richness(spread: float) -> None:
+    placed = batch(spread=spread)
+    variance = np.array([np.var(level) for level in placed.unit_norm[0, 30:].numpy().reshape(4, 4)[:-1] / 0.95])
+    expected = float(evaluated(37, variance=variance))
+    assert float(objectives.ranking_terms(placed)["richness"]) == pytest.approx(expected, rel=1e-12)
+
+
+def richness_between(x: Tensor) -> float:
+    """The term of shares `(3, 4)`, a row a level, where the first two of a level are in one ball, the others in two."""
+    placed, branches = batch(n=1), torch.tensor([0, 0, 1, 1]).repeat(4)[None]
+    placed.unit_norm[0, 1:13] = 0.95 * x.flatten()
+    with_branches = Placed(*(getattr(placed, name) for name in list(Placed.__slots__)[:-1]), branches)
+    return float(objectives.ranking_terms(with_branches)["richness"])
+
+
+@claim(38)
+def test_ranking_richness_where_distances_are_learned() -> None:
+    share = re.search(r"so ([\d.]+) of the ceiling is asked for", PROSE)
+    assert share is not None
+    assert FORMULAS[37][1][0].startswith(f"0.004·relu({share[1]} - 4·Σ(variance))")
+    within = torch.tensor([[0.1, -0.1, 0.3, -0.3]], dtype=torch.float64)
+    apart = torch.tensor([[0.0, 0.0, 1.0, 1.0]], dtype=torch.float64)
+    level = torch.tensor([[1.0], [0.0], [0.0]], dtype=torch.float64)
+    assert richness_between(0.4 + level * apart * 0.9) == 0
+    none, some = (richness_between(0.4 + level * apart * d) for d in (0.0, 0.3))
+    assert none > some > 0
+    assert richness_between(0.4 + 0 * level + within) == pytest.approx(none, rel=1e-6)
+    assert richness_between(0.4 + level * apart * 0.3 + within) == pytest.approx(some, rel=1e-6)
+    three = torch.ones(3, 1, dtype=torch.float64)
+    assert richness_between(0.4 + three * apart * 0.3 / 3**0.5) == pytest.approx(some, rel=1e-6)
+
+
+@claim(39)
+def test_binary_subtrees() -> None:
+    tree = binary_subtrees(3, 4, torch.Generator().manual_seed(0))
+    assert tree.shape == (3, 2**4)
+    for leaves in tree.tolist():
+        for k in range(4):
+            children: dict[int, set[int]] = {}
+            for i in leaves:
+                children.setdefault(i % 3**k, set()).add(i % 3 ** (k + 1))
+            assert {len(kept) for kept in children.values()} == {2}
+        for a, b in itertools.combinations(range(16), 2):
+            assert 4 - (a ^ b).bit_length() == naive_valuation(leaves[a] - leaves[b])
+
+
+@each_curvature
+@claim(40, 41)
+def test_distance_term(c: float) -> None:
+    bits, trees = 3, 2
+    largest = float(evaluated(8, x=0.95, c=c))
+    radius, direction = torch.rand(1, trees, 8, dtype=torch.float64) * largest, directions(trees * 8)
+    direction = direction.reshape(1, trees, 8, -1)
+    z = torch.tanh(math.sqrt(c) * radius / 2)[..., None] * direction / math.sqrt(c)
+    mirrored: list[tuple[float, float]] = []
+    extreme: list[tuple[float, float]] = []
+    for tree in z[0].numpy():
+        d = [[float(evaluated(14, z=a, w=b, c=c)) for b in tree] for a in tree]
+        for i, k in itertools.product(range(8), range(bits - 1)):
+            at = [[j for j in range(8) if j != i and bits - (i ^ j).bit_length() == level] for level in (k, k + 1)]
+            far, near = (max(places, key=lambda j: i ^ j) for places in at)
+            mirrored.append((d[i][near], d[i][far]))
+            extreme.append((max(d[i][j] for j in at[1]), min(d[i][j] for j in at[0])))
+    margin, expected = evaluated(41, largest=largest), 0.0
+    for pairs in (mirrored, extreme):
+        near_, far_ = np.array(pairs).T
+        violated = int((margin + (near_ - far_) / largest > 0).sum())
+        values = {"margin": margin, "near": near_, "far": far_, "largest": largest}
+        expected += evaluated(40, **values, violated=violated, all=len(pairs)) / 2
+    lengths = torch.tensor([[[c]], [[largest]]], dtype=torch.float64)
+    found = objectives.distance_term(radius, direction, curvature=lengths[0], largest_radius=lengths[1])
+    assert float(found) == pytest.approx(expected, rel=1e-9)
+
+
+@claim(42, 43, 44)
+def test_level_mean_terms() -> None:
+    placed = batch(n=40)
+    placed.unit_norm[:] = 0.95 * torch.rand(placed.unit_norm.shape, dtype=torch.float64)
+    norms, v = placed.unit_norm[0, :40].numpy(), placed.valuations[0, :40].numpy()
+    initial = np.array([0.01, 1e-4, 0.02, 0.5])
+    means = np.array([norms[v == level].mean() for level in range(4)])
+    ratio = np.array([norms[v == level].var() for level in range(4)]) / initial
+    found = objectives.level_mean_terms(placed, torch.tensor(initial)[None])
+    # Three levels above 0 in place of nine: the page's `v/9` is the share of the last level.
+    expected = {
+        "hierarchy": evaluated(42, mean_of_level=means, v=9 * np.arange(4) / 3),
+        "separation": evaluated(43, mean_of_next_level=means[1:], mean_of_level=means[:-1]),
+        "richness": evaluated(44, ratio=ratio),
+    }
+    assert (ratio < 0.5).any()
+    assert expected["separation"] > 0
+    assert {name: float(term) for name, term in found.items()} == pytest.approx(expected, rel=1e-6, abs=1e-12)
+
+
+@claim(45, 46)
+def test_elbo_terms() -> None:
+    logits, target = torch.randn(1, 7, 3, 3, dtype=torch.float64), torch.randint(3, (1, 7, 3))
+    mean, log_variance = torch.randn(2, 1, 7, 4, dtype=torch.float64)
+    found = objectives.elbo_terms(logits, target, mean, log_variance)
+    odds = np.exp(logits[0].numpy())
+    p = np.take_along_axis(odds / odds.sum(-1, keepdims=True), target[0].numpy()[..., None], -1)
+    assert float(found["coverage"]) == pytest.approx(evaluated(45, p=p), rel=1e-12)
+    posterior = zip(mean[0].numpy(), np.exp(log_variance[0].numpy() / 2), strict=True)
+    expected = np.mean([evaluated(46, μ=mu, σ=sigma) for mu, sigma in posterior])
+    assert float(found["kl"]) == pytest.approx(expected, rel=1e-12)
+
+
+# 5. The best epoch
+
+
+def epoch(**changes: float) -> tuple[float, ...]:
+    """What an epoch is compared by, under the names of the page."""
+    at = {"coverage": 0.9, "tree_loss": 0.5, "hierarchy": -0.5, "ordered_levels": 5, "richness": 0.01} | changes
+    embedding = Measurement(at["hierarchy"], at["richness"], int(at["ordered_levels"]), 0.0, (), ())
+    return standing({"coverage": at["coverage"], "tree_loss": at["tree_loss"]}, embedding, 9)
+
+
+@claim(47)
+def test_best_epoch() -> None:
+    listed = re.findall(r"^\d\. `(\w+)`(.*)$", TEXT, re.MULTILINE)
+    assert [name for name, _ in listed] == ["coverage", "tree_loss", "hierarchy", "ordered_levels", "richness"]
+    better, worse = {}, {}
+    for name, text in listed:
+        gain = {"more": 1, "less": -1, "fewe": -1}[re.search(r", (more|less|fewe)", text)[1]]  # type: ignore[index]
+        better[name], worse[name] = ({"ordered_levels": 5, "hierarchy": -0.5, "tree_loss": 0.5, "coverage": 0.9,
+                                      "richness": 0.01}[name] + sign * gain * (1 if name == "ordered_levels" else 0.005)
+                                     for sign in (1, -1))  # fmt: skip
+    names = list(better)
+    for place, name in enumerate(names):
+        later = {other: worse[other] for other in names[place + 1 :]}
+        assert epoch(**{name: better[name]}, **later) > epoch()
+    step = float(re.search(r"whole steps of ([\d.]+) above", PROSE)[1])  # type: ignore[index]
+    ceiling = metrics.hierarchy_ceiling()
+    assert epoch(hierarchy=ceiling + 0.9 * step) == epoch(hierarchy=ceiling) > epoch(hierarchy=ceiling + 1.1 * step)
+    assert "on four fixed subtrees" in PROSE
+    assert JUDGED_SUBTREES == 4
+    # Without a projection.
+    assert standing({"coverage": 1.0, "loss": 2.0}, None, 9) > standing({"coverage": 0.9, "loss": 1.0}, None, 9)
+    assert standing({"coverage": 1.0, "loss": 1.0}, None, 9) > standing({"coverage": 1.0, "loss": 2.0}, None, 9)
