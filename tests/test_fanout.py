@@ -338,7 +338,7 @@ def test_a_worker_of_another_version_trains_nothing(monkeypatch: pytest.MonkeyPa
     ("driver", "words"),
     [
         ({"torch": "1.0"}, f"torch {torch.__version__.partition('+')[0]} instead of 1.0"),
-        ({"tvae.model": "edited", "tvae.plots": "anything"}, "another state of tvae.model"),
+        ({"tvae.model": "edited", "tvae.not_loaded_here": "anything"}, "another state of tvae.model"),
     ],
 )
 def test_a_worker_says_in_what_its_code_differs(driver: dict[str, str], words: str) -> None:
