@@ -609,6 +609,8 @@ def naive_hierarchy(placed: Placed) -> float:
             gaps.append(rho[a] - rho[b] if v[a] < v[b] else rho[b] - rho[a])
     x = placed.unit_norm.numpy() / placed.max_radius
     wall = evaluated(34, x=x, room=evaluated(35, max_radius=placed.max_radius))
+    assert wall > 0
+    assert min(gaps) < margin
     return float(evaluated(33, margin=margin, gap=np.array(gaps), wall=wall))
 
 
@@ -629,7 +631,7 @@ def test_margin() -> None:
 @pytest.mark.parametrize("max_radius", [0.5, 0.95, 0.9993])
 @claim(33, 34, 35)
 def test_ranking_hierarchy(max_radius: float) -> None:
-    placed = batch(max_radius)
+    placed = batch(max_radius, spread=2.0)
     placed.unit_norm[0, :3] = max_radius * (1 - 1e-6)
     assert float(objectives.ranking_terms(placed)["hierarchy"]) == pytest.approx(naive_hierarchy(placed), rel=1e-9)
 
