@@ -120,8 +120,9 @@ _FURTHER = {
         type=click.Choice(list(PRESETS)),
         default="default",
         show_default=True,
-        help="Named settings for everything that is auto. max_hierarchy and stable are the reference sweep's, kept to "
-        "compare; the default reaches further.",
+        help="Named settings for everything that is auto. exact_tree learns distances, so that the whole 3-adic tree "
+        "can be read off them; balanced the tree with some richness. max_hierarchy and stable are the reference "
+        "sweep's, kept to compare; the default reaches further.",
     ),
     "seed": click.option(
         "--seed", type=click.INT, default=Configuration().seed, show_default=True, help="Of weights, batches and noise."

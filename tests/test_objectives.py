@@ -1,5 +1,6 @@
 """The losses, against float64 loops over single operations, torch's own distributions, and known embeddings."""
 
+import dataclasses
 import math
 from collections.abc import Callable
 
@@ -174,6 +175,41 @@ def test_richness_costs_nothing_where_levels_fill_the_ball() -> None:
 def test_levels_without_any_spread_cost_richness() -> None:
     placed = place(by_level(), one_of_each_level())
     assert float(ranking_terms(placed)["richness"]) == pytest.approx(0.004 * 0.54 + 0.3 * (0.003 - 1e-5), rel=1e-9)
+
+
+# Richness where distances are learned: between the two coarse balls of a level
+
+
+def in_two_balls(norms: Tensor, branches: list[int]) -> float:
+    """Cost of richness where every level's operations lie in the balls `branches`."""
+    both = torch.tensor(branches).repeat(LEVELS)[None]
+    return float(ranking_terms(dataclasses.replace(place(norms, one_of_each_level()), branches=both))["richness"])
+
+
+def apart(first: float, second: float) -> Tensor:
+    """Levels of four operations, two of them moved by `first`, two by `second`."""
+    norms = by_level(0.2, 0.8)
+    norms[:, LEVELS:] += torch.tensor([first, first, second, second], dtype=torch.float64).repeat(LEVELS)
+    return norms
+
+
+@pytest.mark.parametrize("difference", [0.0, 0.01, 0.1])
+def test_richness_between_balls_is_what_their_means_lack(difference: float) -> None:
+    share = difference / MAX_RADIUS
+    expected = 0.1 * max(0.0, math.sqrt(0.14) - math.sqrt((LEVELS - 1) * share**2 + 1e-8))
+    assert in_two_balls(apart(-difference / 2, difference / 2), [0, 0, 1, 1]) == pytest.approx(expected, rel=1e-9)
+
+
+def test_spread_within_balls_is_no_richness_between_them() -> None:
+    assert in_two_balls(apart(-0.05, 0.05), [0, 1, 0, 1]) == pytest.approx(in_two_balls(apart(0.0, 0.0), [0, 0, 1, 1]))
+
+
+def test_richness_between_balls_costs_nothing_at_its_target() -> None:
+    assert in_two_balls(apart(-0.15, 0.15), [0, 0, 1, 1]) == 0.0
+
+
+def test_a_level_that_was_drawn_from_one_ball_alone_says_nothing() -> None:
+    assert in_two_balls(apart(-0.05, 0.05), [1, 1, 1, 1]) == pytest.approx(0.1 * (math.sqrt(0.14) - 1e-4))
 
 
 def gradient(term: str, unit_norm: Tensor, terms: Callable[[Placed], dict[str, Tensor]] = ranking_terms) -> Tensor:

@@ -1030,6 +1030,21 @@ def test_members_may_weigh_distances_differently() -> None:
     assert [result.error for result in train_cohort(runs)] == [None, None]
 
 
+# The tree, where it is small
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_small_tree_is_learned_exactly(seed: int) -> None:
+    small = Architecture(n_trits=5, latent_dim=8, encoder_hidden=(64,), decoder_hidden=(32,), hidden_dim=32)
+    quick = {"batch_size": 32, "epochs": 60, "patience": 60, "seed": seed}
+    architecture, configuration = resolve("exact_tree", quick)
+    small = changed(small, max_radius=architecture.max_radius)
+    foundation = train(from_scratch(small, FOUNDATION.replace(lr=1e-2, **quick | {"epochs": 40})))
+    found = evaluate(train(from_foundation(foundation, configuration)).model)
+    assert (found.tree_precision, found.sibling_recall, found.coverage) == (1.0, 1.0, 1.0)
+    assert found.hierarchy == pytest.approx(metrics.hierarchy_ceiling(5), abs=1e-5)
+
+
 # The project's claim, on all 19,683 operations
 
 

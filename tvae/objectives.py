@@ -6,6 +6,7 @@ ordered too. All radii below are hyperbolic lengths, divided by the largest that
 has one scale at every curvature, and curvature enters through the margins, which are lengths.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -43,6 +44,9 @@ RICHNESS_TARGET = 0.54
 RICHNESS_SCALE = 0.004
 LEAST_SPREAD = 0.003
 LEAST_SPREAD_SCALE = 0.3
+# Of a difference, not of its square: where two balls lie at one radius, the square has no slope to part them by.
+BETWEEN_SCALE = 0.1
+BETWEEN_TARGET = 0.14
 
 DISTANCE_MARGIN = 0.3
 DISTANCE_MARGIN_SHARE = 0.0375
@@ -109,11 +113,13 @@ def ranking_terms(placed: Placed) -> dict[str, Tensor]:
     crossed = torch.relu(margin[:, :, None, None] - gaps).mean((1, 2, 3))
 
     spread = share[:, n:].reshape(members, placed.n_levels, -1)[:, :-1]
-    variance = spread.var(2, correction=0) if placed.branches is None else _between(spread, placed.branches)
-    richness = RICHNESS_SCALE * torch.relu(RICHNESS_TARGET - 4 * variance.sum(1))
     if placed.branches is None:
+        variance = spread.var(2, correction=0)
         too_narrow = torch.relu(LEAST_SPREAD - (variance + 1e-10).sqrt()).sum(1) / (placed.n_levels - 1)
-        richness = richness + LEAST_SPREAD_SCALE * too_narrow
+        richness = RICHNESS_SCALE * torch.relu(RICHNESS_TARGET - 4 * variance.sum(1)) + LEAST_SPREAD_SCALE * too_narrow
+    else:
+        variance = _between(spread, placed.branches)
+        richness = BETWEEN_SCALE * torch.relu(math.sqrt(BETWEEN_TARGET) - (4 * variance.sum(1) + 1e-8).sqrt())
     return {
         "hierarchy": violation / pairs.clamp(min=1) + SATURATION_WEIGHT * wall,
         "separation": crossed,
@@ -275,11 +281,12 @@ def _extreme(radius: Tensor, direction: Tensor, curvature: Tensor) -> tuple[Tens
         across = torch.stack([blocks[:, :, 0, :, 1], blocks[:, :, 1, :, 0]], 2)
         start = torch.arange(nodes, device=radius.device) * 2 * width
         start = start + torch.tensor([width, 0], device=radius.device)[:, None, None]
-        # Order the places as the tree has them: node, half, place.
-        found = [(chosen + start).permute(0, 1, 4, 2, 3).flatten(2) for chosen in (across.argmax(4), across.argmin(4))]
-        near.append(found[0])
-        far.append(found[1])
-    return torch.stack(near[1:], 2), torch.stack(far[:-1], 2)
+        # The places are put in the order of the tree: node, half, place.
+        if level > 0:
+            near.append((across.argmax(4) + start).permute(0, 1, 4, 2, 3).flatten(2))
+        if level < levels - 1:
+            far.append((across.argmin(4) + start).permute(0, 1, 4, 2, 3).flatten(2))
+    return torch.stack(near, 2), torch.stack(far, 2)
 
 
 def _partner_distances(

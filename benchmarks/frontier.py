@@ -1,0 +1,130 @@
+"""The frontier between an exact tree and richness: trains along it, and writes a plot and a table.
+
+`python benchmarks/frontier.py --help` lists the options. Everything is trained here, from one foundation for each seed;
+points that differ only in the weight of richness train as one cohort.
+"""
+
+import argparse
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+
+from tvae.architecture import Architecture
+from tvae.configuration import FOUNDATION
+from tvae.experiments.presets import resolve
+from tvae.experiments.start import from_foundation, from_scratch
+from tvae.metrics import Evaluation, evaluate
+from tvae.model import TernaryVAE
+from tvae.training import Result, train, train_cohort
+
+ROOT = Path(__file__).resolve().parents[1]
+BEGIN, END = "<!-- frontier: written by `make frontier` -->", "<!-- frontier ends -->"
+# Weights of richness beside those of `balanced`, whose own is among them.
+WEIGHTS = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0)
+
+
+class Point(NamedTuple):
+    """One setting, measured."""
+
+    name: str
+    found: list[Evaluation]
+    seconds: float
+
+    def mean(self, metric: str) -> float:
+        """Return the mean of a metric over seeds."""
+        return statistics.fmean(float(getattr(evaluation, metric)) for evaluation in self.found)
+
+
+def main() -> None:
+    """Train, print, and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=2, help="runs of each point (default 2)")
+    parser.add_argument("--epochs", type=int, help="of every point instead of the presets' own: for a quick look")
+    options = parser.parse_args()
+
+    foundations = [train(from_scratch(Architecture(), FOUNDATION.replace(seed=seed))) for seed in range(options.seeds)]
+    own = resolve("balanced", {})[1].richness_weight
+    points = [
+        *(measure(name, name, {}, foundations, options.epochs) for name in ("exact_tree", "balanced", "default")),
+        *(
+            measure(f"richness_weight={weight:g}", "balanced", {"richness_weight": weight}, foundations, options.epochs)
+            for weight in WEIGHTS
+            if weight != own
+        ),
+    ]
+    points.sort(key=lambda point: point.mean("richness"))
+    text = table(points)
+    print(text)
+    page = ROOT / "docs" / "why.md"
+    before, rest = page.read_text(encoding="utf-8").split(BEGIN)
+    page.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{rest.split(END)[1]}", encoding="utf-8")
+    plot(points).savefig(ROOT / "docs" / "images" / "frontier.png", dpi=150)
+
+
+def measure(
+    name: str, preset: str, asked: dict[str, float], foundations: Sequence[Result], epochs: int | None
+) -> Point:
+    """Train one setting with every seed, as a cohort, and measure it."""
+    length = {"epochs": epochs, "patience": epochs} if epochs else {}
+    architecture, configuration = resolve(preset, asked | length)
+    members = []
+    for seed, foundation in enumerate(foundations):
+        model = TernaryVAE(architecture)
+        model.load_state_dict(foundation.model.state_dict())
+        members.append(from_foundation(Result(FOUNDATION, model), configuration.replace(seed=seed)))
+    results = train_cohort(members)
+    return Point(name, [evaluate(result.model) for result in results], statistics.fmean(r.seconds for r in results))
+
+
+def table(points: Sequence[Point]) -> str:
+    """Return a Markdown table, a row a point."""
+    lines = [
+        "| point | richness | tree precision | sibling recall | distance fidelity | hierarchy | coverage | s a run |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for point in points:
+        cells = [
+            f"{point.mean('richness'):.5f}",
+            f"{point.mean('tree_precision'):.5f}",
+            f"{point.mean('sibling_recall'):.5f}",
+            f"{point.mean('distance_fidelity'):.4f}",
+            f"{point.mean('hierarchy'):.5f}",
+            f"{point.mean('coverage'):.5f}",
+            f"{point.seconds:.0f}",
+        ]
+        lines.append(f"| `{point.name}` | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def plot(points: Sequence[Point]) -> Figure:
+    """Draw tree precision against richness, every run a dot and every point a line's corner."""
+    figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
+    line = [(point.mean("richness"), point.mean("tree_precision")) for point in points]
+    axes.plot(*zip(*line, strict=True), color="0.7", zorder=1)
+    for point in points:
+        named = not point.name.startswith("richness")
+        axes.scatter(
+            [found.richness for found in point.found],
+            [found.tree_precision for found in point.found],
+            s=36 if named else 14,
+            color="tab:red" if named else "tab:blue",
+            zorder=2,
+        )
+        if named:
+            where = (point.mean("richness"), point.mean("tree_precision"))
+            axes.annotate(point.name, where, (6, -14), textcoords="offset points", color="tab:red")
+    axes.set_xlabel("richness: mean variance of the unit norm within a level")
+    axes.set_ylabel("tree precision")
+    axes.grid(alpha=0.3)
+    return figure
+
+
+if __name__ == "__main__":
+    main()
