@@ -3,6 +3,7 @@
 A formula is evaluated by numpy in float64, with nothing of tvae in it, and compared with what tvae computes.
 """
 
+import dataclasses
 import itertools
 import math
 import re
@@ -655,29 +656,19 @@ def test_ranking_richness(spread: float) -> None:
     assert float(objectives.ranking_terms(placed)["richness"]) == pytest.approx(expected, rel=1e-12)
 
 
-def richness_between(x: Tensor) -> float:
-    """The term of shares `(3, 4)`, a row a level, where the first two of a level are in one ball, the others in two."""
-    placed, branches = batch(n=1), torch.tensor([0, 0, 1, 1]).repeat(4)[None]
-    placed.unit_norm[0, 1:13] = 0.95 * x.flatten()
-    with_branches = Placed(*(getattr(placed, name) for name in list(Placed.__slots__)[:-1]), branches)
-    return float(objectives.ranking_terms(with_branches)["richness"])
-
-
 @claim(38)
 def test_ranking_richness_where_distances_are_learned() -> None:
-    share = re.search(r"so ([\d.]+) of the ceiling is asked for", PROSE)
-    assert share is not None
-    assert FORMULAS[37][1][0].startswith(f"0.004·relu({share[1]} - 4·Σ(variance))")
-    within = torch.tensor([[0.1, -0.1, 0.3, -0.3]], dtype=torch.float64)
-    apart = torch.tensor([[0.0, 0.0, 1.0, 1.0]], dtype=torch.float64)
-    level = torch.tensor([[1.0], [0.0], [0.0]], dtype=torch.float64)
-    assert richness_between(0.4 + level * apart * 0.9) == 0
-    none, some = (richness_between(0.4 + level * apart * d) for d in (0.0, 0.3))
-    assert none > some > 0
-    assert richness_between(0.4 + 0 * level + within) == pytest.approx(none, rel=1e-6)
-    assert richness_between(0.4 + level * apart * 0.3 + within) == pytest.approx(some, rel=1e-6)
-    three = torch.ones(3, 1, dtype=torch.float64)
-    assert richness_between(0.4 + three * apart * 0.3 / 3**0.5) == pytest.approx(some, rel=1e-6)
+    placed, branches = batch(), torch.randint(2, (1, 16), generator=torch.Generator().manual_seed(0))
+    levels, second = placed.unit_norm[0, 30:].numpy().reshape(4, 4)[:-1] / 0.95, branches[0].numpy().reshape(4, 4)[:-1]
+    variance = np.zeros(3)
+    for k, (x, b) in enumerate(zip(levels, second, strict=True)):
+        if 0 < b.sum() < 4:
+            variance[k] = (x[b == 0].mean() - x[b == 1].mean()) ** 2 / 4
+    assert (variance > 0).sum() >= 2
+    expected = float(evaluated(38, variance=variance))
+    assert expected > 0
+    found = objectives.ranking_terms(dataclasses.replace(placed, branches=branches))["richness"]
+    assert float(found) == pytest.approx(expected, rel=1e-9)
 
 
 @claim(39)
