@@ -1,7 +1,7 @@
 """The frontier between an exact tree and richness: trains along it, and writes a plot and a table.
 
-`python benchmarks/frontier.py --help` lists the options. Everything is trained here, from one foundation for each seed;
-points that differ only in the weight of richness train as one cohort.
+`python benchmarks/frontier.py --help` lists the options. Everything is trained here, from one foundation for each seed.
+Between the presets, and beyond `balanced`, only the target of richness between the coarse balls changes.
 """
 
 import argparse
@@ -16,6 +16,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
+from tvae import objectives
 from tvae.architecture import Architecture
 from tvae.configuration import FOUNDATION
 from tvae.experiments.presets import resolve
@@ -26,8 +27,8 @@ from tvae.training import Result, train, train_cohort
 
 ROOT = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- frontier: written by `make frontier` -->", "<!-- frontier ends -->"
-# Weights of richness beside those of `balanced`, whose own is among them.
-WEIGHTS = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0)
+# What richness is asked up to, in the form of `objectives.BETWEEN_TARGET`, beside the value that `balanced` has.
+TARGETS = (0.03, 0.08, 0.2, 0.3, 0.4, 0.54)
 
 
 class Point(NamedTuple):
@@ -50,15 +51,11 @@ def main() -> None:
     options = parser.parse_args()
 
     foundations = [train(from_scratch(Architecture(), FOUNDATION.replace(seed=seed))) for seed in range(options.seeds)]
-    own = resolve("balanced", {})[1].richness_weight
-    points = [
-        *(measure(name, name, {}, foundations, options.epochs) for name in ("exact_tree", "balanced", "default")),
-        *(
-            measure(f"richness_weight={weight:g}", "balanced", {"richness_weight": weight}, foundations, options.epochs)
-            for weight in WEIGHTS
-            if weight != own
-        ),
-    ]
+    points = [measure(name, name, foundations, options.epochs) for name in ("exact_tree", "balanced", "default")]
+    max_radius = resolve("balanced", {})[0].max_radius
+    for target in TARGETS:
+        objectives.BETWEEN_TARGET = target
+        points.append(measure(f"asked for {target * max_radius**2 / 40:.4f}", "balanced", foundations, options.epochs))
     points.sort(key=lambda point: point.mean("richness"))
     text = table(points)
     print(text)
@@ -68,12 +65,10 @@ def main() -> None:
     plot(points).savefig(ROOT / "docs" / "images" / "frontier.png", dpi=150)
 
 
-def measure(
-    name: str, preset: str, asked: dict[str, float], foundations: Sequence[Result], epochs: int | None
-) -> Point:
+def measure(name: str, preset: str, foundations: Sequence[Result], epochs: int | None) -> Point:
     """Train one setting with every seed, as a cohort, and measure it."""
     length = {"epochs": epochs, "patience": epochs} if epochs else {}
-    architecture, configuration = resolve(preset, asked | length)
+    architecture, configuration = resolve(preset, length)
     members = []
     for seed, foundation in enumerate(foundations):
         model = TernaryVAE(architecture)
@@ -99,7 +94,8 @@ def table(points: Sequence[Point]) -> str:
             f"{point.mean('coverage'):.5f}",
             f"{point.seconds:.0f}",
         ]
-        lines.append(f"| `{point.name}` | {' | '.join(cells)} |")
+        name = point.name if point.name.startswith("asked") else f"`{point.name}`"
+        lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -109,7 +105,7 @@ def plot(points: Sequence[Point]) -> Figure:
     line = [(point.mean("richness"), point.mean("tree_precision")) for point in points]
     axes.plot(*zip(*line, strict=True), color="0.7", zorder=1)
     for point in points:
-        named = not point.name.startswith("richness")
+        named = not point.name.startswith("asked")
         axes.scatter(
             [found.richness for found in point.found],
             [found.tree_precision for found in point.found],
