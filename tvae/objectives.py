@@ -238,27 +238,28 @@ def distance_term(radius: Tensor, direction: Tensor, *, curvature: Tensor, large
     Source:
         The farthest and the nearest of a batch: Hermans et al. 2017, arXiv:1703.07737, "batch hard".
     """
-    distances = [
-        _partner_distances(radius, direction, places, curvature)
-        for places in (_mirrored(radius), _extreme(radius, direction, curvature))
-    ]
+    mirrored, farthest, nearest = _mirrored(radius), *_extreme(radius, direction, curvature)
+    # One call for all: what many small ones cost is their number.
+    place = torch.cat([mirrored, farthest, nearest], 2)
+    levels = mirrored.shape[2]
+    found = torch.split(_partner_distances(radius, direction, place, curvature), [levels, levels - 1, levels - 1], 2)
+    pairs = [(found[0][:, :, 1:], found[0][:, :, :-1]), (found[1], found[2])]
     margin = (DISTANCE_MARGIN / largest_radius).clamp(max=DISTANCE_MARGIN_SHARE)[..., None, None]
     scale = largest_radius[..., None, None]
     total = torch.zeros_like(radius[:, 0, 0])
-    for near, far in distances:
+    for near, far in pairs:
         over = torch.relu(margin + (near - far) / scale)
         violated = (over.detach() > 0).to(over.dtype).sum((1, 2, 3)) + LEAST_VIOLATED * over[0].numel()
         total = total + over.sum((1, 2, 3)) / violated / 2
     return total
 
 
-def _mirrored(radius: Tensor) -> tuple[Tensor, Tensor]:
-    """Return places of near and far partners, `(M, T, n - 1, 2^n)`: all bits differ from the first on that does."""
+def _mirrored(radius: Tensor) -> Tensor:
+    """Return a partner's place at each level, `(M, T, n, 2^n)`: from the first bit that differs, all bits differ."""
     size = radius.shape[-1]
     place, levels = torch.arange(size, device=radius.device), size.bit_length() - 1
     partner = torch.stack([place ^ ((size >> level) - 1) for level in range(levels)])
-    partner = partner.expand(*radius.shape[:2], levels, size)
-    return partner[:, :, 1:], partner[:, :, :-1]
+    return partner.expand(*radius.shape[:2], levels, size)
 
 
 @torch.no_grad()
@@ -289,20 +290,14 @@ def _extreme(radius: Tensor, direction: Tensor, curvature: Tensor) -> tuple[Tens
     return torch.stack(near, 2), torch.stack(far, 2)
 
 
-def _partner_distances(
-    radius: Tensor, direction: Tensor, places: tuple[Tensor, Tensor], curvature: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Return the distances of every operation from its near and from its far partners, `(M, T, n - 1, 2^n)`."""
-    near, far = (
-        poincare.distance(
-            radius[:, :, None],
-            direction[:, :, None],
-            radius.gather(2, place.flatten(2)).view(place.shape),
-            direction.gather(2, place.flatten(2)[..., None].expand(-1, -1, -1, direction.shape[-1])).view(
-                *place.shape, -1
-            ),
-            curvature=curvature[..., None, None],
-        )
-        for place in places
+def _partner_distances(radius: Tensor, direction: Tensor, place: Tensor, curvature: Tensor) -> Tensor:
+    """Return the distances of every operation from its partners at `place`, `(M, T, rows, 2^n)`."""
+    chosen = place.flatten(2)
+    there = direction.gather(2, chosen[..., None].expand(-1, -1, -1, direction.shape[-1]))
+    return poincare.distance(
+        radius[:, :, None],
+        direction[:, :, None],
+        radius.gather(2, chosen).view(place.shape),
+        there.view(*place.shape, -1),
+        curvature=curvature[..., None, None],
     )
-    return near, far
