@@ -269,25 +269,17 @@ def _extreme(radius: Tensor, direction: Tensor, curvature: Tensor) -> tuple[Tens
     They are found by cosh a·cosh b - sinh a·sinh b·cos, one product for a whole subtree; its digits are enough to
     choose by, and distances are computed anew.
     """
-    members, trees, size = radius.shape
+    size = radius.shape[-1]
     a = radius * curvature[..., None].sqrt()
     out, up = torch.sinh(a)[..., None] * direction, torch.cosh(a)
     apart = up[..., :, None] * up[..., None, :] - out @ out.mT
-    near, far = [], []
-    levels = size.bit_length() - 1
-    for level in range(levels):
-        width, nodes = size >> (level + 1), 1 << level
-        # The two halves under each node of this level: (M, T, half, place in it, other half, place there, node).
-        blocks = apart.view(members, trees, nodes, 2, width, nodes, 2, width).diagonal(dim1=2, dim2=5)
-        across = torch.stack([blocks[:, :, 0, :, 1], blocks[:, :, 1, :, 0]], 2)
-        start = torch.arange(nodes, device=radius.device) * 2 * width
-        start = start + torch.tensor([width, 0], device=radius.device)[:, None, None]
-        # The places are put in the order of the tree: node, half, place.
-        if level > 0:
-            near.append((across.argmax(4) + start).permute(0, 1, 4, 2, 3).flatten(2))
-        if level < levels - 1:
-            far.append((across.argmin(4) + start).permute(0, 1, 4, 2, 3).flatten(2))
-    return torch.stack(near, 2), torch.stack(far, 2)
+    # Column x of row i becomes that of place i xor x: all that differ from i first at one bit then lie side by side.
+    place = torch.arange(size, device=radius.device)
+    apart = apart.gather(3, (place[:, None] ^ place).expand_as(apart))
+    widths = [size >> level for level in range(1, size.bit_length())]
+    farthest = [place ^ (apart[..., width : 2 * width].argmax(3) + width) for width in widths[1:]]
+    nearest = [place ^ (apart[..., width : 2 * width].argmin(3) + width) for width in widths[:-1]]
+    return torch.stack(farthest, 2), torch.stack(nearest, 2)
 
 
 def _partner_distances(radius: Tensor, direction: Tensor, place: Tensor, curvature: Tensor) -> Tensor:
