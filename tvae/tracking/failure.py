@@ -34,15 +34,27 @@ def close_ended(client: MlflowClient) -> None:
     """
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     running = "attributes.status = 'RUNNING'"
-    for run in client.search_runs(experiments, f"{running} and tags.`{PROCESS}` LIKE '%'", max_results=_PAGE):
+    for run in _found(client, experiments, f"{running} and tags.`{PROCESS}` LIKE '%'"):
         if process_state(run.data.tags[PROCESS]) == "ended":
             host, number, *_ = run.data.tags[PROCESS].split(" ")
             _close(client, run, f"its process ended without a word (pid {number}, host {host}). {_advice(run)}")
     made_here = f"{running} and tags.`{MLFLOW_SOURCE_NAME}` = '{_PROJECT.as_uri()}'"
-    for run in client.search_runs(experiments, made_here, max_results=_PAGE):
+    for run in _found(client, experiments, made_here):
         minutes = (time.time() - run.info.start_time / 1000) / 60
         if PROCESS not in run.data.tags and minutes > UNADOPTED_MINUTES:
             _close(client, run, f"`mlflow run` made it {minutes:.0f} minutes ago, and no command began. Run it again.")
+
+
+def _found(client: MlflowClient, experiments: list[str], query: str) -> list[Run]:
+    """Return all runs, before any of them changes: a change would move the pages."""
+    found: list[Run] = []
+    token = None
+    while True:
+        page = client.search_runs(experiments, query, max_results=_PAGE, page_token=token)
+        found += page
+        token = page.token
+        if not token:
+            return found
 
 
 def _advice(run: Run) -> str:

@@ -122,7 +122,10 @@ def adopted_run_id() -> str | None:
 def reason(error: BaseException) -> str:
     """Return the first line of what an error says."""
     text = str(getattr(error, "orig", None) or error).strip()
-    return text.splitlines()[0] if text else type(error).__name__
+    line = text.splitlines()[0] if text else type(error).__name__
+    # What urllib3 says of a server that does not answer is mostly addresses; what it came to stands at the end.
+    _, failed, cause = line.partition("(Caused by ")
+    return "no answer, " + cause.rpartition(": ")[2].split(" (")[0].rstrip(".'\")") if failed else line
 
 
 def _require_answer(uri: str) -> None:

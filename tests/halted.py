@@ -1,0 +1,67 @@
+"""Commands that stop where a test wants them, so that a fault can come at just that moment.
+
+The product has no place for this: the process patches itself before the entry point begins, and is the real one from
+then on.
+"""
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+from desk import Desk
+
+PATIENCE_SECONDS = 120
+
+_START = """
+import runpy, signal, sys
+from pathlib import Path
+from unittest.mock import patch
+
+def halt():
+    Path("halted").touch()
+    signal.pause()
+
+{fault}
+sys.argv = sys.argv[1:]
+runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+"""
+
+
+def start(desk: Desk, fault: str, *words: str, **environment: str) -> subprocess.Popen[str]:
+    """Start a command in a process, and process group, that brings its own fault; `halt()` in it waits for a signal."""
+    return subprocess.Popen(
+        [sys.executable, "-c", _START.format(fault=fault), *words],
+        cwd=desk.folder,
+        env=desk.environment | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def until(condition: Callable[[], bool], process: subprocess.Popen[str] | None = None) -> None:
+    """Wait for a condition; a process that ends before it comes fails the test with what it said."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline
+        assert process is None or process.poll() is None, process.communicate()
+        time.sleep(0.05)
+
+
+def fell(desk: Desk, process: subprocess.Popen[str], number: signal.Signals) -> tuple[int, str, str]:
+    """Await the place where a command halts, send it a signal, and return what it came to."""
+    until((desk.folder / "halted").exists, process)
+    (desk.folder / "halted").unlink()
+    process.send_signal(number)
+    out, err = process.communicate(timeout=PATIENCE_SECONDS)
+    return process.returncode, out, err
+
+
+def begin_next_command(desk: Desk) -> None:
+    """Do what every command does first: make the store ready."""
+    words = [sys.executable, "-c", "from tvae.tracking.store import connect; connect()"]
+    done = subprocess.run(words, cwd=desk.folder, env=desk.environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
