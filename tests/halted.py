@@ -6,7 +6,6 @@ then on.
 
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 
@@ -17,7 +16,6 @@ PATIENCE_SECONDS = 120
 _START = """
 import runpy, signal, sys
 from pathlib import Path
-from unittest.mock import patch
 
 def halt():
     Path("halted").touch()
@@ -30,16 +28,8 @@ runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 
 
 def start(desk: Desk, fault: str, *words: str, **environment: str) -> subprocess.Popen[str]:
-    """Start a command in a process, and process group, that brings its own fault; `halt()` in it waits for a signal."""
-    return subprocess.Popen(
-        [sys.executable, "-c", _START.format(fault=fault), *words],
-        cwd=desk.folder,
-        env=desk.environment | environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    """Start a command in a process group of its own; it brings a fault, in which `halt()` waits for a signal."""
+    return desk.launch("-c", _START.format(fault=fault), *words, apart=True, **environment)
 
 
 def until(condition: Callable[[], bool], process: subprocess.Popen[str] | None = None) -> None:
@@ -62,6 +52,6 @@ def fell(desk: Desk, process: subprocess.Popen[str], number: signal.Signals) -> 
 
 def begin_next_command(desk: Desk) -> None:
     """Do what every command does first: make the store ready."""
-    words = [sys.executable, "-c", "from tvae.tracking.store import connect; connect()"]
-    done = subprocess.run(words, cwd=desk.folder, env=desk.environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    process = desk.launch("-c", "from tvae.tracking.store import connect; connect()")
+    _, err = process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == 0, err
