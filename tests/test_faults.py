@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from desk import ROOT, Desk
 from exact_model import exact_model
-from halted import begin_next_command, fell, start, until
+from halted import PATIENCE_SECONDS, begin_next_command, fell, start, until
 from mlflow.entities import Run
 
 from tvae.checkpoint import FILE_NAME, read, save
@@ -72,7 +72,7 @@ def test_a_killed_training_is_failed_by_the_next_command_and_another_of_the_same
     logged = len(desk.client.get_metric_history(runs["2"].info.run_id, "loss"))
     until(lambda: len(desk.client.get_metric_history(runs["2"].info.run_id, "loss")) > logged, living)
     living.terminate()
-    out, err = living.communicate(timeout=60)
+    out, err = living.communicate(timeout=PATIENCE_SECONDS)
     assert living.returncode == 128 + signal.SIGTERM
     assert "Traceback" not in out + err
     assert Counter(run.info.status for run in desk.runs()) == {"FAILED": 1, "KILLED": 1}
@@ -136,7 +136,7 @@ def test_ctrl_c_while_a_model_is_verified_reaches_all_processes_and_loses_nothin
     process = start(desk, "", *SHORT)
     until(lambda: any((desk.folder / "mlruns").rglob("architecture.json")), process)
     os.killpg(process.pid, signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 130
     assert "Traceback" not in out + err
     run = only(desk)
@@ -234,7 +234,7 @@ def test_a_command_outlives_the_mlflow_run_that_started_it(desk: Desk) -> None:
     process = under_mlflow(desk, "-P", "epochs=30", "-P", "promote=never", "--env-manager=local")
     child_of(desk, process)
     process.kill()
-    process.communicate(timeout=60)
+    process.communicate(timeout=PATIENCE_SECONDS)
     until(lambda: not count(desk, "runs WHERE status = 'RUNNING'"))
     run = only(desk, "Default")
     assert run.info.status == "FINISHED"
@@ -247,7 +247,7 @@ def test_a_command_that_dies_with_its_mlflow_run_is_failed_by_the_next_command(d
     child = child_of(desk, process)
     process.kill()
     os.kill(child, signal.SIGKILL)
-    process.communicate(timeout=60)
+    process.communicate(timeout=PATIENCE_SECONDS)
     begin_next_command(desk)
     run = only(desk, "Default")
     assert run.info.status == "FAILED"
@@ -256,7 +256,7 @@ def test_a_command_that_dies_with_its_mlflow_run_is_failed_by_the_next_command(d
 
 def test_a_run_that_mlflow_left_when_conda_was_missing_is_failed_once_nobody_can_adopt_it(desk: Desk) -> None:
     process = under_mlflow(desk, "-P", "promote=never", MLFLOW_CONDA_HOME=str(desk.folder / "none"))
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 1, err
     begin_next_command(desk)
     assert only(desk, "Default").info.status == "RUNNING"
@@ -284,7 +284,7 @@ time.time = jumping
 @pytest.mark.parametrize("seconds", [-86400, 365 * 86400], ids=["a day back", "a year ahead"])
 def test_a_clock_that_jumps_in_a_training_changes_no_result(desk: Desk, seconds: int) -> None:
     process = start(desk, JUMPS.format(seconds=seconds), "entry_points.train", "--epochs", "8", "--promote", "never")
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 0, err
     begin_next_command(desk)
     run = only(desk)

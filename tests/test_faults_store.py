@@ -15,7 +15,7 @@ from threading import Event, Thread
 
 import pytest
 from desk import ROOT, Desk
-from halted import begin_next_command, until
+from halted import PATIENCE_SECONDS, begin_next_command, until
 
 from tvae.checkpoint import FILE_NAME, read
 
@@ -109,7 +109,7 @@ def test_a_server_that_is_gone_for_20_seconds_costs_nothing(client_desk: Desk, r
     running.kill()
     time.sleep(OUTAGE_SECONDS)  # what is tested
     running.start()
-    out, err = process.communicate(timeout=180)
+    out, err = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 0, err
     assert "Training goes on" not in out
     run_id, status, _ = run_of(desk, 1)
@@ -128,7 +128,7 @@ def test_epochs_that_a_server_missed_are_logged_when_it_is_back(client_desk: Des
     assert "must be usable; found: no answer, [Errno 111] Connection refused. Mend it" in told
     assert "Training goes on" in told
     running.start()
-    _, err = process.communicate(timeout=180)
+    _, err = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 0, err
     run_id, status, _ = run_of(desk, 2)
     assert status == "FINISHED"
@@ -151,7 +151,7 @@ def test_a_server_that_never_comes_back_does_not_cost_the_training(
     process = desk.start(*TRAIN, "--seed", str(seed), "--epochs", "12", **HASTY)
     until(lambda: running.epochs() > before, process)
     running.signal(number)
-    out, err = process.communicate(timeout=180)
+    out, err = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 1
     assert "Traceback" not in out + err
     assert len(err.strip().splitlines()) == 1
@@ -212,7 +212,7 @@ def test_a_server_that_is_slow_costs_time_only(client_desk: Desk, running: Serve
         process = desk.start(
             *TRAIN, "--seed", "5", "--epochs", "3", MLFLOW_TRACKING_URI=f"http://127.0.0.1:{slow.port}"
         )
-        _, err = process.communicate(timeout=240)
+        _, err = process.communicate(timeout=PATIENCE_SECONDS)
     finally:
         slow.close()
     assert process.returncode == 0, err
@@ -247,7 +247,7 @@ def test_a_disk_that_fills_up_costs_neither_the_training_nor_the_store(small_dis
                 file.write(bytes(4096))
         except OSError:
             pass
-    out, err = process.communicate(timeout=180)
+    out, err = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 1
     assert "Traceback" not in out + err
     assert len(err.strip().splitlines()) == 1
@@ -292,7 +292,7 @@ def test_a_project_that_cannot_be_written_runs_where_the_store_can_be(desk: Desk
     words = ("-e", "train", "-P", "epochs=1", "-P", "promote=never", "--env-manager=local")
     path = f"{Path(sys.executable).parent}:/usr/bin:/bin"
     process = desk.start("mlflow", "run", str(read_only_project), *words, PATH=path)
-    _, err = process.communicate(timeout=180)
+    _, err = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 0, err
     (run,) = desk.runs("Default")
     assert run.info.status == "FINISHED"
