@@ -12,7 +12,6 @@ from mlflow import MlflowClient
 from registry_store import tracking_in
 
 from tvae.registry.turn import turn
-from tvae.tracking import failure
 from tvae.tracking.failure import UNADOPTED_MINUTES, close_ended
 from tvae.tracking.process import PROCESS, own_process, process_state
 
@@ -129,7 +128,7 @@ def test_a_run_that_somebody_may_still_adopt_is_not_touched(client: MlflowClient
 
 
 def test_all_are_closed_however_many(client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(failure, "_PAGE", 2)
+    monkeypatch.setattr("tvae.tracking.search._PAGE", 2)
     made = [client.create_run("0", tags={PROCESS: changed(began="1")}) for _ in range(5)]
     close_ended(client)
     assert {client.get_run(run.info.run_id).info.status for run in made} == {"FAILED"}

@@ -16,6 +16,7 @@ from tvae.experiments.trial import Trial
 from tvae.tracking.failure import note_failure
 from tvae.tracking.process import PROCESS, own_process
 from tvae.tracking.run import write_history, write_json
+from tvae.tracking.search import all_runs
 from tvae.training import Result
 
 __all__ = ["CHILD", "REPEATED", "Children"]
@@ -143,16 +144,5 @@ class Children:
 
     def _all(self) -> list[Run]:
         """Return the trials that count."""
-        found: list[Run] = []
-        token = None
-        while True:
-            page = self.client.search_runs(
-                [self.experiment_id],
-                f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{self.parent_id}' and tags.stage = '{CHILD}'",
-                max_results=1000,
-                page_token=token,
-            )
-            found += page
-            token = page.token
-            if not token:
-                return found
+        query = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{self.parent_id}' and tags.stage = '{CHILD}'"
+        return all_runs(self.client, [self.experiment_id], query)

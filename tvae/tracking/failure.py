@@ -1,13 +1,16 @@
 """Runs that did not finish: each says why, also where its process had no time to."""
 
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_SOURCE_NAME
 
 from tvae.tracking.process import PROCESS, process_state
+from tvae.tracking.search import all_runs
 
 __all__ = ["NOTE", "UNADOPTED_MINUTES", "close_ended", "note_failure"]
 
@@ -15,7 +18,6 @@ NOTE = "mlflow.note.content"
 # `mlflow run` makes a run before the environment, which takes minutes; a command that comes later reopens its run.
 UNADOPTED_MINUTES = 60
 _PROJECT = Path(__file__).parents[2]
-_PAGE = 1000
 
 
 def note_failure(client: MlflowClient, run_id: str, text: str, *, how: str = "Failed") -> None:
@@ -34,27 +36,15 @@ def close_ended(client: MlflowClient) -> None:
     """
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     running = "attributes.status = 'RUNNING'"
-    for run in _found(client, experiments, f"{running} and tags.`{PROCESS}` LIKE '%'"):
+    for run in all_runs(client, experiments, f"{running} and tags.`{PROCESS}` LIKE '%'"):
         if process_state(run.data.tags[PROCESS]) == "ended":
             host, number, *_ = run.data.tags[PROCESS].split(" ")
             _close(client, run, f"its process ended without a word (pid {number}, host {host}). {_advice(run)}")
     made_here = f"{running} and tags.`{MLFLOW_SOURCE_NAME}` = '{_PROJECT.as_uri()}'"
-    for run in _found(client, experiments, made_here):
+    for run in all_runs(client, experiments, made_here):
         minutes = (time.time() - run.info.start_time / 1000) / 60
         if PROCESS not in run.data.tags and minutes > UNADOPTED_MINUTES:
             _close(client, run, f"`mlflow run` made it {minutes:.0f} minutes ago, and no command began. Run it again.")
-
-
-def _found(client: MlflowClient, experiments: list[str], query: str) -> list[Run]:
-    """Return all runs, before any of them changes: a change would move the pages."""
-    found: list[Run] = []
-    token = None
-    while True:
-        page = client.search_runs(experiments, query, max_results=_PAGE, page_token=token)
-        found += page
-        token = page.token
-        if not token:
-            return found
 
 
 def _advice(run: Run) -> str:
@@ -65,5 +55,7 @@ def _advice(run: Run) -> str:
 
 
 def _close(client: MlflowClient, run: Run, text: str) -> None:
-    note_failure(client, run.info.run_id, text)
-    client.set_terminated(run.info.run_id, "FAILED")
+    # A server with accounts may refuse: that is no reason to stop the command that looked.
+    with suppress(MlflowException):
+        note_failure(client, run.info.run_id, text)
+        client.set_terminated(run.info.run_id, "FAILED")

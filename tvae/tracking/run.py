@@ -214,9 +214,11 @@ def _close(client: MlflowClient, run_id: str, text: str, *, stopped: bool) -> bo
     """Close a run that did not finish, with the reason; return whether the store took it."""
     try:
         with without_patience():
-            with suppress(*STORE_ERRORS):
-                note_failure(client, run_id, text, how="Stopped" if stopped else "Failed")
-            mlflow.end_run("KILLED" if stopped else "FAILED")
+            try:
+                with suppress(*STORE_ERRORS):
+                    note_failure(client, run_id, text, how="Stopped" if stopped else "Failed")
+            finally:  # also at a second Ctrl-C: MLflow would end the run as FINISHED when the process exits
+                mlflow.end_run("KILLED" if stopped else "FAILED")
     except STORE_ERRORS:
         return False
     return True
