@@ -26,6 +26,8 @@ def halt():
     Path("halted").touch()
     signal.pause()
 
+# Where the tests run in the background of a shell, Ctrl-C is ignored, also by what they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 {fault}
 sys.argv = sys.argv[1:]
 runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

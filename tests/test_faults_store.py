@@ -9,9 +9,9 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from threading import Event, Thread
+from threading import Thread
 
 import pytest
 from desk import ROOT, Desk
@@ -74,6 +74,42 @@ class Server:
             return int(database.execute("SELECT count(*) FROM metrics WHERE key = 'loss'").fetchone()[0])
 
 
+class Way:
+    """The way of one client to a server: it can be cut and opened again, and can be slow."""
+
+    def __init__(self, server_port: int, seconds: float = 0.0) -> None:
+        self._to, self._seconds, self.port = server_port, seconds, free_port()
+        self._connections: list[socket.socket] = []
+
+    def open(self) -> None:
+        self._door = socket.create_server(("127.0.0.1", self.port))
+        Thread(target=self._accept, args=(self._door,), daemon=True).start()
+
+    def cut(self) -> None:
+        """Refuse what comes, as a machine does on which no server runs, and end what goes on."""
+        for end in (self._door, *self._connections):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+        self._connections.clear()
+
+    def _accept(self, door: socket.socket) -> None:
+        with suppress(OSError):
+            while True:
+                near, _ = door.accept()
+                far = socket.create_connection(("127.0.0.1", self._to))
+                self._connections += [near, far]
+                Thread(target=self._pass, args=(near, far, 0.0), daemon=True).start()
+                Thread(target=self._pass, args=(far, near, self._seconds), daemon=True).start()
+
+    def _pass(self, source: socket.socket, target: socket.socket, seconds: float) -> None:
+        with suppress(OSError):
+            while content := source.recv(65536):
+                time.sleep(seconds)
+                target.sendall(content)
+            target.shutdown(socket.SHUT_WR)
+
+
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server = Server(tmp_path_factory.mktemp("server"))
@@ -102,38 +138,52 @@ def run_of(desk: Desk, seed: int) -> tuple[str, str, dict[str, str]]:
     return run.info.run_id, run.info.status, run.data.tags
 
 
+def steps(desk: Desk, seed: int) -> list[int]:
+    """The epochs that the run with a seed holds."""
+    return sorted(metric.step for metric in desk.client.get_metric_history(run_of(desk, seed)[0], "loss"))
+
+
+@contextmanager
+def opened(desk: Desk, server: Server, seconds: float = 0.0) -> Iterator[Way]:
+    """A way from a desk to the server."""
+    way = Way(server.port, seconds)
+    way.open()
+    desk.environment["MLFLOW_TRACKING_URI"] = f"http://127.0.0.1:{way.port}"
+    yield way
+    way.cut()
+
+
 def test_a_server_that_is_gone_for_20_seconds_costs_nothing(client_desk: Desk, running: Server) -> None:
     desk, before = client_desk, running.epochs()
-    process = desk.start(*TRAIN, "--seed", "1", "--epochs", "40")
-    until(lambda: running.epochs() > before, process)
-    running.kill()
-    time.sleep(OUTAGE_SECONDS)  # what is tested
-    running.start()
-    out, err = process.communicate(timeout=PATIENCE_SECONDS)
+    with opened(desk, running) as way:
+        process = desk.start(*TRAIN, "--seed", "1", "--epochs", "10")
+        until(lambda: running.epochs() > before, process)
+        way.cut()
+        time.sleep(OUTAGE_SECONDS)  # what is tested
+        assert process.poll() is None
+        way.open()
+        out, err = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 0, err
     assert "Training goes on" not in out
-    run_id, status, _ = run_of(desk, 1)
-    assert status == "FINISHED"
-    history = desk.client.get_metric_history(run_id, "loss")
-    assert [metric.step for metric in history] == list(range(1, 41))
+    assert run_of(desk, 1)[1] == "FINISHED"
+    assert steps(desk, 1) == list(range(1, 11))
 
 
 def test_epochs_that_a_server_missed_are_logged_when_it_is_back(client_desk: Desk, running: Server) -> None:
     desk, before = client_desk, running.epochs()
-    process = desk.start(*TRAIN, "--seed", "2", "--epochs", "150", **HASTY)
-    until(lambda: running.epochs() > before, process)
-    running.kill()
-    assert process.stdout is not None
-    told = process.stdout.readline() + process.stdout.readline()
-    assert "must be usable; found: no answer, [Errno 111] Connection refused. Mend it" in told
+    with opened(desk, running) as way:
+        process = desk.start(*TRAIN, "--seed", "2", "--epochs", "60", **HASTY)
+        until(lambda: running.epochs() > before, process)
+        way.cut()
+        assert process.stdout is not None
+        told = process.stdout.readline() + process.stdout.readline()
+        way.open()
+        _, err = process.communicate(timeout=PATIENCE_SECONDS)
+    assert "must be usable; found: no answer, " in told
     assert "Training goes on" in told
-    running.start()
-    _, err = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 0, err
-    run_id, status, _ = run_of(desk, 2)
-    assert status == "FINISHED"
-    history = desk.client.get_metric_history(run_id, "loss")
-    assert [metric.step for metric in history] == list(range(1, 151))
+    assert run_of(desk, 2)[1] == "FINISHED"
+    assert steps(desk, 2) == list(range(1, 61))
 
 
 @pytest.mark.parametrize(
@@ -172,53 +222,15 @@ def test_a_server_that_never_comes_back_does_not_cost_the_training(
     assert tags["failure"]
 
 
-class Slow:
-    """A way to a server on which every answer takes its time."""
-
-    def __init__(self, port: int, seconds: float) -> None:
-        self._to, self._seconds, self._over = port, seconds, Event()
-        self._socket = socket.create_server(("127.0.0.1", 0))
-        self.port = int(self._socket.getsockname()[1])
-        Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self) -> None:
-        while not self._over.is_set():
-            try:
-                near, _ = self._socket.accept()
-            except OSError:
-                return
-            far = socket.create_connection(("127.0.0.1", self._to))
-            Thread(target=self._pass, args=(near, far, 0.0), daemon=True).start()
-            Thread(target=self._pass, args=(far, near, self._seconds), daemon=True).start()
-
-    def _pass(self, source: socket.socket, target: socket.socket, seconds: float) -> None:
-        with source, target:
-            try:
-                while content := source.recv(65536):
-                    time.sleep(seconds)
-                    target.sendall(content)
-                target.shutdown(socket.SHUT_WR)
-            except OSError:
-                return
-
-    def close(self) -> None:
-        self._over.set()
-        self._socket.close()
-
-
 def test_a_server_that_is_slow_costs_time_only(client_desk: Desk, running: Server) -> None:
-    desk, slow = client_desk, Slow(running.port, 0.4)
-    try:
-        process = desk.start(
-            *TRAIN, "--seed", "5", "--epochs", "3", MLFLOW_TRACKING_URI=f"http://127.0.0.1:{slow.port}"
-        )
+    desk = client_desk
+    with opened(desk, running, seconds=0.4):
+        process = desk.start(*TRAIN, "--seed", "5", "--epochs", "3")
         _, err = process.communicate(timeout=PATIENCE_SECONDS)
-    finally:
-        slow.close()
     assert process.returncode == 0, err
     run_id, status, _ = run_of(desk, 5)
     assert status == "FINISHED"
-    assert [metric.step for metric in desk.client.get_metric_history(run_id, "loss")] == [1, 2, 3]
+    assert steps(desk, 5) == [1, 2, 3]
     names = {artifact.path for artifact in desk.client.list_artifacts(run_id)}
     assert {"checkpoint", "verification.json", "history.csv"} <= names
 
