@@ -7,7 +7,7 @@ SERVE_PORT ?= 5001
 FREE = $(BIN)/python -c 'import socket, sys; s = socket.socket(); s.settimeout(1); sys.exit(s.connect_ex(("127.0.0.1", $(1))) == 0 and "Port $(1) is taken: pass $(2)=another")'
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup train finetune scratch stability sweep report verify promote embed ui serve bench bench-serving bench-peers frontier test test-clusters quick lint fix clean
+.PHONY: help setup train finetune scratch stability sweep report verify promote embed ui serve bench bench-serving bench-peers frontier test test-clusters test-faults quick lint fix clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -86,8 +86,11 @@ test-clusters: .venv/ready ## The tests on Dask and Ray, which they install
 	$(BIN)/python -m pip install --quiet --config-settings editable_mode=compat --editable '.[test,dask,ray]'
 	$(BIN)/pytest -m cluster -n 0 tests/test_fanout.py
 
+test-faults: .venv/ready ## The tests of killed processes, lost servers and full disks, as root
+	$(BIN)/pytest -m fault tests/test_faults.py tests/test_faults_store.py
+
 quick: .venv/ready ## The tests that start no process
-	$(BIN)/pytest -m 'not integration and not cluster'
+	$(BIN)/pytest -m 'not integration and not cluster and not fault'
 
 fix: .venv/ready ## Mend style
 	$(BIN)/ruff check --fix .

@@ -3,8 +3,6 @@
 import hashlib
 import json
 import math
-import os
-import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -33,6 +31,7 @@ from tvae.experiments.trial import Trial
 from tvae.registry.foundation import codec_tags
 from tvae.tracking import links
 from tvae.tracking.children import Children
+from tvae.tracking.process import PROCESS, process_state
 from tvae.tracking.run import Run, open_run
 from tvae.tracking.store import adopted_run_id, connect
 from tvae.training import Member, Result
@@ -299,7 +298,7 @@ def opened(
     fleet = Fleet.of(asked)
     client = connect()
     plan = [trial.to_dict() for trial in trials or []]
-    tags = {"stage": entry_point, "driver": f"{socket.gethostname()} {os.getpid()}", "device": fleet.device}
+    tags = {"stage": entry_point, "device": fleet.device}
     identity = _identity(entry_point, trials, asked)
     resumed = _run_to_resume(client, entry_point, identity, asked["resume"])
     with (
@@ -320,7 +319,6 @@ def opened(
                 _close_what_was_open(client, children)
                 say(f"Going on with run {run.id}: its own trials and settings count.")
             yield campaign, [Trial.from_dict(values) for values in plan]
-            run.drop_tag("failure")
         except BaseException:
             say(f"Go on with it: mlflow run . -e {entry_point} -P resume={run.id} --env-manager=local")
             raise
@@ -362,24 +360,14 @@ def _run_to_resume(client: MlflowClient, entry_point: str, identity: str, resume
             f"`resume` must be a run of {entry_point}; {resume} is one of {stage or 'no command'}."
         )
     if _at_work(run):
-        raise ConfigurationError(
-            f"Run {resume} is still at work (process {run.data.tags['driver']}); wait for it, or stop it first."
-        )
+        process = run.data.tags[PROCESS].split()[1]
+        raise ConfigurationError(f"Run {resume} is still at work (process {process}); wait for it, or stop it first.")
     return run
 
 
 def _at_work(run: StoredRun) -> bool:
     """Whether the process of a run that is open is alive on this machine; of other machines nothing is known."""
-    host, _, process = run.data.tags.get("driver", "").rpartition(" ")
-    if run.info.status != "RUNNING" or host != socket.gethostname():
-        return False
-    try:
-        os.kill(int(process), 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+    return run.info.status == "RUNNING" and process_state(run.data.tags.get(PROCESS, "")) == "alive"
 
 
 def _close_what_was_open(client: MlflowClient, children: Children) -> None:

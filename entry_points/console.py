@@ -69,6 +69,9 @@ def command(main: Callable[..., None]) -> click.Command:
             raise click.ClickException(str(error)) from error
         except click.ClickException:
             raise
+        except KeyboardInterrupt as stop:
+            click.echo(f"Stopped {stop or 'by the user'}: what was logged until then is in its run.", err=True)
+            raise SystemExit(128 + getattr(stop, "number", signal.SIGINT)) from stop
         except Exception as error:
             if os.environ.get("TVAE_TRACEBACK"):
                 raise
@@ -82,7 +85,15 @@ def command(main: Callable[..., None]) -> click.Command:
 
 def _stop(number: int, _: object) -> None:
     """Make a signal an interrupt: the run then ends as KILLED, with the signal's name, rather than RUNNING for ever."""
-    raise KeyboardInterrupt(f"by {signal.Signals(number).name}")
+    raise _Stopped(number)
+
+
+class _Stopped(KeyboardInterrupt):
+    """An interrupt by a signal other than Ctrl-C's."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"by {signal.Signals(number).name}")
+        self.number = number
 
 
 class _Command(click.Command):
@@ -110,7 +121,7 @@ class _Command(click.Command):
 def _note_in_run(text: str) -> None:
     run_id = os.environ.get("MLFLOW_RUN_ID")
     if run_id is not None:
-        from tvae.tracking.run import note_failure
+        from tvae.tracking.failure import note_failure
         from tvae.tracking.store import connect
 
         note_failure(connect(), run_id, text)

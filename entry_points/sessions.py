@@ -15,7 +15,7 @@ from tvae import registry
 from tvae.architecture import Architecture
 from tvae.checkpoint import Checkpoint, read
 from tvae.configuration import Configuration
-from tvae.errors import CheckpointError
+from tvae.errors import CheckpointError, RegistryError, TrackingError
 from tvae.experiments.foundations import foundation_configuration
 from tvae.experiments.start import from_checkpoint, from_foundation, from_scratch
 from tvae.metrics import Evaluation, hierarchy_ceiling, richness_ceiling
@@ -23,7 +23,7 @@ from tvae.tracking import links
 from tvae.tracking.description import describe_embedding
 from tvae.tracking.outcome import Outcome, log_embedding
 from tvae.tracking.run import Run, open_run
-from tvae.tracking.store import connect
+from tvae.tracking.store import STORE_ERRORS, connect
 from tvae.training import Member, Record, Result, train
 from tvae.training.device import resolve_device
 
@@ -232,7 +232,14 @@ def opened(
         run.log_parameters({**asked, **resolved})
         run.log_operations()
         repeat = partial(_repeat, entry_point, asked, defaults)
-        yield Session(client, run, architecture, configuration, device, asked["promote"], repeat)
+        try:
+            yield Session(client, run, architecture, configuration, device, asked["promote"], repeat)
+        except (*STORE_ERRORS, TrackingError, RegistryError, KeyboardInterrupt):
+            if kept := run.keep_checkpoint():
+                use = "finetune" if entry_point == "train" else "promote"
+                say(f"The trained model is not lost: {kept}")
+                say(f"Go on with it: mlflow run . -e {use} -P checkpoint={kept} --env-manager=local")
+            raise
         say("")
         say("Look at it: " + ("`make ui` (or `mlflow ui`), then open" if links.needs_ui() else "open"))
         say(f"  {run.link()}")
@@ -249,7 +256,10 @@ class _Watch:
         self._run, self._progress, self._offset = run, progress, offset
 
     def epoch(self, member: int, record: Record) -> None:
-        self._run.log_epoch(record, self._offset)
+        try:
+            self._run.log_epoch(record, self._offset)
+        except TrackingError as error:
+            self._progress.event(f"{error}\nTraining goes on; what it comes to is logged at its end, or kept here.")
         self._progress.epoch(record)
 
     def event(self, member: int, text: str) -> None:

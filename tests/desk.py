@@ -22,16 +22,30 @@ class Desk:
             "MLFLOW_DISABLE_TELEMETRY": "true",
         }
         self.uri = f"sqlite:///{folder}/mlflow.db"
+        self.started: list[subprocess.Popen[str]] = []
 
     def start(self, *words: str, **environment: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-m", *words],
+        return self.launch("-m", *words, **environment)
+
+    def launch(self, *arguments: str, apart: bool = False, **environment: str) -> subprocess.Popen[str]:
+        """Start python, in a process group of its own if it is to be apart."""
+        process = subprocess.Popen(
+            [sys.executable, *arguments],
             cwd=self.folder,
             env=self.environment | environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            start_new_session=apart,
         )
+        self.started.append(process)
+        return process
+
+    def leave(self) -> None:
+        """End what is still at work."""
+        for process in self.started:
+            process.kill()
+            process.wait()
 
     def type(self, *words: str, **environment: str) -> tuple[int, str, str]:
         process = self.start(*words, **environment)

@@ -340,7 +340,8 @@ def test_a_signal_ends_the_run_as_killed_with_its_reason(tmp_path: Path, number:
         time.sleep(0.2)
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
-    assert process.returncode == 1
+    assert process.returncode == 128 + number
+    assert f"Stopped {reason}: what was logged" in err
     assert "Traceback" not in out + err
     (run,) = desk.runs()
     assert run.info.status == "KILLED"

@@ -1,7 +1,6 @@
 """The report says what follows from its figures, and nothing else."""
 
 import dataclasses
-import importlib
 import json
 import math
 import re
@@ -511,7 +510,7 @@ def test_a_trial_that_was_written_twice_counts_once(client: MlflowClient, experi
 def test_more_runs_than_one_page_are_all_there(
     client: MlflowClient, experiment: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(importlib.import_module("tvae.report.gather"), "_PAGE", 3)
+    monkeypatch.setattr("tvae.tracking.search._PAGE", 3)
     parent = sweep(client, experiment, [trial("a", seed, -0.8, phase="search") for seed in range(8)])
     assert len(gather(client, parent).trials) == 8
 

@@ -5,9 +5,9 @@ then both move the alias would leave the later, not the better. So each takes a 
 solution of Dijkstra's concurrent programming problem, 1974), which needs only what every store has: tags of the
 registered model that are set, read and deleted. It holds between processes and between machines.
 
-A ticket is a tag `tvae.turn.<random>` with the value `<number>.<beat>`. Number 0 means that its owner is still
-choosing; the beat rises while it waits. A killed process leaves a ticket that does not change any more; whoever waits
-for it removes it.
+A ticket is a tag `tvae.turn.<random>` with the value `<number>.<beat> <process>`. Number 0 means that its owner still
+chooses; the beat rises while it waits. A killed process leaves a ticket that does not change any more; whoever waits
+for it removes it, at once if it can see that the process has ended.
 """
 
 import secrets
@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from mlflow import MlflowClient
+
+from tvae.tracking.process import own_process, process_state
 
 __all__ = ["ABANDONED_SECONDS", "turn"]
 
@@ -37,10 +39,10 @@ def turn(client: MlflowClient, name: str, *, tell: Callable[[str], None] | None 
         tell: takes a sentence if the wait is long enough for a person to wonder.
     """
     mine = f"{_PREFIX}{secrets.token_hex(8)}"
-    client.set_registered_model_tag(name, mine, "0.0")
+    client.set_registered_model_tag(name, mine, f"0.0 {own_process()}")
     try:
         number = 1 + max((_number(value) for value in _tickets(client, name).values()), default=0)
-        client.set_registered_model_tag(name, mine, f"{number}.0")
+        client.set_registered_model_tag(name, mine, f"{number}.0 {own_process()}")
         _wait(client, name, mine, number, tell)
         yield
     finally:
@@ -63,12 +65,12 @@ def _wait(client: MlflowClient, name: str, mine: str, number: int, tell: Callabl
             return
         now = time.monotonic()
         unchanged_since = {ticket: unchanged_since.get(ticket, now) for ticket in ahead.items()}
-        for (ticket, _), since in unchanged_since.items():
-            if now - since > ABANDONED_SECONDS:
+        for (ticket, value), since in unchanged_since.items():
+            if now - since > ABANDONED_SECONDS or process_state(value.partition(" ")[2]) == "ended":
                 client.delete_registered_model_tag(name, ticket)
         if now - renewed > _RENEW_SECONDS:
             beat, renewed = beat + 1, now
-            client.set_registered_model_tag(name, mine, f"{number}.{beat}")
+            client.set_registered_model_tag(name, mine, f"{number}.{beat} {own_process()}")
         if tell is not None and not told and now - start > _PATIENCE_SECONDS:
             tell(f"Another process is changing {name}: waiting for it, at most {ABANDONED_SECONDS:g} s if it died.")
             told = True

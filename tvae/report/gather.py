@@ -17,6 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from tvae import registry
 from tvae.errors import TrackingError
 from tvae.registry.store import versions_of
+from tvae.tracking.search import all_runs
 from tvae.tracking.store import reason
 
 __all__ = ["Campaign", "RunRecord", "Version", "gather"]
@@ -30,7 +31,6 @@ _TRIAL = "trial"
 _SINGLES = ("foundation", "train", "finetune", "scratch")
 # The artifact of a parent that lists its trials in their order.
 _PLAN = "plan.json"
-_PAGE = 1000
 # MLflow stores an infinity as the largest float64.
 _INFINITE = 1e300
 
@@ -160,11 +160,11 @@ def gather(client: MlflowClient, run_id: str | None = None, *, experiment_id: st
             name, kind, where = str(top.info.run_name), "run", top.info.experiment_id
             # Foundations that a sweep has trained stand beside it, and name it.
             belonging = [f"tags.`{tag}` = '{top.info.run_id}'" for tag in (MLFLOW_PARENT_RUN_ID, "campaign")]
-            runs = [top, *(run for query in belonging for run in _search(client, where, query))]
+            runs = [top, *(run for query in belonging for run in all_runs(client, [where], query))]
         else:
             experiment = client.get_experiment(str(experiment_id))
             name, kind = str(experiment.name), "experiment"
-            runs = _search(client, experiment.experiment_id)
+            runs = all_runs(client, [experiment.experiment_id])
         records = sorted(map(_record, runs), key=lambda record: record.started)
         parents = [record for record in records if record.stage in _PARENTS]
         trials = [
@@ -200,18 +200,6 @@ def _answering() -> Iterator[None]:
             f"The report needs a run or an experiment that the store holds; found: {reason(error).rstrip('.')}. "
             "Pass the id of a run, or the name or id of an experiment."
         ) from error
-
-
-def _search(client: MlflowClient, experiment_id: str, filter_string: str = "") -> list[Run]:
-    """Return all runs that match, however many pages they fill."""
-    found: list[Run] = []
-    token = None
-    while True:
-        page = client.search_runs([experiment_id], filter_string, max_results=_PAGE, page_token=token)
-        found += page
-        token = page.token
-        if not token:
-            return found
 
 
 def _record(run: Run) -> RunRecord:

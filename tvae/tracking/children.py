@@ -13,7 +13,10 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from tvae.checkpoint import FILE_NAME, save
 from tvae.experiments.trial import Trial
-from tvae.tracking.run import note_failure, write_history, write_json
+from tvae.tracking.failure import note_failure
+from tvae.tracking.process import PROCESS, own_process
+from tvae.tracking.run import write_history, write_json
+from tvae.tracking.search import all_runs
 from tvae.training import Result
 
 __all__ = ["CHILD", "REPEATED", "Children"]
@@ -108,7 +111,7 @@ class Children:
     def _open(self, trial: Trial) -> Iterator[str]:
         """Open a run, which its user ends; if it cannot be written, it ends as FAILED with the reason."""
         tags = {MLFLOW_PARENT_RUN_ID: self.parent_id, "stage": CHILD, "trial": trial.key}
-        tags |= {"phase": trial.phase, "cell": trial.cell}
+        tags |= {"phase": trial.phase, "cell": trial.cell, PROCESS: own_process()}
         made = self.client.create_run(self.experiment_id, run_name=trial.name, tags=tags)
         run_id: str = made.info.run_id
         try:
@@ -141,16 +144,5 @@ class Children:
 
     def _all(self) -> list[Run]:
         """Return the trials that count."""
-        found: list[Run] = []
-        token = None
-        while True:
-            page = self.client.search_runs(
-                [self.experiment_id],
-                f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{self.parent_id}' and tags.stage = '{CHILD}'",
-                max_results=1000,
-                page_token=token,
-            )
-            found += page
-            token = page.token
-            if not token:
-                return found
+        query = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{self.parent_id}' and tags.stage = '{CHILD}'"
+        return all_runs(self.client, [self.experiment_id], query)

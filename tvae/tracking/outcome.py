@@ -97,9 +97,8 @@ def _saved(
     save(path, result.model, trained=trained, training=training, metrics=metrics)
     with ThreadPoolExecutor(1) as pool:
         verifying = pool.submit(verify, path, reloads=RELOADS)
+        run.log_checkpoint(path, result.history)
         run.log_json("architecture.json", result.model.architecture.to_dict())
-        run.log_history(result.history)
-        run.log_file(path, "checkpoint")
         run.set_tags({"checkpoint": read(path).digest[:16]})
         yield path, verifying
 

@@ -3,10 +3,11 @@
 import csv
 import json
 import re
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,18 @@ import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 
+from tvae.checkpoint import FILE_NAME
 from tvae.checkpoint.provenance import provenance
+from tvae.errors import TrackingError
 from tvae.tracking import links
-from tvae.tracking.store import adopted_run_id
+from tvae.tracking.failure import NOTE, note_failure
+from tvae.tracking.process import PROCESS, own_process
+from tvae.tracking.store import STORE_ERRORS, adopted_run_id, using_store, without_patience
 from tvae.training import Record
 
-__all__ = ["NOTE", "Run", "note_failure", "open_run", "source_tags", "write_history", "write_json"]
+__all__ = ["HISTORY", "Run", "open_run", "source_tags", "write_history", "write_json"]
 
-NOTE = "mlflow.note.content"
+HISTORY = "history.csv"
 # What MLflow calls a run that nobody has named: calm-grouse-40.
 _UNNAMED = re.compile(r"[a-z]+-[a-z]+-\d{1,4}")
 
@@ -38,6 +43,8 @@ class Run:
     def __init__(self, client: MlflowClient, run_id: str, experiment_id: str, folder: Path) -> None:
         self._client = client
         self.id, self.experiment_id, self.folder = run_id, experiment_id, folder
+        self._missed: list[tuple[dict[str, float], int]] = []
+        self._checkpoint: Path | str | None = None
 
     def link(self, page: str = "") -> str:
         """Return the address of a page of this run in the UI."""
@@ -55,9 +62,24 @@ class Run:
         self._client.log_batch(self.id, metrics=[Metric(name, value, now, step) for name, value in metrics.items()])
 
     def log_epoch(self, record: Record, offset: int = 0) -> None:
-        """Log one epoch of a training; `offset` epochs of another stage came before."""
+        """Log one epoch of a training; `offset` epochs of another stage came before.
+
+        A store that fails does not cost the training: the epochs from then on wait for `log_checkpoint`.
+
+        Raises:
+            TrackingError: the first time that the store does not take an epoch.
+        """
         metrics = {name: value for name, value in record.items() if name != "epoch"}
-        self.log_metrics(metrics, step=offset + int(record["epoch"]))
+        epoch = metrics, offset + int(record["epoch"])
+        if not self._missed:
+            try:
+                with using_store():
+                    self.log_metrics(*epoch)
+            except TrackingError:
+                self._missed.append(epoch)
+                raise
+        else:
+            self._missed.append(epoch)
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Set tags."""
@@ -85,9 +107,40 @@ class Run:
         """Log an artifact `name` in JSON."""
         self._client.log_artifact(self.id, str(write_json(self.folder / name, content)))
 
-    def log_history(self, history: list[Record]) -> None:
-        """Log `history.csv`, an epoch a row."""
-        self._client.log_artifact(self.id, str(write_history(self.folder, history)))
+    def log_checkpoint(self, path: Path, history: list[Record]) -> None:
+        """Log the checkpoint that a training came to and `history.csv`, an epoch a row; and epochs that were missed.
+
+        Args:
+            path: of the checkpoint, in the run's folder.
+            history: of the training.
+        """
+        self._checkpoint = path
+        written = write_history(self.folder, history)
+        self.log_file(path, "checkpoint")
+        self._checkpoint = f"runs:/{self.id}/checkpoint"
+        self.log_file(written)
+        for epoch in self._missed:
+            self.log_metrics(*epoch)
+        self._missed = []
+
+    def keep_checkpoint(self) -> str | None:
+        """Return where the checkpoint is that was trained; one that is not in the store yet is put where it stays.
+
+        Returns:
+            Its address in the store, or its path in `kept/`, or under the system's temporary folder where that cannot
+            be written; None if there is none.
+        """
+        if not isinstance(self._checkpoint, Path):
+            return self._checkpoint
+        for kept in (Path.cwd() / "kept", Path(tempfile.gettempdir()) / "tvae-kept"):
+            folder = kept / self.id
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(self.folder / HISTORY, folder / HISTORY)
+                return str(shutil.copyfile(self._checkpoint, folder / FILE_NAME))
+            except OSError:
+                shutil.rmtree(folder, ignore_errors=True)
+        return None
 
     def log_file(self, path: Path, folder: str | None = None) -> None:
         """Log a file as an artifact, in a folder of the run's artifacts."""
@@ -106,39 +159,69 @@ def open_run(
         tags: to set at once.
         apart: make a run of its own beside the one that is open, instead of the run of this command.
         resume: the id of a run that goes on, instead of the run of this command.
+
+    Raises:
+        TrackingError: if the store fails.
     """
     code = provenance()
     all_tags = {"git_dirty": str(code["git_dirty"]).lower(), "tvae.version": code["tvae"], **tags}
-    if resume is not None:
-        # MLflow refuses a run outside the experiment that is chosen.
-        mlflow.set_experiment(experiment_id=client.get_run(resume).info.experiment_id)
-        active = mlflow.start_run(run_id=resume, nested=True, log_system_metrics=False)
-    elif apart:
-        beside = mlflow.active_run()
-        if beside is None:
-            raise RuntimeError("A run apart must have a run to be apart from.")
-        made = client.create_run(beside.info.experiment_id, run_name=name, tags=source_tags(beside))
-        active = mlflow.start_run(run_id=made.info.run_id, nested=True, log_system_metrics=False)
-    else:
-        adopted = adopted_run_id()
-        given = client.get_run(adopted).info.run_name if adopted else None
-        named = given if given and not _UNNAMED.fullmatch(given) else name
-        active = mlflow.start_run(run_name=named, log_system_metrics=False)
+    with using_store():
+        active = _start(client, name, apart, resume)
     run_id = active.info.run_id
     try:
-        with tempfile.TemporaryDirectory(prefix="tvae-") as folder:
+        with tempfile.TemporaryDirectory(prefix="tvae-") as folder, using_store():
             run = Run(client, run_id, active.info.experiment_id, Path(folder))
             run.set_tags(all_tags)
             yield run
+            run.drop_tag("failure")
     except BaseException as error:
         stopped = isinstance(error, KeyboardInterrupt)
-        try:
-            text = str(error) or ("by the user" if stopped else type(error).__name__)
-            note_failure(client, run_id, text, how="Stopped" if stopped else "Failed")
-        finally:
-            mlflow.end_run("KILLED" if stopped else "FAILED")
-        raise
-    mlflow.end_run("FINISHED")
+        text = str(error) or ("by the user" if stopped else type(error).__name__)
+        closed = _close(client, run_id, text, stopped=stopped)
+        if closed or stopped:
+            raise
+        raise TrackingError(
+            f"{text} Run {run_id} could not be closed: the next command on this machine that reaches the store "
+            "marks it as FAILED."
+        ) from error
+    with using_store():
+        mlflow.end_run("FINISHED")
+
+
+def _start(client: MlflowClient, name: str, apart: bool, resume: str | None) -> mlflow.ActiveRun:
+    """Start the run that `open_run` is asked for; it says whose it is before it is RUNNING."""
+    mine = {PROCESS: own_process()}
+    if resume is not None:
+        # MLflow refuses a run outside the experiment that is chosen.
+        mlflow.set_experiment(experiment_id=client.get_run(resume).info.experiment_id)
+        client.set_tag(resume, PROCESS, mine[PROCESS])
+        return mlflow.start_run(run_id=resume, nested=True, log_system_metrics=False)
+    if apart:
+        beside = mlflow.active_run()
+        if beside is None:
+            raise RuntimeError("A run apart must have a run to be apart from.")
+        made = client.create_run(beside.info.experiment_id, run_name=name, tags=source_tags(beside) | mine)
+        return mlflow.start_run(run_id=made.info.run_id, nested=True, log_system_metrics=False)
+    adopted = adopted_run_id()
+    given = client.get_run(adopted).info.run_name if adopted else None
+    named = given if given and not _UNNAMED.fullmatch(given) else name
+    if adopted:
+        client.set_tag(adopted, PROCESS, mine[PROCESS])
+    return mlflow.start_run(run_name=named, tags=mine, log_system_metrics=False)
+
+
+def _close(client: MlflowClient, run_id: str, text: str, *, stopped: bool) -> bool:
+    """Close a run that did not finish, with the reason; return whether the store took it."""
+    try:
+        with without_patience():
+            try:
+                with suppress(*STORE_ERRORS):
+                    note_failure(client, run_id, text, how="Stopped" if stopped else "Failed")
+            finally:  # also at a second Ctrl-C: MLflow would end the run as FINISHED when the process exits
+                mlflow.end_run("KILLED" if stopped else "FAILED")
+    except STORE_ERRORS:
+        return False
+    return True
 
 
 def write_json(path: Path, content: Any) -> Path:
@@ -149,20 +232,13 @@ def write_json(path: Path, content: Any) -> Path:
 
 def write_history(folder: Path, history: list[Record]) -> Path:
     """Write `history.csv`, an epoch a row, and return its path."""
-    path = folder / "history.csv"
+    path = folder / HISTORY
     columns = list(dict.fromkeys(name for record in history for name in record))
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, columns, restval="")
         writer.writeheader()
         writer.writerows(history)
     return path
-
-
-def note_failure(client: MlflowClient, run_id: str, text: str, *, how: str = "Failed") -> None:
-    """Put the reason of a failure above what a run's description says already."""
-    note = client.get_run(run_id).data.tags.get(NOTE, "")
-    client.set_tag(run_id, NOTE, f"**{how}**: {text}\n\n{note}".rstrip())
-    client.set_tag(run_id, "failure", text[:500])
 
 
 def source_tags(beside: mlflow.entities.Run) -> dict[str, str]:

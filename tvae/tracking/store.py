@@ -18,8 +18,9 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from tvae.errors import TrackingError
+from tvae.tracking.failure import close_ended
 
-__all__ = ["EXPERIMENT", "adopted_run_id", "connect", "reason"]
+__all__ = ["EXPERIMENT", "STORE_ERRORS", "adopted_run_id", "connect", "reason", "using_store", "without_patience"]
 
 EXPERIMENT = "tvae"
 # The UI shows a line break where there is one: a paragraph is one line.
@@ -36,11 +37,20 @@ EXPERIMENT_DESCRIPTION = "\n".join(
         "model; `hierarchy` by epoch is how training got there.",
     ]
 )
-ANSWER_SECONDS = 5
+STORE_ERRORS = (MlflowException, SQLAlchemyError, OSError)
+"""What comes out of MLflow when a store does not do what it should."""
+
+LOCK_SECONDS = 5
+# A server may be slow; one that is down refuses at once.
+ANSWER_SECONDS = 20
+# A call that a server does not answer ends after 1 minute if it is down, after 4 if it hangs, instead of 4 and 20.
+PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "5", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
 
 
 def connect() -> MlflowClient:
     """Make the tracking store ready, and choose the experiment unless `mlflow run` has chosen one.
+
+    Runs whose process ended without a word are marked as FAILED on the way: see `tvae.tracking.failure`.
 
     Returns:
         A client of the store.
@@ -51,27 +61,57 @@ def connect() -> MlflowClient:
     # MLflow announces every table, experiment and download, and each line looks like trouble.
     for talkative in ("alembic", "mlflow"):
         logging.getLogger(talkative).setLevel(logging.WARNING)
+    # It prints a traceback of every error that it raises.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+    for name, value in PATIENCE.items():
+        os.environ.setdefault(name, value)
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     uri = mlflow.get_tracking_uri()
     if uri.startswith(("http://", "https://")):
         _require_answer(uri)
     elif uri.startswith("sqlite:///"):
         _require_database(uri)
-    try:
+    with using_store():
         with _first_use_lock(uri):
             client = MlflowClient()
-            client.search_experiments(max_results=1)
+            close_ended(client)
         if adopted_run_id() is None and "MLFLOW_EXPERIMENT_ID" not in os.environ:
             name = os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT)
             experiment = mlflow.set_experiment(name)
             if name == EXPERIMENT and "mlflow.note.content" not in experiment.tags:
                 client.set_experiment_tag(experiment.experiment_id, "mlflow.note.content", EXPERIMENT_DESCRIPTION)
-    except (MlflowException, SQLAlchemyError, OSError) as error:
-        raise TrackingError(
-            f"The tracking store {uri} must be usable; found: {reason(error)}. "
-            "Set MLFLOW_TRACKING_URI to another, or mend this one."
-        ) from error
     return client
+
+
+@contextmanager
+def using_store() -> Iterator[None]:
+    """Turn what goes wrong in the tracking store into one sentence.
+
+    Raises:
+        TrackingError: for an error of MLflow, of its store, or of the disk.
+    """
+    try:
+        yield
+    except STORE_ERRORS as error:
+        raise TrackingError(
+            f"The tracking store {mlflow.get_tracking_uri()} must be usable; found: {reason(error)}. "
+            "Mend it, or set MLFLOW_TRACKING_URI to another."
+        ) from error
+
+
+@contextmanager
+def without_patience() -> Iterator[None]:
+    """Ask a server once only: it is known not to answer, or somebody wants to leave."""
+    name = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
+    before = os.environ.get(name)
+    os.environ[name] = "0"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
 
 
 def adopted_run_id() -> str | None:
@@ -82,7 +122,10 @@ def adopted_run_id() -> str | None:
 def reason(error: BaseException) -> str:
     """Return the first line of what an error says."""
     text = str(getattr(error, "orig", None) or error).strip()
-    return text.splitlines()[0] if text else type(error).__name__
+    line = text.splitlines()[0] if text else type(error).__name__
+    # What urllib3 says of a server that does not answer is mostly addresses; what it came to stands at the end.
+    _, failed, cause = line.partition("(Caused by ")
+    return "no answer, " + cause.rpartition(": ")[2].split(" (")[0].rstrip(".'\")") if failed else line
 
 
 def _require_answer(uri: str) -> None:
@@ -103,7 +146,7 @@ def _require_database(uri: str) -> None:
     """MLflow tries for two minutes to open a file that is no database."""
     path = uri.removeprefix("sqlite:///").split("?")[0]
     try:
-        with closing(sqlite3.connect(path, timeout=ANSWER_SECONDS)) as database:
+        with closing(sqlite3.connect(path, timeout=LOCK_SECONDS)) as database:
             database.execute("BEGIN IMMEDIATE")
     except sqlite3.Error as error:
         if "locked" in str(error):

@@ -1,0 +1,325 @@
+"""Processes that die, wherever it hurts: what they leave, and what the next command makes of it.
+
+Signals while training are in test_commands.py, a killed sweep is in test_campaigns.py: docs/reliability.md names all.
+"""
+
+import json
+import os
+import signal
+import sqlite3
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from desk import ROOT, Desk
+from exact_model import exact_model
+from halted import PATIENCE_SECONDS, begin_next_command, fell, start, until
+from mlflow.entities import Run
+
+from tvae.checkpoint import FILE_NAME, read, save
+from tvae.model import COMPONENTS
+from tvae.registry import MODEL
+
+pytestmark = [pytest.mark.fault, pytest.mark.integration]
+
+SHORT = ("entry_points.train", "--epochs", "1", "--promote", "never")
+LONG = ("entry_points.train", "--epochs", "10000", "--patience", "10000", "--promote", "never")
+
+
+def count(desk: Desk, query: str) -> int:
+    """Count in a store, past MLflow, which would otherwise migrate what another process is making."""
+    try:
+        with closing(sqlite3.connect(f"file:{desk.folder}/mlflow.db?mode=ro", uri=True)) as database:
+            return int(database.execute(f"SELECT count(*) FROM {query}").fetchone()[0])
+    except sqlite3.OperationalError:
+        return 0
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Iterator[Desk]:
+    desk = Desk(tmp_path)
+    yield desk
+    desk.leave()
+
+
+def only(desk: Desk, experiment: str = "tvae") -> Run:
+    (run,) = desk.runs(experiment)
+    return run
+
+
+# In training, and two at once
+
+
+def test_a_killed_training_is_failed_by_the_next_command_and_another_of_the_same_store_goes_on(desk: Desk) -> None:
+    processes = [desk.start(*LONG, "--seed", str(seed)) for seed in (1, 2)]
+    until(lambda: count(desk, "(SELECT DISTINCT run_uuid FROM metrics WHERE key = 'loss')") == 2, processes[0])
+    killed, living = processes
+    killed.kill()
+    killed.communicate()
+    begin_next_command(desk)
+    runs = {run.data.params["seed"]: run for run in desk.runs()}
+    assert {seed: run.info.status for seed, run in runs.items()} == {"1": "FAILED", "2": "RUNNING"}
+    note = runs["1"].data.tags["mlflow.note.content"]
+    assert note.startswith(f"**Failed**: its process ended without a word (pid {killed.pid}, host ")
+    assert "start the command again" in note
+    assert desk.client.get_metric_history(runs["1"].info.run_id, "loss")
+
+    logged = len(desk.client.get_metric_history(runs["2"].info.run_id, "loss"))
+    until(lambda: len(desk.client.get_metric_history(runs["2"].info.run_id, "loss")) > logged, living)
+    living.terminate()
+    out, err = living.communicate(timeout=PATIENCE_SECONDS)
+    assert living.returncode == 128 + signal.SIGTERM
+    assert "Traceback" not in out + err
+    assert Counter(run.info.status for run in desk.runs()) == {"FAILED": 1, "KILLED": 1}
+
+
+# In saving and in logging
+
+IN_SAVING = """
+import tvae.checkpoint.atomic as atomic
+def replace(source, target, replace=atomic.os.replace):
+    if str(target).endswith("checkpoint.safetensors"):
+        halt()
+    replace(source, target)
+atomic.os.replace = replace
+"""
+
+# MLflow copies a file into a local store piece by piece; this copy stops at the half of it.
+IN_LOGGING = """
+import shutil
+def copy(source, target, *rest, copy=shutil.copyfileobj, **named):
+    if str(source.name).endswith("checkpoint.safetensors"):
+        target.write(source.read(100_000))
+        target.flush()
+        halt()
+    return copy(source, target, *rest, **named)
+shutil.copyfileobj = copy
+"""
+
+# The digest is read while other processes verify the file.
+IN_VERIFYING = """
+import tvae.tracking.outcome as outcome
+def reading(path, read=outcome.read):
+    halt()
+    return read(path)
+outcome.read = reading
+"""
+
+ENDS = [
+    (signal.SIGKILL, -signal.SIGKILL, "FAILED"),
+    (signal.SIGTERM, 128 + signal.SIGTERM, "KILLED"),
+    (signal.SIGINT, 128 + signal.SIGINT, "KILLED"),
+]
+
+
+@pytest.mark.parametrize(("number", "code", "status"), ENDS, ids=["KILL", "TERM", "INT"])
+@pytest.mark.parametrize("fault", [IN_SAVING, IN_LOGGING], ids=["saving", "logging"])
+def test_a_training_that_ends_while_it_is_written_leaves_no_half_and_no_run_at_work(
+    desk: Desk, fault: str, number: signal.Signals, code: int, status: str
+) -> None:
+    found, out, err = fell(desk, start(desk, fault, *SHORT), number)
+    assert found == code
+    assert "Traceback" not in out + err
+    begin_next_command(desk)
+    run = only(desk)
+    assert run.info.status == status
+    assert run.data.tags["failure"]
+    assert not desk.client.search_registered_models()
+    assert not list((desk.folder / "mlruns").rglob(FILE_NAME))
+    if number != signal.SIGKILL and fault == IN_LOGGING:
+        kept = desk.folder / "kept" / run.info.run_id / FILE_NAME
+        assert f"The trained model is not lost: {kept}" in out
+        assert f"mlflow run . -e finetune -P checkpoint={kept} --env-manager=local" in out
+        assert read(kept).trained == ("encoder", "decoder")
+
+
+def test_ctrl_c_while_a_model_is_verified_reaches_all_processes_and_loses_nothing(desk: Desk) -> None:
+    process = start(desk, IN_VERIFYING, *SHORT)
+    until((desk.folder / "halted").exists, process)
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == 130
+    assert "Traceback" not in out + err
+    run = only(desk)
+    assert run.info.status == "KILLED"
+    assert f"The trained model is not lost: runs:/{run.info.run_id}/checkpoint" in out
+    assert read(desk.artifact(run, "checkpoint") / FILE_NAME).trained == ("encoder", "decoder")
+
+
+# In promotion
+
+BEFORE = """
+from mlflow import MlflowClient
+def halting(self, *arguments, true=MlflowClient.{method}, **named):
+    if {condition}:
+        halt()
+    return true(self, *arguments, **named)
+MlflowClient.{method} = halting
+"""
+NO_VERSION_YET = BEFORE.format(method="create_model_version", condition="True")
+VERSION_WITHOUT_ALIAS = BEFORE.format(method="set_registered_model_alias", condition="'previous' in arguments")
+PREVIOUS_WITHOUT_CHAMPION = BEFORE.format(method="set_registered_model_alias", condition="'champion' in arguments")
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> tuple[Desk, list[Path]]:
+    """A desk with a champion, and checkpoints that would pass verification."""
+    desk = Desk(tmp_path_factory.mktemp("shop"))
+    paths = [desk.folder / f"{number}.safetensors" for number in range(6)]
+    for number, path in enumerate(paths):
+        training = {"number": number}
+        save(path, exact_model(9), trained=COMPONENTS, training=training, metrics={})
+    code, _, err = promote(desk, paths[0])
+    assert code == 0, err
+    return desk, paths[1:]
+
+
+def promote(desk: Desk, path: Path) -> tuple[int, str, str]:
+    return desk.type("entry_points.promote", "--checkpoint", str(path), "--mode", "force")
+
+
+def champion(desk: Desk) -> str:
+    """The digest of the champion, which is verified, as every version is."""
+    found = desk.client.search_model_versions(f"name = '{MODEL}'")
+    assert {version.tags["verified"] for version in found} == {"true"}
+    return str(desk.client.get_model_version_by_alias(MODEL, "champion").tags["digest"])
+
+
+@pytest.mark.parametrize(
+    ("which", "fault", "number", "code"),
+    [
+        (0, NO_VERSION_YET, signal.SIGKILL, -signal.SIGKILL),
+        (1, VERSION_WITHOUT_ALIAS, signal.SIGKILL, -signal.SIGKILL),
+        (2, PREVIOUS_WITHOUT_CHAMPION, signal.SIGKILL, -signal.SIGKILL),
+        (3, PREVIOUS_WITHOUT_CHAMPION, signal.SIGTERM, 143),
+        (4, NO_VERSION_YET, signal.SIGINT, 130),
+    ],
+    ids=["KILL no version yet", "KILL no alias yet", "KILL previous only", "TERM previous only", "INT no version yet"],
+)
+def test_a_promotion_that_ends_anywhere_leaves_the_verified_champion_and_is_done_again_at_once(
+    shop: tuple[Desk, list[Path]], which: int, fault: str, number: signal.Signals, code: int
+) -> None:
+    desk, paths = shop
+    before = champion(desk)
+    words = ("entry_points.promote", "--checkpoint", str(paths[which]), "--mode", "force")
+    found, out, err = fell(desk, start(desk, fault, *words), number)
+    assert found == code
+    assert "Traceback" not in out + err
+    assert champion(desk) == before
+    # Nobody waits until the turn of the dead one is taken for abandoned.
+    code, out, err = promote(desk, paths[which])
+    assert code == 0, err
+    assert "Another process is changing" not in out
+    assert champion(desk) == read(paths[which]).digest
+    assert not [run for run in desk.runs() if run.info.status == "RUNNING"]
+    digests = Counter(v.tags["digest"] for v in desk.client.search_model_versions(f"name = '{MODEL}'"))
+    assert set(digests.values()) == {1}
+
+
+# `mlflow run`
+
+
+def under_mlflow(desk: Desk, *words: str, **environment: str) -> Any:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return desk.start("mlflow", "run", str(ROOT), "-e", "train", *words, PATH=path, **environment)
+
+
+def child_of(desk: Desk, process: Any) -> int:
+    """The process that `mlflow run` started, as its run says."""
+    until(lambda: bool(count(desk, "tags WHERE key = 'tvae.process'")), process)
+    with closing(sqlite3.connect(desk.folder / "mlflow.db")) as database:
+        return int(database.execute("SELECT value FROM tags WHERE key = 'tvae.process'").fetchone()[0].split()[1])
+
+
+def test_a_command_outlives_the_mlflow_run_that_started_it(desk: Desk) -> None:
+    process = under_mlflow(desk, "-P", "epochs=30", "-P", "promote=never", "--env-manager=local")
+    child_of(desk, process)
+    process.kill()
+    process.communicate(timeout=PATIENCE_SECONDS)
+    until(lambda: not count(desk, "runs WHERE status = 'RUNNING'"))
+    run = only(desk, "Default")
+    assert run.info.status == "FINISHED"
+    assert len(desk.client.get_metric_history(run.info.run_id, "loss")) == 30
+    assert read(desk.artifact(run, "checkpoint") / FILE_NAME).trained == ("encoder", "decoder")
+
+
+def test_a_command_that_dies_with_its_mlflow_run_is_failed_by_the_next_command(desk: Desk) -> None:
+    process = under_mlflow(desk, "-P", "epochs=10000", "-P", "promote=never", "--env-manager=local")
+    child = child_of(desk, process)
+    process.kill()
+    os.kill(child, signal.SIGKILL)
+    process.communicate(timeout=PATIENCE_SECONDS)
+    begin_next_command(desk)
+    run = only(desk, "Default")
+    assert run.info.status == "FAILED"
+    assert f"(pid {child}, host " in run.data.tags["failure"]
+
+
+def test_a_run_that_mlflow_left_when_conda_was_missing_is_failed_once_nobody_can_adopt_it(desk: Desk) -> None:
+    process = under_mlflow(desk, "-P", "promote=never", MLFLOW_CONDA_HOME=str(desk.folder / "none"))
+    _, err = process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == 1, err
+    begin_next_command(desk)
+    assert only(desk, "Default").info.status == "RUNNING"
+    with closing(sqlite3.connect(desk.folder / "mlflow.db")) as database, database:
+        database.execute("UPDATE runs SET start_time = start_time - 2 * 60 * 60 * 1000")
+    begin_next_command(desk)
+    run = only(desk, "Default")
+    assert run.info.status == "FAILED"
+    assert "`mlflow run` made it 120 minutes ago, and no command began. Run it again." in run.data.tags["failure"]
+
+
+# Clocks, and many children
+
+JUMPS = """
+import time
+from tvae.tracking.run import Run
+away = [0]
+def jumping(true=time.time):
+    return true() + away[0]
+def logging(self, record, offset=0, true=Run.log_epoch):
+    if record["epoch"] == 4:
+        away[0] = {seconds}
+    true(self, record, offset)
+time.time, Run.log_epoch = jumping, logging
+"""
+
+
+@pytest.mark.parametrize("seconds", [-86400, 365 * 86400], ids=["a day back", "a year ahead"])
+def test_a_clock_that_jumps_in_a_training_changes_no_result(desk: Desk, seconds: int) -> None:
+    process = start(desk, JUMPS.format(seconds=seconds), "entry_points.train", "--epochs", "8", "--promote", "never")
+    _, err = process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == 0, err
+    begin_next_command(desk)
+    run = only(desk)
+    assert run.info.status == "FINISHED"
+    history = sorted(desk.client.get_metric_history(run.info.run_id, "loss"), key=lambda metric: metric.step)
+    times = [metric.timestamp / 1000 for metric in history]
+    assert abs(times[-1] - times[0] - seconds) < 600, "the clock jumped while the run was logged"
+    assert [metric.step for metric in history] == list(range(1, 9))
+    assert run.data.metrics["loss"] == history[-1].value
+    assert 0 < run.data.metrics["train_seconds"] < 600
+    assert read(desk.artifact(run, "checkpoint") / FILE_NAME).metrics["coverage"] == run.data.metrics["best_coverage"]
+
+
+def test_a_sweep_of_200_runs_is_written_whole(desk: Desk) -> None:
+    (desk.folder / "grid.json").write_text(json.dumps({"base": {"n_trits": 3, "epochs": 1}, "cells": {"one": {}}}))
+    words = ("entry_points.sweep", "--grid", "grid.json", "--seeds", "200")
+    code, _, err = desk.type(*words)
+    assert code == 0, err
+    runs = desk.runs()
+    assert Counter((run.data.tags["stage"], run.info.status) for run in runs) == {
+        ("trial", "FINISHED"): 200,
+        ("sweep", "FINISHED"): 1,
+        ("foundation", "FINISHED"): 1,
+    }
+    (parent,) = [run for run in runs if run.data.tags["stage"] == "sweep"]
+    assert parent.data.metrics["trials_finished"] == 200
+    assert len({run.data.tags["trial"] for run in runs if run.data.tags["stage"] == "trial"}) == 200
+    code, out, err = desk.type(*words, "--resume", parent.info.run_id)
+    assert code == 0, err
+    assert "200 of 200 trials are finished already." in out

@@ -1,0 +1,320 @@
+"""A store that is lost: servers that go, hang or are slow, disks that are full, folders that cannot be written."""
+
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from threading import Thread
+
+import pytest
+from desk import ROOT, Desk
+from halted import PATIENCE_SECONDS, begin_next_command, until
+
+from tvae.checkpoint import FILE_NAME, read
+
+pytestmark = [pytest.mark.fault, pytest.mark.integration]
+
+TRAIN = ("entry_points.train", "--promote", "never", "--patience", "10000")
+# MLflow's own settings; those of tvae would let the tests of servers that never come back last minutes.
+HASTY = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
+OUTAGE_SECONDS = 20
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+class Server:
+    """`mlflow server` on a store of its own, with proxied artifacts, that can be killed and started again."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.port = folder, free_port()
+        self.uri = f"http://127.0.0.1:{self.port}"
+        self._desk = Desk(folder)
+
+    def start(self) -> None:
+        words = ("--workers", "1", "--host", "127.0.0.1", "--port", str(self.port))
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "mlflow", "server", *words],
+            cwd=self.folder,
+            env=self._desk.environment | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        until(self._answers)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Signal the server and its worker."""
+        os.killpg(self._process.pid, number)
+
+    def kill(self) -> None:
+        self.signal(signal.SIGKILL)
+        self._process.wait()
+
+    def _answers(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.uri}/health", timeout=5):
+                return True
+        except OSError:
+            return False
+
+    def epochs(self) -> int:
+        """How many epochs the store holds, whether the server answers or not."""
+        with closing(sqlite3.connect(f"file:{self.folder}/mlflow.db?mode=ro", uri=True)) as database:
+            return int(database.execute("SELECT count(*) FROM metrics WHERE key = 'loss'").fetchone()[0])
+
+
+class Way:
+    """The way of one client to a server: it can be cut and opened again, and can be slow."""
+
+    def __init__(self, server_port: int, seconds: float = 0.0) -> None:
+        self._to, self._seconds, self.port = server_port, seconds, free_port()
+        self._connections: list[socket.socket] = []
+
+    def open(self) -> None:
+        self._door = socket.create_server(("127.0.0.1", self.port))
+        Thread(target=self._accept, args=(self._door,), daemon=True).start()
+
+    def cut(self) -> None:
+        """Refuse what comes, as a machine does on which no server runs, and end what goes on."""
+        for end in (self._door, *self._connections):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+        self._connections.clear()
+
+    def _accept(self, door: socket.socket) -> None:
+        with suppress(OSError):
+            while True:
+                near, _ = door.accept()
+                far = socket.create_connection(("127.0.0.1", self._to))
+                self._connections += [near, far]
+                Thread(target=self._pass, args=(near, far, 0.0), daemon=True).start()
+                Thread(target=self._pass, args=(far, near, self._seconds), daemon=True).start()
+
+    def _pass(self, source: socket.socket, target: socket.socket, seconds: float) -> None:
+        with suppress(OSError):
+            while content := source.recv(65536):
+                time.sleep(seconds)
+                target.sendall(content)
+            target.shutdown(socket.SHUT_WR)
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server(tmp_path_factory.mktemp("server"))
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Iterator[Desk]:
+    desk = Desk(tmp_path)
+    yield desk
+    desk.leave()
+
+
+@pytest.fixture
+def client_desk(desk: Desk, running: Server) -> Desk:
+    """A desk whose commands log to the server."""
+    desk.uri = desk.environment["MLFLOW_TRACKING_URI"] = running.uri
+    return desk
+
+
+def run_of(desk: Desk, seed: int) -> tuple[str, str, dict[str, str]]:
+    """The id, status and tags of the run with a seed."""
+    (run,) = [run for run in desk.runs() if run.data.params.get("seed") == str(seed)]
+    return run.info.run_id, run.info.status, run.data.tags
+
+
+def steps(desk: Desk, seed: int) -> list[int]:
+    """The epochs that the run with a seed holds."""
+    return sorted(metric.step for metric in desk.client.get_metric_history(run_of(desk, seed)[0], "loss"))
+
+
+@contextmanager
+def opened(desk: Desk, server: Server, seconds: float = 0.0) -> Iterator[Way]:
+    """A way from a desk to the server."""
+    way = Way(server.port, seconds)
+    way.open()
+    desk.environment["MLFLOW_TRACKING_URI"] = f"http://127.0.0.1:{way.port}"
+    yield way
+    way.cut()
+
+
+def test_a_server_that_is_gone_for_20_seconds_costs_nothing(client_desk: Desk, running: Server) -> None:
+    desk, before = client_desk, running.epochs()
+    with opened(desk, running) as way:
+        process = desk.start(*TRAIN, "--seed", "1", "--epochs", "10")
+        until(lambda: running.epochs() > before, process)
+        way.cut()
+        time.sleep(OUTAGE_SECONDS)  # what is tested
+        assert process.poll() is None
+        way.open()
+        out, err = process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == 0, err
+    assert "Training goes on" not in out
+    assert run_of(desk, 1)[1] == "FINISHED"
+    assert steps(desk, 1) == list(range(1, 11))
+
+
+def test_epochs_that_a_server_missed_are_logged_when_it_is_back(client_desk: Desk, running: Server) -> None:
+    desk, before = client_desk, running.epochs()
+    with opened(desk, running) as way:
+        process = desk.start(*TRAIN, "--seed", "2", "--epochs", "60", **HASTY)
+        until(lambda: running.epochs() > before, process)
+        way.cut()
+        assert process.stdout is not None
+        told = process.stdout.readline() + process.stdout.readline()
+        way.open()
+        _, err = process.communicate(timeout=PATIENCE_SECONDS)
+    assert "must be usable; found: no answer, " in told
+    assert "Training goes on" in told
+    assert process.returncode == 0, err
+    assert run_of(desk, 2)[1] == "FINISHED"
+    assert steps(desk, 2) == list(range(1, 61))
+
+
+@pytest.mark.parametrize(
+    ("seed", "number", "found"),
+    [
+        (3, signal.SIGKILL, "no answer, [Errno 111] Connection refused"),
+        (4, signal.SIGSTOP, "no answer, Read timed out"),
+    ],
+    ids=["down", "hangs"],
+)
+def test_a_server_that_never_comes_back_does_not_cost_the_training(
+    client_desk: Desk, running: Server, seed: int, number: signal.Signals, found: str
+) -> None:
+    desk, before = client_desk, running.epochs()
+    process = desk.start(*TRAIN, "--seed", str(seed), "--epochs", "12", **HASTY)
+    until(lambda: running.epochs() > before, process)
+    running.signal(number)
+    out, err = process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == 1
+    assert "Traceback" not in out + err
+    assert len(err.strip().splitlines()) == 1
+    assert f"must be usable; found: {found}. Mend it, or set MLFLOW_TRACKING_URI to another." in err
+    assert "the next command on this machine that reaches the store marks it as FAILED" in err
+    (kept,) = (desk.folder / "kept").glob(f"*/{FILE_NAME}")
+    assert f"Go on with it: mlflow run . -e finetune -P checkpoint={kept} --env-manager=local" in out
+    assert read(kept).training["seed"] == seed
+    assert len((kept.parent / "history.csv").read_text().splitlines()) == 14
+
+    if number == signal.SIGSTOP:
+        running.signal(signal.SIGCONT)
+    else:
+        running.start()
+    begin_next_command(desk)
+    run_id, status, tags = run_of(desk, seed)
+    assert (run_id, status) == (kept.parent.name, "FAILED")
+    assert tags["failure"]
+
+
+def test_a_server_that_is_slow_costs_time_only(client_desk: Desk, running: Server) -> None:
+    desk = client_desk
+    with opened(desk, running, seconds=0.4):
+        process = desk.start(*TRAIN, "--seed", "5", "--epochs", "3")
+        _, err = process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == 0, err
+    run_id, status, _ = run_of(desk, 5)
+    assert status == "FINISHED"
+    assert steps(desk, 5) == [1, 2, 3]
+    names = {artifact.path for artifact in desk.client.list_artifacts(run_id)}
+    assert {"checkpoint", "verification.json", "history.csv"} <= names
+
+
+# Disks and folders
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 8 MB, which takes the right to mount."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tvae-test", folder], check=True)
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def test_a_disk_that_fills_up_costs_neither_the_training_nor_the_store(small_disk: Path) -> None:
+    desk = Desk(small_disk)
+    process = desk.start(*TRAIN, "--epochs", "60")
+    until(lambda: epochs(small_disk) > 0, process)
+    filler = small_disk / "filler"
+    with filler.open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(bytes(4096))
+        except OSError:
+            pass
+    out, err = process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == 1
+    assert "Traceback" not in out + err
+    assert len(err.strip().splitlines()) == 1
+    assert "must be usable; found: " in err
+    assert "Training goes on" in out
+    kept = Path(out.partition("The trained model is not lost: ")[2].splitlines()[0])
+    assert small_disk not in kept.parents
+    assert read(kept).trained == ("encoder", "decoder")
+
+    filler.unlink()
+    begin_next_command(desk)
+    (run,) = desk.runs()
+    assert run.info.status == "FAILED"
+    assert run.data.tags["failure"]
+    assert desk.client.get_metric_history(run.info.run_id, "loss")
+    code, _, err = desk.type("entry_points.finetune", "--checkpoint", str(kept), "--epochs", "1", "--promote", "never")
+    assert code == 0, err
+
+
+def epochs(folder: Path) -> int:
+    try:
+        with closing(sqlite3.connect(f"file:{folder}/mlflow.db?mode=ro", uri=True)) as database:
+            return int(database.execute("SELECT count(*) FROM metrics WHERE key = 'loss'").fetchone()[0])
+    except sqlite3.OperationalError:
+        return 0
+
+
+@pytest.fixture
+def read_only_project(tmp_path: Path) -> Iterator[Path]:
+    """This project, mounted so that nothing in it can be written."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    subprocess.run(["mount", "--bind", ROOT, folder], check=True)
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", folder], check=True)
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def test_a_project_that_cannot_be_written_runs_where_the_store_can_be(desk: Desk, read_only_project: Path) -> None:
+    words = ("-e", "train", "-P", "epochs=1", "-P", "promote=never", "--env-manager=local")
+    path = f"{Path(sys.executable).parent}:/usr/bin:/bin"
+    process = desk.start("mlflow", "run", str(read_only_project), *words, PATH=path)
+    _, err = process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == 0, err
+    (run,) = desk.runs("Default")
+    assert run.info.status == "FINISHED"
+
+
+def test_a_command_in_a_folder_that_cannot_be_written_says_so(read_only_project: Path) -> None:
+    desk = Desk(read_only_project)
+    desk.environment["MLFLOW_TRACKING_URI"] = "sqlite:///here.db"
+    code, out, err = desk.type(*TRAIN, "--epochs", "1")
+    assert code == 1
+    assert "Traceback" not in out + err
+    assert "must be a database that can be written; found: unable to open database file" in err
+    assert "Set MLFLOW_TRACKING_URI to another" in err
