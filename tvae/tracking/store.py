@@ -1,11 +1,10 @@
 """Where runs are kept: the tracking store, and the experiment that a command logs to."""
 
 import fcntl
-import hashlib
 import logging
 import os
+import re
 import sqlite3
-import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -15,11 +14,12 @@ from pathlib import Path
 import mlflow
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from sqlalchemy import NullPool, create_engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from tvae.errors import TrackingError
 
-__all__ = ["EXPERIMENT", "adopted_run_id", "connect", "reason"]
+__all__ = ["EXPERIMENT", "adopted_run_id", "connect", "reason", "shown"]
 
 EXPERIMENT = "tvae"
 # The UI shows a line break where there is one: a paragraph is one line.
@@ -37,6 +37,8 @@ EXPERIMENT_DESCRIPTION = "\n".join(
     ]
 )
 ANSWER_SECONDS = 5
+# Any number that no other program takes for a lock of the same database: the letters of tvae.
+_LOCK = int.from_bytes(b"tvae")
 
 
 def connect() -> MlflowClient:
@@ -52,13 +54,15 @@ def connect() -> MlflowClient:
     for talkative in ("alembic", "mlflow"):
         logging.getLogger(talkative).setLevel(logging.WARNING)
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    # With a server it prints two addresses as any run ends, those of every trial too, and they open another view.
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     uri = mlflow.get_tracking_uri()
     if uri.startswith(("http://", "https://")):
         _require_answer(uri)
     elif uri.startswith("sqlite:///"):
         _require_database(uri)
     try:
-        with _first_use_lock(uri):
+        with _first_use(uri):
             client = MlflowClient()
             client.search_experiments(max_results=1)
         if adopted_run_id() is None and "MLFLOW_EXPERIMENT_ID" not in os.environ:
@@ -68,8 +72,13 @@ def connect() -> MlflowClient:
                 client.set_experiment_tag(experiment.experiment_id, "mlflow.note.content", EXPERIMENT_DESCRIPTION)
     except (MlflowException, SQLAlchemyError, OSError) as error:
         raise TrackingError(
-            f"The tracking store {uri} must be usable; found: {reason(error)}. "
+            f"The tracking store {shown(uri)} must be usable; found: {reason(error)}. "
             "Set MLFLOW_TRACKING_URI to another, or mend this one."
+        ) from error
+    except ModuleNotFoundError as error:
+        raise TrackingError(
+            f"The tracking store {shown(uri)} must have its driver here; found: {error}. For PostgreSQL run "
+            "`pip install 'tvae[server]'` and begin the address with postgresql+psycopg2://."
         ) from error
     return client
 
@@ -85,6 +94,11 @@ def reason(error: BaseException) -> str:
     return text.splitlines()[0] if text else type(error).__name__
 
 
+def shown(uri: str) -> str:
+    """Return an address without the password in it."""
+    return re.sub(r"(?<=://)([^:@/]*):.*@", r"\1:***@", uri)
+
+
 def _require_answer(uri: str) -> None:
     """MLflow's own client waits for minutes before it gives up on a server that is not there."""
     try:
@@ -94,16 +108,15 @@ def _require_answer(uri: str) -> None:
         return  # a server that refuses is there: MLflow will say what it wants
     except (OSError, ValueError) as error:
         raise TrackingError(
-            f"The tracking server {uri} must answer within {ANSWER_SECONDS} s; found: {reason(error)}. "
+            f"The tracking server {shown(uri)} must answer within {ANSWER_SECONDS} s; found: {reason(error)}. "
             "Start it, or set MLFLOW_TRACKING_URI to another."
         ) from error
 
 
 def _require_database(uri: str) -> None:
     """MLflow tries for two minutes to open a file that is no database."""
-    path = uri.removeprefix("sqlite:///").split("?")[0]
     try:
-        with closing(sqlite3.connect(path, timeout=ANSWER_SECONDS)) as database:
+        with closing(sqlite3.connect(_file_of(uri), timeout=ANSWER_SECONDS)) as database:
             database.execute("BEGIN IMMEDIATE")
     except sqlite3.Error as error:
         if "locked" in str(error):
@@ -114,10 +127,27 @@ def _require_database(uri: str) -> None:
         ) from error
 
 
+def _file_of(uri: str) -> Path:
+    return Path(uri.removeprefix("sqlite:///").split("?")[0])
+
+
 @contextmanager
-def _first_use_lock(uri: str) -> Iterator[None]:
-    """Held while a store may be creating its tables: MLflow's migration does not bear two at once."""
-    name = hashlib.sha256(f"{uri} {os.getcwd()}".encode()).hexdigest()[:16]
-    with (Path(tempfile.gettempdir()) / f"tvae-store-{name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+def _first_use(uri: str) -> Iterator[None]:
+    """Held while a store may be creating its tables: MLflow's migration does not bear two at once.
+
+    What is locked is the store's own, so that every way to write its address and every user of it meet at one lock. A
+    server has created its tables before it answers.
+    """
+    if uri.startswith("sqlite:///"):
+        folder = os.open(_file_of(uri).parent, os.O_RDONLY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(folder)
+    elif uri.startswith("postgresql"):
+        with create_engine(uri, poolclass=NullPool).connect() as connection:
+            connection.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK})"))
+            yield
+    else:
         yield
