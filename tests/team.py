@@ -53,10 +53,12 @@ def free_port() -> int:
         return int(taken.getsockname()[1])
 
 
-def answers(address: str, **headers: str) -> int:
+def answers(address: str, body: bytes | None = None, **headers: str) -> int:
     """Return the status with which an address answers, 0 if it does not."""
     try:
-        with urllib.request.urlopen(urllib.request.Request(address, headers=headers), timeout=10) as response:
+        with urllib.request.urlopen(
+            urllib.request.Request(address, body, {"Content-Type": "application/json", **headers}), timeout=10
+        ) as response:
             return int(response.status)
     except urllib.error.HTTPError as error:
         return int(error.code)

@@ -5,19 +5,23 @@ import os
 import re
 import signal
 import subprocess
+import threading
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import mlflow
 import pytest
 from desk import ROOT, Desk
 from mlflow import MlflowClient
+from mlflow.entities import Dataset, DatasetInput, Run
 from registry_store import aliases, versions
 from team import PAGE, SHUT_OUT, Client, Team, answers, await_that, block, ended, free_port, life, team_at_work
 
 import tvae
 from tvae.registry import FOUNDATION, MODEL
+from tvae.tracking.store import enter
 
 pytestmark = pytest.mark.server
 
@@ -118,6 +122,24 @@ def test_a_database_that_does_not_answer_is_one_message_without_the_password(tmp
     assert not {"secret", "Traceback"} & set(re.split(r"\W", err))
 
 
+def test_runs_that_are_first_in_an_experiment_enter_the_same_data_at_once(ada: Client, team: Team) -> None:
+    data = DatasetInput(Dataset("ternary-operations", "a digest", "code", "{}"))
+    crowd = 8
+    with ThreadPoolExecutor(crowd) as pool:
+        for attempt in range(5):
+            experiment = ada.client.create_experiment(f"crowd {attempt}")
+            runs = [ada.client.create_run(experiment).info.run_id for _ in range(crowd)]
+            start = threading.Barrier(crowd)
+
+            def log(run_id: str, start: threading.Barrier = start) -> None:
+                start.wait(timeout=60)
+                enter(lambda: ada.client.log_inputs(run_id, [data]))
+
+            list(pool.map(log, runs))
+            inputs = [ada.client.get_run(run_id).inputs.dataset_inputs for run_id in runs]
+            assert [given.dataset.name for (given,) in inputs] == ["ternary-operations"] * crowd
+
+
 # The life of a model. In this order: each begins where the one before ended.
 
 
@@ -128,8 +150,8 @@ def finetuned(team: Team, ada: Client, ben: Client) -> tuple[str, str]:
     return both(*(client.shell(line, **team.settings, SEED=str(seed)) for seed, client in enumerate((ada, ben))))
 
 
-def runs(client: Client, stage: str) -> list[mlflow.entities.Run]:
-    return [run for run in client.runs() if run.data.tags["stage"] == stage]
+def runs(client: Client, stage: str) -> list[Run]:
+    return [run for run in client.runs() if run.data.tags.get("stage") == stage]
 
 
 def checkpoint_of(client: MlflowClient, uri: str, folder: Path) -> Path:
@@ -167,9 +189,7 @@ def test_addresses_that_are_printed_are_the_servers(team: Team, ada: Client, fin
         assert re.findall(r"http\S*", said) == [page]
 
 
-def test_stability_and_a_stopped_sweep_at_once_and_the_sweep_goes_on(
-    team: Team, ada: Client, ben: Client, finetuned: tuple[str, str]
-) -> None:
+def test_stability_and_a_stopped_sweep_at_once_and_the_sweep_goes_on(ada: Client, ben: Client) -> None:
     (ben.folder / "mine.yaml").write_text(json.dumps(GRID))
     stability = ada.shell(life("entry_points.stability"))
     sweep = ben.shell(life("entry_points.sweep"))
@@ -191,13 +211,12 @@ def test_stability_and_a_stopped_sweep_at_once_and_the_sweep_goes_on(
     assert {run.data.tags["stage"] for run in ben.runs() if run.info.status == "KILLED"} <= {"repeated trial"}
 
 
-def test_a_sweep_at_work_on_another_machine_is_left_alone(ben: Client, finetuned: tuple[str, str]) -> None:
+def test_a_sweep_at_work_on_another_machine_is_left_alone(ben: Client) -> None:
     (parent,) = runs(ben, "sweep")
     ben.client.set_tag(parent.info.run_id, "driver", "elsewhere 1")
     ben.client.set_terminated(parent.info.run_id, "RUNNING")
     try:
-        process = ben.shell(life("entry_points.sweep"))
-        code, out, err = ended(process)
+        code, out, err = ended(ben.shell(life("entry_points.sweep")))
         assert code == 0, err
         assert f"Left alone: run {parent.info.run_id}, RUNNING on elsewhere." in out
         (other,) = [run for run in runs(ben, "sweep") if run.info.run_id != parent.info.run_id]
@@ -207,7 +226,7 @@ def test_a_sweep_at_work_on_another_machine_is_left_alone(ben: Client, finetuned
         ben.client.set_terminated(parent.info.run_id)
 
 
-def test_report_tells_of_everybodys_runs(ada: Client, ben: Client, finetuned: tuple[str, str]) -> None:
+def test_report_tells_of_everybodys_runs(ben: Client) -> None:
     code, _, err = ended(ben.shell(life("entry_points.report")))
     assert code == 0, err
     (run,) = runs(ben, "report")
@@ -271,6 +290,15 @@ def test_mlflow_run_logs_to_the_server(ben: Client, finetuned: tuple[str, str]) 
 def test_only_names_that_are_listed_may_call_the_server(team: Team) -> None:
     address = f"{team.uri}/api/2.0/mlflow/experiments/get?experiment_id=0"
     assert [answers(address, Host=name) for name in ("tvae.example.org", "evil.example.org")] == [200, 403]
+
+
+def test_a_page_of_another_origin_may_not_write(team: Team) -> None:
+    address = f"{team.uri}/ajax-api/2.0/mlflow/experiments/search"
+    said = [
+        answers(address, b'{"max_results": 1}', Origin=origin)
+        for origin in ("http://localhost:80", "https://tvae.example.org")
+    ]
+    assert said == [200, 403]
 
 
 def test_no_command_line_shows_the_databases_password(team: Team) -> None:

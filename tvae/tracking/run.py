@@ -16,7 +16,7 @@ from mlflow.entities import Metric, Param, RunTag
 
 from tvae.checkpoint.provenance import provenance
 from tvae.tracking import links
-from tvae.tracking.store import adopted_run_id
+from tvae.tracking.store import adopted_run_id, enter
 from tvae.training import Record
 
 __all__ = ["NOTE", "Run", "note_failure", "open_run", "source_tags", "write_history", "write_json"]
@@ -79,7 +79,7 @@ class Run:
         from tvae import ternary
 
         data = from_numpy(ternary.operations(), targets=ternary.valuations(), name="ternary-operations")
-        mlflow.log_input(data, context="training")
+        enter(lambda: mlflow.log_input(data, context="training"))
 
     def log_json(self, name: str, content: Any) -> None:
         """Log an artifact `name` in JSON."""

@@ -5,9 +5,10 @@ import logging
 import os
 import re
 import sqlite3
+import ssl
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from tvae.errors import TrackingError
 
-__all__ = ["EXPERIMENT", "adopted_run_id", "connect", "reason", "shown"]
+__all__ = ["EXPERIMENT", "adopted_run_id", "connect", "enter", "reason", "shown"]
 
 EXPERIMENT = "tvae"
 # The UI shows a line break where there is one: a paragraph is one line.
@@ -69,7 +70,8 @@ def connect() -> MlflowClient:
             name = os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT)
             experiment = mlflow.set_experiment(name)
             if name == EXPERIMENT and "mlflow.note.content" not in experiment.tags:
-                client.set_experiment_tag(experiment.experiment_id, "mlflow.note.content", EXPERIMENT_DESCRIPTION)
+                note = "mlflow.note.content", EXPERIMENT_DESCRIPTION
+                enter(lambda: client.set_experiment_tag(experiment.experiment_id, *note))
     except (MlflowException, SQLAlchemyError, OSError) as error:
         raise TrackingError(
             f"The tracking store {shown(uri)} must be usable; found: {reason(error)}. "
@@ -88,6 +90,20 @@ def adopted_run_id() -> str | None:
     return os.environ.get("MLFLOW_RUN_ID")
 
 
+def enter(write: Callable[[], None]) -> None:
+    """Write what every first run of an experiment writes, maybe at the same moment as another.
+
+    MLflow looks whether a row is there before it inserts one. Of two that do so at once the later is refused, and finds
+    the row when it looks again.
+    """
+    try:
+        write()
+    except MlflowException as error:
+        if error.error_code != "BAD_REQUEST":
+            raise
+        write()
+
+
 def reason(error: BaseException) -> str:
     """Return the first line of what an error says."""
     text = str(getattr(error, "orig", None) or error).strip()
@@ -102,7 +118,7 @@ def shown(uri: str) -> str:
 def _require_answer(uri: str) -> None:
     """MLflow's own client waits for minutes before it gives up on a server that is not there."""
     try:
-        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=ANSWER_SECONDS):
+        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=ANSWER_SECONDS, context=_certificates()):
             return
     except urllib.error.HTTPError:
         return  # a server that refuses is there: MLflow will say what it wants
@@ -111,6 +127,14 @@ def _require_answer(uri: str) -> None:
             f"The tracking server {shown(uri)} must answer within {ANSWER_SECONDS} s; found: {reason(error)}. "
             "Start it, or set MLFLOW_TRACKING_URI to another."
         ) from error
+
+
+def _certificates() -> ssl.SSLContext:
+    """Return which certificates count, as MLflow's own client is told."""
+    context = ssl.create_default_context(cafile=os.environ.get("MLFLOW_TRACKING_SERVER_CERT_PATH"))
+    if os.environ.get("MLFLOW_TRACKING_INSECURE_TLS", "").lower() in ("true", "1"):
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
 
 
 def _require_database(uri: str) -> None:
