@@ -7,7 +7,7 @@ SERVE_PORT ?= 5001
 FREE = $(BIN)/python -c 'import socket, sys; s = socket.socket(); s.settimeout(1); sys.exit(s.connect_ex(("127.0.0.1", $(1))) == 0 and "Port $(1) is taken: pass $(2)=another")'
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup train finetune scratch stability sweep report verify promote embed ui serve bench bench-serving bench-peers frontier test test-clusters test-faults quick lint fix clean
+.PHONY: help setup store train finetune scratch stability sweep report verify promote embed ui serve bench bench-serving bench-peers frontier test test-clusters test-faults test-server quick lint fix clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -20,7 +20,10 @@ help: ## List the targets
 	$(BIN)/python -m pip install --quiet --config-settings editable_mode=compat --editable '.[test]'
 	touch $@
 
-setup: .venv/ready ## Make the environment in .venv
+setup: store ## Make the environment in .venv, and the tracking store
+
+store: .venv/ready ## Make the tracking store ready, before several `mlflow run` begin in it at once
+	$(BIN)/python -m entry_points.store
 
 train: .venv/ready ## Train a foundation: encoder and decoder
 	$(BIN)/python -m entry_points.train $(ARGS)
@@ -89,8 +92,12 @@ test-clusters: .venv/ready ## The tests on Dask and Ray, which they install
 test-faults: .venv/ready ## The tests of killed processes, lost servers and full disks, as root
 	$(BIN)/pytest -m fault tests/test_faults.py tests/test_faults_store.py
 
+test-server: .venv/ready ## The tests on a team's server with PostgreSQL, as root; they install its driver
+	$(BIN)/python -m pip install --quiet --config-settings editable_mode=compat --editable '.[test,server]'
+	$(BIN)/pytest -m server -n 0 tests/test_server.py
+
 quick: .venv/ready ## The tests that start no process
-	$(BIN)/pytest -m 'not integration and not cluster and not fault'
+	$(BIN)/pytest -m 'not integration and not cluster and not fault and not server'
 
 fix: .venv/ready ## Mend style
 	$(BIN)/ruff check --fix .

@@ -346,7 +346,11 @@ def _run_to_resume(client: MlflowClient, entry_point: str, identity: str, resume
         experiments = [experiment.experiment_id for experiment in client.search_experiments()]
         query = f"tags.plan = '{identity}' and attributes.status != 'FINISHED'"
         runs = client.search_runs(experiments, query, order_by=["attributes.start_time DESC"])
-        free = [run for run in runs if not _at_work(run) and run.info.run_id != adopted_run_id()]
+        idle = [run for run in runs if not _at_work(run) and run.info.run_id != adopted_run_id()]
+        for run in filter(_elsewhere, idle):
+            host, *_ = run.data.tags[PROCESS].split(" ")
+            say(f"Left alone: run {run.info.run_id}, RUNNING on {host}. If it is dead, pass resume={run.info.run_id}.")
+        free = [run for run in idle if not _elsewhere(run)]
         if not free:
             say("No unfinished run of the same trials is there: starting a new one.")
         return free[0] if free else None
@@ -365,8 +369,14 @@ def _run_to_resume(client: MlflowClient, entry_point: str, identity: str, resume
     return run
 
 
+def _elsewhere(run: StoredRun) -> bool:
+    """Whether a run is open on another machine: of its process nothing is known here."""
+    owner = run.data.tags.get(PROCESS, "")
+    return bool(owner) and run.info.status == "RUNNING" and process_state(owner) == "unknown"
+
+
 def _at_work(run: StoredRun) -> bool:
-    """Whether the process of a run that is open is alive on this machine; of other machines nothing is known."""
+    """Whether the process of a run that is open is alive on this machine."""
     return run.info.status == "RUNNING" and process_state(run.data.tags.get(PROCESS, "")) == "alive"
 
 

@@ -13,24 +13,26 @@ ROOT = Path(__file__).parent.parent
 
 
 class Desk:
-    """A folder of its own with a tracking store of its own, in which commands are typed."""
+    """A folder of its own, in which commands are typed; with a tracking store of its own, unless another is named."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, uri: str | None = None) -> None:
         self.folder = folder
         self.environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")} | {
             "PYTHONPATH": str(ROOT),
             "MLFLOW_DISABLE_TELEMETRY": "true",
         }
-        self.uri = f"sqlite:///{folder}/mlflow.db"
+        self.uri = uri or f"sqlite:///{folder}/mlflow.db"
+        if uri:
+            self.environment["MLFLOW_TRACKING_URI"] = uri
         self.started: list[subprocess.Popen[str]] = []
 
     def start(self, *words: str, **environment: str) -> subprocess.Popen[str]:
-        return self.launch("-m", *words, **environment)
+        return self.launch(sys.executable, "-m", *words, **environment)
 
-    def launch(self, *arguments: str, apart: bool = False, **environment: str) -> subprocess.Popen[str]:
-        """Start python, in a process group of its own if it is to be apart."""
+    def launch(self, *words: str, apart: bool = False, **environment: str) -> subprocess.Popen[str]:
+        """Start a program, in a process group of its own if it is to be apart."""
         process = subprocess.Popen(
-            [sys.executable, *arguments],
+            words,
             cwd=self.folder,
             env=self.environment | environment,
             stdout=subprocess.PIPE,

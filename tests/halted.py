@@ -6,6 +6,7 @@ then on.
 
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 
@@ -20,6 +21,7 @@ PATIENCE_SECONDS = 400
 
 _START = """
 import runpy, signal, sys
+import sys
 from pathlib import Path
 
 def halt():
@@ -36,7 +38,7 @@ runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 
 def start(desk: Desk, fault: str, *words: str, **environment: str) -> subprocess.Popen[str]:
     """Start a command in a process group of its own; it brings a fault, in which `halt()` waits for a signal."""
-    return desk.launch("-c", _START.format(fault=fault), *words, apart=True, **environment)
+    return desk.launch(sys.executable, "-c", _START.format(fault=fault), *words, apart=True, **environment)
 
 
 def until(condition: Callable[[], bool], process: subprocess.Popen[str] | None = None) -> None:

@@ -9,7 +9,7 @@ from mlflow.exceptions import MlflowException
 
 from tvae.checkpoint import FILE_NAME
 from tvae.errors import CheckpointError
-from tvae.tracking.store import reason
+from tvae.tracking.store import reason, shown
 
 __all__ = ["fetch", "model_named", "run_named"]
 
@@ -46,8 +46,8 @@ def fetch(address: str, folder: Path) -> Path:
             found = sorted(Path(mlflow.artifacts.download_artifacts(address, dst_path=inside)).rglob(FILE_NAME))
         except (MlflowException, OSError) as error:
             raise CheckpointError(
-                f"`checkpoint` must name a checkpoint, got {address}; {reason(error)} in {mlflow.get_tracking_uri()}. "
-                "A `finetune` registers a first champion."
+                f"`checkpoint` must name a checkpoint, got {address}; {reason(error)} in "
+                f"{shown(mlflow.get_tracking_uri())}. A `finetune` registers a first champion."
             ) from error
     if len(found) != 1:
         what = "nothing is there" if not found else f"{len(found)} of them are there, name one"

@@ -10,7 +10,7 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from tvae.errors import RegistryError
-from tvae.tracking.store import reason
+from tvae.tracking.store import reason, shown
 
 __all__ = ["CHAMPION", "PREVIOUS", "answering", "ensure_model", "versions_of"]
 
@@ -30,7 +30,7 @@ def answering(name: str) -> Iterator[None]:
         yield
     except (MlflowException, SQLAlchemyError) as error:
         raise RegistryError(
-            f"The registered model {name} in {mlflow.get_registry_uri()} must be usable; found: {reason(error)}"
+            f"The registered model {name} in {shown(mlflow.get_registry_uri())} must be usable; found: {reason(error)}"
         ) from error
 
 

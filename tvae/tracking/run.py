@@ -21,7 +21,7 @@ from tvae.errors import TrackingError
 from tvae.tracking import links
 from tvae.tracking.failure import NOTE, note_failure
 from tvae.tracking.process import PROCESS, own_process
-from tvae.tracking.store import STORE_ERRORS, adopted_run_id, using_store, without_patience
+from tvae.tracking.store import STORE_ERRORS, adopted_run_id, enter, using_store, without_patience
 from tvae.training import Record
 
 __all__ = ["HISTORY", "Run", "open_run", "source_tags", "write_history", "write_json"]
@@ -101,7 +101,7 @@ class Run:
         from tvae import ternary
 
         data = from_numpy(ternary.operations(), targets=ternary.valuations(), name="ternary-operations")
-        mlflow.log_input(data, context="training")
+        enter(lambda: mlflow.log_input(data, context="training"))
 
     def log_json(self, name: str, content: Any) -> None:
         """Log an artifact `name` in JSON."""

@@ -1,26 +1,37 @@
 """Where runs are kept: the tracking store, and the experiment that a command logs to."""
 
 import fcntl
-import hashlib
 import logging
 import os
+import re
 import sqlite3
-import tempfile
+import ssl
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
 import mlflow
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from sqlalchemy import NullPool, create_engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from tvae.errors import TrackingError
-from tvae.tracking.failure import close_ended
+from tvae.tracking.failure import NOTE, close_ended
 
-__all__ = ["EXPERIMENT", "STORE_ERRORS", "adopted_run_id", "connect", "reason", "using_store", "without_patience"]
+__all__ = [
+    "EXPERIMENT",
+    "STORE_ERRORS",
+    "adopted_run_id",
+    "connect",
+    "enter",
+    "reason",
+    "shown",
+    "using_store",
+    "without_patience",
+]
 
 EXPERIMENT = "tvae"
 # The UI shows a line break where there is one: a paragraph is one line.
@@ -45,6 +56,8 @@ LOCK_SECONDS = 5
 ANSWER_SECONDS = 20
 # A call that a server does not answer ends after 1 minute if it is down, after 4 if it hangs, instead of 4 and 20.
 PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "5", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
+# Any number that no other program takes for a lock of the same database: the letters of tvae.
+_LOCK = int.from_bytes(b"tvae")
 
 
 def connect() -> MlflowClient:
@@ -66,20 +79,23 @@ def connect() -> MlflowClient:
     for name, value in PATIENCE.items():
         os.environ.setdefault(name, value)
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    # With a server it prints two addresses as any run ends, those of every trial too, and they open another view.
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     uri = mlflow.get_tracking_uri()
     if uri.startswith(("http://", "https://")):
         _require_answer(uri)
     elif uri.startswith("sqlite:///"):
         _require_database(uri)
     with using_store():
-        with _first_use_lock(uri):
+        with _first_use(uri):
             client = MlflowClient()
             close_ended(client)
         if adopted_run_id() is None and "MLFLOW_EXPERIMENT_ID" not in os.environ:
             name = os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT)
             experiment = mlflow.set_experiment(name)
-            if name == EXPERIMENT and "mlflow.note.content" not in experiment.tags:
-                client.set_experiment_tag(experiment.experiment_id, "mlflow.note.content", EXPERIMENT_DESCRIPTION)
+            if name == EXPERIMENT and NOTE not in experiment.tags:
+                note = NOTE, EXPERIMENT_DESCRIPTION
+                enter(lambda: client.set_experiment_tag(experiment.experiment_id, *note))
     return client
 
 
@@ -88,14 +104,19 @@ def using_store() -> Iterator[None]:
     """Turn what goes wrong in the tracking store into one sentence.
 
     Raises:
-        TrackingError: for an error of MLflow, of its store, or of the disk.
+        TrackingError: for an error of MLflow, of its store, or of the disk; or if the driver of a database is missing.
     """
     try:
         yield
     except STORE_ERRORS as error:
         raise TrackingError(
-            f"The tracking store {mlflow.get_tracking_uri()} must be usable; found: {reason(error)}. "
+            f"The tracking store {shown(mlflow.get_tracking_uri())} must be usable; found: {reason(error)}. "
             "Mend it, or set MLFLOW_TRACKING_URI to another."
+        ) from error
+    except ModuleNotFoundError as error:
+        raise TrackingError(
+            f"The tracking store {shown(mlflow.get_tracking_uri())} must have its driver here; found: {error}. For "
+            "PostgreSQL run `pip install 'tvae[server]'` and begin the address with postgresql+psycopg2://."
         ) from error
 
 
@@ -119,6 +140,20 @@ def adopted_run_id() -> str | None:
     return os.environ.get("MLFLOW_RUN_ID")
 
 
+def enter(write: Callable[[], None]) -> None:
+    """Write what every first run of an experiment writes, maybe at the same moment as another.
+
+    MLflow looks whether a row is there before it inserts one. Of two that do so at once the later is refused, and finds
+    the row when it looks again.
+    """
+    try:
+        write()
+    except MlflowException as error:
+        if error.error_code != "BAD_REQUEST":
+            raise
+        write()
+
+
 def reason(error: BaseException) -> str:
     """Return the first line of what an error says."""
     text = str(getattr(error, "orig", None) or error).strip()
@@ -128,25 +163,37 @@ def reason(error: BaseException) -> str:
     return "no answer, " + cause.rpartition(": ")[2].split(" (")[0].rstrip(".'\")") if failed else line
 
 
+def shown(uri: str) -> str:
+    """Return an address without the password in it."""
+    return re.sub(r"(?<=://)([^:@/]*):.*@", r"\1:***@", uri)
+
+
 def _require_answer(uri: str) -> None:
     """MLflow's own client waits for minutes before it gives up on a server that is not there."""
     try:
-        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=ANSWER_SECONDS):
+        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=ANSWER_SECONDS, context=_certificates()):
             return
     except urllib.error.HTTPError:
         return  # a server that refuses is there: MLflow will say what it wants
     except (OSError, ValueError) as error:
         raise TrackingError(
-            f"The tracking server {uri} must answer within {ANSWER_SECONDS} s; found: {reason(error)}. "
+            f"The tracking server {shown(uri)} must answer within {ANSWER_SECONDS} s; found: {reason(error)}. "
             "Start it, or set MLFLOW_TRACKING_URI to another."
         ) from error
 
 
+def _certificates() -> ssl.SSLContext:
+    """Return which certificates count, as MLflow's own client is told."""
+    context = ssl.create_default_context(cafile=os.environ.get("MLFLOW_TRACKING_SERVER_CERT_PATH"))
+    if os.environ.get("MLFLOW_TRACKING_INSECURE_TLS", "").lower() in ("true", "1"):
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
+
+
 def _require_database(uri: str) -> None:
     """MLflow tries for two minutes to open a file that is no database."""
-    path = uri.removeprefix("sqlite:///").split("?")[0]
     try:
-        with closing(sqlite3.connect(path, timeout=LOCK_SECONDS)) as database:
+        with closing(sqlite3.connect(_file_of(uri), timeout=LOCK_SECONDS)) as database:
             database.execute("BEGIN IMMEDIATE")
     except sqlite3.Error as error:
         if "locked" in str(error):
@@ -157,10 +204,27 @@ def _require_database(uri: str) -> None:
         ) from error
 
 
+def _file_of(uri: str) -> Path:
+    return Path(uri.removeprefix("sqlite:///").split("?")[0])
+
+
 @contextmanager
-def _first_use_lock(uri: str) -> Iterator[None]:
-    """Held while a store may be creating its tables: MLflow's migration does not bear two at once."""
-    name = hashlib.sha256(f"{uri} {os.getcwd()}".encode()).hexdigest()[:16]
-    with (Path(tempfile.gettempdir()) / f"tvae-store-{name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+def _first_use(uri: str) -> Iterator[None]:
+    """Held while a store may be creating its tables: MLflow's migration does not bear two at once.
+
+    What is locked is the store's own, so that every way to write its address and every user of it meet at one lock. A
+    server has created its tables before it answers.
+    """
+    if uri.startswith("sqlite:///"):
+        folder = os.open(_file_of(uri).parent, os.O_RDONLY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(folder)
+    elif uri.startswith("postgresql"):
+        with create_engine(uri, poolclass=NullPool).connect() as connection:
+            connection.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK})"))
+            yield
+    else:
         yield
