@@ -17,6 +17,7 @@ from mlflow.entities import Metric, Param, RunTag
 from tvae.checkpoint.provenance import provenance
 from tvae.tracking import links
 from tvae.tracking.store import adopted_run_id
+from tvae.tracking.view import save_view
 from tvae.training import Record
 
 __all__ = ["NOTE", "Run", "note_failure", "open_run", "source_tags", "write_history", "write_json"]
@@ -39,9 +40,9 @@ class Run:
         self._client = client
         self.id, self.experiment_id, self.folder = run_id, experiment_id, folder
 
-    def link(self, page: str = "") -> str:
-        """Return the address of a page of this run in the UI."""
-        return links.run_link(self.experiment_id, self.id, page)
+    def page(self, within: str = "") -> str:
+        """Return a page of this run within the UI, as `links.run_page`."""
+        return links.run_page(self.experiment_id, self.id, within)
 
     def log_parameters(self, parameters: Mapping[str, Any]) -> None:
         """Log parameters that are not there yet: `mlflow run` has logged those that MLproject declares."""
@@ -129,6 +130,7 @@ def open_run(
         with tempfile.TemporaryDirectory(prefix="tvae-") as folder:
             run = Run(client, run_id, active.info.experiment_id, Path(folder))
             run.set_tags(all_tags)
+            save_view(client, run.experiment_id)
             yield run
     except BaseException as error:
         stopped = isinstance(error, KeyboardInterrupt)

@@ -18,12 +18,14 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from tvae.errors import TrackingError
+from tvae.tracking import links
+from tvae.tracking.view import VIEW
 
 __all__ = ["EXPERIMENT", "adopted_run_id", "connect", "reason"]
 
 EXPERIMENT = "tvae"
 # The UI shows a line break where there is one: a paragraph is one line.
-EXPERIMENT_DESCRIPTION = "\n".join(
+_DESCRIPTION = "\n".join(
     [
         "Ternary operations in a Poincaré ball: a variational autoencoder learns all 19,683 of them, and a projection "
         "places them so that hyperbolic distance from the origin follows 3-adic valuation.",
@@ -33,7 +35,7 @@ EXPERIMENT_DESCRIPTION = "\n".join(
         "- **scratch** does both in one run.",
         "",
         "All metrics are measured on all operations at the posterior mean. `best_hierarchy` is that of the run's "
-        "model; `hierarchy` by epoch is how training got there.",
+        "model; `hierarchy` is how training got there, and a table shows its last epoch.",
     ]
 )
 ANSWER_SECONDS = 5
@@ -65,7 +67,8 @@ def connect() -> MlflowClient:
             name = os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT)
             experiment = mlflow.set_experiment(name)
             if name == EXPERIMENT and "mlflow.note.content" not in experiment.tags:
-                client.set_experiment_tag(experiment.experiment_id, "mlflow.note.content", EXPERIMENT_DESCRIPTION)
+                look = f"[The runs beside one another]({links.runs_page(experiment.experiment_id, VIEW)})"
+                client.set_experiment_tag(experiment.experiment_id, "mlflow.note.content", f"{_DESCRIPTION}\n\n{look}")
     except (MlflowException, SQLAlchemyError, OSError) as error:
         raise TrackingError(
             f"The tracking store {uri} must be usable; found: {reason(error)}. "
