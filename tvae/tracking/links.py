@@ -1,7 +1,7 @@
 """Deep links into the MLflow UI: its landing page is another view, so that a link to the page itself is needed.
 
-A page is an address within the UI, `#/…`. Descriptions hold pages, which open on whatever host and port the UI has; what
-is printed is the whole address.
+A page is an address within the UI, `#/…`. Descriptions hold pages, which open on whatever host and port the UI has;
+what is printed is the whole address.
 """
 
 from urllib.parse import urlsplit

@@ -18,7 +18,6 @@ _TAG = f"mlflow.sharedViewState.{VIEW}"
 _COLUMNS = (
     *(f"metrics.`best_{name}`" for name in ("hierarchy", "coverage", "richness", "q")),
     "metrics.`tree_precision`",
-    "metrics.`train_seconds`",
     "tags.`verified`",
     "tags.`registered`",
 )
