@@ -7,7 +7,7 @@ SERVE_PORT ?= 5001
 FREE = $(BIN)/python -c 'import socket, sys; s = socket.socket(); s.settimeout(1); sys.exit(s.connect_ex(("127.0.0.1", $(1))) == 0 and "Port $(1) is taken: pass $(2)=another")'
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup store train finetune scratch stability sweep report verify promote embed ui serve bench bench-serving bench-peers frontier test test-clusters test-faults test-server quick lint fix clean
+.PHONY: help setup store train finetune scratch stability sweep report verify promote embed ui serve bench bench-serving bench-peers frontier test test-clusters test-faults test-server test-ui quick lint fix clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -55,7 +55,7 @@ embed: .venv/ready ## Write all embeddings of the champion: ARGS='--out FOLDER'
 ui: .venv/ready ## Open MLflow on what was run
 	@$(call FREE,$(PORT),PORT)
 	@echo 'All experiments: http://127.0.0.1:$(PORT)/#/experiments?workflowType=machine_learning'
-	@echo 'Runs of make:    http://127.0.0.1:$(PORT)/#/experiments/1/runs?workflowType=machine_learning'
+	@echo 'Runs of make:    http://127.0.0.1:$(PORT)/#/experiments/1/runs?viewStateShareKey=tvae&workflowType=machine_learning'
 	$(BIN)/mlflow ui --host 127.0.0.1 --port $(PORT)
 
 serve: .venv/ready ## Serve the champion on http://127.0.0.1:5001 (SERVE_PORT=another)
@@ -96,8 +96,13 @@ test-server: .venv/ready ## The tests on a team's server with PostgreSQL, as roo
 	$(BIN)/python -m pip install --quiet --config-settings editable_mode=compat --editable '.[test,server]'
 	$(BIN)/pytest -m server -n 0 tests/test_server.py
 
+test-ui: .venv/ready ## The tests in a browser: the MLflow UI as a person sees it; needs Debian's chromium
+	@command -v chromium >/dev/null || { echo 'These tests drive Chromium: apt-get install chromium.' >&2; exit 1; }
+	$(BIN)/python -m pip install --quiet --config-settings editable_mode=compat --editable '.[test,ui]'
+	$(BIN)/pytest -m browser -n 0 tests/test_ui.py
+
 quick: .venv/ready ## The tests that start no process
-	$(BIN)/pytest -m 'not integration and not cluster and not fault and not server'
+	$(BIN)/pytest -m 'not integration and not cluster and not fault and not server and not browser'
 
 fix: .venv/ready ## Mend style
 	$(BIN)/ruff check --fix .

@@ -16,7 +16,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run as StoredRun
 from mlflow.exceptions import MlflowException
 
-from entry_points.console import say
+from entry_points.console import say, say_where
 from entry_points.foundations import foundation_command, record_foundation
 from entry_points.options import FLEET
 from tvae import registry
@@ -32,7 +32,7 @@ from tvae.registry.foundation import codec_tags
 from tvae.tracking import links
 from tvae.tracking.children import Children
 from tvae.tracking.process import PROCESS, process_state
-from tvae.tracking.run import Run, open_run
+from tvae.tracking.run import Run, open_run, source_tags
 from tvae.tracking.store import adopted_run_id, connect
 from tvae.training import Member, Result
 from tvae.training.device import resolve_device
@@ -203,8 +203,8 @@ class Campaign:
                 (self.run.folder / name).write_text(text, encoding="utf-8")
                 self.run.log_file(self.run.folder / name)
         self.run.log_metrics(self.clock.metrics())
-        look = f"[report]({self.run.link('artifacts/report.html')}) · [curves]({self.run.link('model-metrics')})"
-        self.run.describe(f"{headline(found)}\n\nRepeat it:\n\n```sh\n{command}\n```\n\n{look}")
+        look = f"[report]({self.run.page('artifacts/report.html')})"
+        self.run.describe(f"{look}\n\n{headline(found)}\n\nRepeat it:\n\n```sh\n{command}\n```")
         say("")
         say(headline(found))
 
@@ -307,8 +307,9 @@ def opened(
             client, name=name, tags={**tags, "plan": identity}, resume=resumed.info.run_id if resumed else None
         ) as run,
     ):
-        children = Children(client, run.experiment_id, run.id, run.folder)
-        campaign = Campaign(client, run, children, fleet, Clock.of(client.get_run(run.id)))
+        stored = client.get_run(run.id)
+        children = Children(client, run.experiment_id, run.id, run.folder, source_tags(stored))
+        campaign = Campaign(client, run, children, fleet, Clock.of(stored))
         try:
             if resumed is None:
                 run.log_parameters(asked)
@@ -322,9 +323,7 @@ def opened(
         except BaseException:
             say(f"Go on with it: mlflow run . -e {entry_point} -P resume={run.id} --env-manager=local")
             raise
-        say("")
-        say("Look at it: " + ("`make ui` (or `mlflow ui`), then open" if links.needs_ui() else "open"))
-        say(f"  {run.link('artifacts/report.html')}")
+        say_where(run.page("artifacts/report.html"))
 
 
 @contextmanager
@@ -333,9 +332,9 @@ def _pointer(client: MlflowClient, entry_point: str, resumed: StoredRun | None) 
     if resumed is None or adopted_run_id() is None:
         yield
         return
-    link = links.run_link(resumed.info.experiment_id, resumed.info.run_id)
+    page = links.run_page(resumed.info.experiment_id, resumed.info.run_id)
     with open_run(client, name="resume", tags={"stage": "resume", "resumes": resumed.info.run_id}) as run:
-        run.describe(f"This command went on with the {entry_point} [{resumed.info.run_name}]({link}).")
+        run.describe(f"This command went on with the {entry_point} [{resumed.info.run_name}]({page}).")
         yield
 
 

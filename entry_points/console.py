@@ -14,13 +14,21 @@ from tqdm import tqdm
 
 from tvae.errors import ArchitectureError, ConfigurationError, TVAEError
 
-__all__ = ["Progress", "command", "command_line", "defaults_of", "say", "show_table"]
+__all__ = ["Progress", "command", "command_line", "defaults_of", "run_name", "say", "say_where", "show_table"]
 
 
 def say(text: str) -> None:
     """Print a line, at once."""
     click.echo(text)
     sys.stdout.flush()
+
+
+def say_where(page: str) -> None:
+    """Print where a page of the UI is: the last thing that a command says, so that nobody has to search for its run."""
+    from tvae.tracking import links  # imports mlflow, for which `--help` does not wait
+
+    say("\nLook at it: " + ("`make ui` (or `mlflow ui`), then open" if links.needs_ui() else "open"))
+    say(f"  {links.address(page)}")
 
 
 def show_table(rows: Sequence[tuple[str, str]]) -> None:
@@ -136,3 +144,17 @@ def command_line(name: str, values: Mapping[str, Any], defaults: Mapping[str, An
     """Return the `mlflow run` command that repeats a run: what differs from the defaults is named."""
     named = [f"-P {key}={shlex.quote(str(value))}" for key, value in values.items() if value != defaults.get(key)]
     return " ".join(["mlflow run .", f"-e {name}", *named, "--env-manager=local"])
+
+
+def run_name(kind: str, values: Mapping[str, Any], defaults: Mapping[str, Any]) -> str:
+    """Return what a run is called: its kind, curvature and seed, which a narrow table shows, then what else was asked.
+
+    Args:
+        kind: the command's name.
+        values: every option as it was given.
+        defaults: of the options.
+    """
+    of_the_desk = ("curvature", "seed", "checkpoint", "device", "promote")
+    asked = [(k, v) for k, v in values.items() if k not in of_the_desk and v != defaults.get(k)]
+    further = [str(value) if name in ("preset", "objective") else f"{name}={value}" for name, value in asked]
+    return " ".join([kind, f"c={values['curvature']:g}", f"seed={values['seed']}", *further])

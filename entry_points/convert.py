@@ -4,7 +4,7 @@ from typing import Literal
 
 import click
 
-from entry_points.console import command, say, show_table
+from entry_points.console import command, say, say_where, show_table
 from entry_points.options import NONE, out
 
 
@@ -63,6 +63,7 @@ def main(path: str, branch: str, curvature_from: Literal["file", "one"], out: st
         except (OSError, ValueError) as error:
             raise CheckpointError(f"{out} was not written; found: {error}.") from error
         say(f"Written to {target.absolute()}; digest {digest[:12]}…")
+        say_where(run.page())
 
 
 if __name__ == "__main__":

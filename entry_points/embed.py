@@ -1,6 +1,6 @@
 """Embed: write the embeddings of all operations."""
 
-from entry_points.console import command, say
+from entry_points.console import command, say, say_where
 from entry_points.options import CHAMPION, NONE, address, out
 
 
@@ -23,7 +23,7 @@ def main(checkpoint: str, out: str) -> None:
     from tvae.tracking.store import connect
 
     client = connect()
-    with open_run(client, name=f"embed {checkpoint}", tags={"stage": "embed"}) as run:
+    with open_run(client, name=f"embed {registry.short(checkpoint)}", tags={"stage": "embed"}) as run:
         run.log_parameters({"checkpoint": checkpoint, "out": out})
         source = read(registry.fetch(checkpoint, run.folder))
         run.set_tags({"checkpoint": source.digest[:16]})
@@ -38,9 +38,8 @@ def main(checkpoint: str, out: str) -> None:
                 except (OSError, ValueError) as error:
                     raise CheckpointError(f"{Path(out) / name} was not written; found: {error}.") from error
         say(f"{len(table['index'])} embeddings of {checkpoint} (digest {source.digest[:12]}…)")
-        say(f"  {NPZ} and {PARQUET}: {run.link('artifacts/embeddings')}")
-        if out != NONE:
-            say(f"  and in {Path(out).absolute()}")
+        say(f"  {NPZ} and {PARQUET}, in the run{'' if out == NONE else f' and in {Path(out).absolute()}'}")
+        say_where(run.page("artifacts/embeddings"))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from entry_points.console import command, defaults_of
+from entry_points.console import command, defaults_of, run_name
 from entry_points.options import ARCHITECTURE, TRAINING, options
 from tvae.configuration import FINETUNE
 from tvae.experiments.presets import resolve
@@ -24,8 +24,9 @@ def main(**asked: Any) -> None:
 
     from entry_points.sessions import opened
 
-    name = f"finetune c={architecture.curvature:g} {configuration.objective} seed={configuration.seed}"
-    with opened("finetune", name, asked, defaults_of(main), architecture, configuration) as session:
+    defaults = defaults_of(main)
+    name = run_name("finetune", asked, defaults)
+    with opened("finetune", name, asked, defaults, architecture, configuration) as session:
         checkpoint = session.starting_checkpoint(asked["checkpoint"])
         session.finetune(checkpoint, new_projection=asked["new_projection"])
 

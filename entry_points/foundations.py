@@ -14,6 +14,8 @@ from tvae.tracking.outcome import log_foundation
 from tvae.tracking.run import Run
 from tvae.training import Result
 
+_LOOK = {"curves": "plots/training_curves.png", "verification": "verification.json"}
+
 __all__ = ["Foundation", "foundation_command", "record_foundation", "training_record"]
 
 
@@ -40,7 +42,7 @@ def record_foundation(client: MlflowClient, run: Run, result: Result, *, command
         register: whether to.
     """
     outcome = log_foundation(run, result, training_record("foundation", result.configuration))
-    look = {"curves": run.link("model-metrics"), "checkpoint": run.link("artifacts/checkpoint")}
+    look = {name: run.page(f"artifacts/{path}") for name, path in _LOOK.items()}
     run.describe(describe_foundation(result, outcome.coverage, command=command, look=look))
     epochs = len(result.history) - 1
     say(f"Foundation: coverage {outcome.coverage:.5f} after {epochs} epochs, {result.seconds:.1f} s.")

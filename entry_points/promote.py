@@ -2,7 +2,7 @@
 
 import click
 
-from entry_points.console import command, say
+from entry_points.console import command, say, say_where
 from entry_points.options import NONE, address
 
 
@@ -39,12 +39,13 @@ def main(checkpoint: str, mode: str, rollback: bool) -> None:
     from tvae import registry
     from tvae.checkpoint import read, verify
     from tvae.checkpoint.verification import FILE_NAME
+    from tvae.tracking.links import model_page
     from tvae.tracking.model import log_model
     from tvae.tracking.run import open_run
     from tvae.tracking.store import connect
 
     client = connect()
-    name = "rollback" if rollback else f"promote {checkpoint}"
+    name = "rollback" if rollback else f"promote {registry.short(checkpoint)}"
     with open_run(client, name=name, tags={"stage": "promote"}) as run:
         run.log_parameters({"checkpoint": checkpoint, "mode": mode, "rollback": rollback})
         if rollback:
@@ -52,6 +53,7 @@ def main(checkpoint: str, mode: str, rollback: bool) -> None:
             text = f"{registry.MODEL} version {champion} is {registry.CHAMPION} again; version {previous} is previous."
             run.describe(text)
             say(text)
+            say_where(model_page(registry.MODEL, champion))
             return
         path = registry.fetch(checkpoint, run.folder)
         found = read(path)
@@ -66,7 +68,10 @@ def main(checkpoint: str, mode: str, rollback: bool) -> None:
             say(f"\n{promotion.comparison.table()}\n")
         say(promotion.sentence())
         run.set_tags({"registered": f"{registry.MODEL} version {promotion.version}"})
-        run.describe(f"{promotion.sentence()}\n\n{verification.markdown()}")
+        page = model_page(registry.MODEL, promotion.version)
+        compared = f"{promotion.comparison.markdown()}\n\n" if promotion.comparison else ""
+        run.describe(f"{promotion.sentence()} [Its page]({page})\n\n{compared}{verification.markdown()}")
+        say_where(page)
 
 
 if __name__ == "__main__":

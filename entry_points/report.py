@@ -2,7 +2,7 @@
 
 import click
 
-from entry_points.console import command, say
+from entry_points.console import command, say, say_where
 from entry_points.options import NONE, out
 
 
@@ -54,12 +54,11 @@ def main(run: str, experiment: str, out: str) -> None:
                     atomic.replace(Path(out) / name, [text.encode()])
                 except (OSError, ValueError) as error:
                     raise TrackingError(f"{Path(out) / name} was not written; found: {error}.") from error
-        own.describe(f"{headline(campaign)}\n\n[report]({own.link('artifacts/report.html')})")
+        own.describe(f"[report]({own.page('artifacts/report.html')})\n\n{headline(campaign)}")
         say(headline(campaign))
-        say("")
-        say(f"report.html and report.md: {own.link('artifacts/report.html')}")
         if out != NONE:
-            say(f"  and in {Path(out).absolute()}")
+            say(f"\nreport.html and report.md are in {Path(out).absolute()} too.")
+        say_where(own.page("artifacts/report.html"))
 
 
 if __name__ == "__main__":

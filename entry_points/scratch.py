@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from entry_points.console import command, defaults_of
+from entry_points.console import command, defaults_of, run_name
 from entry_points.options import ARCHITECTURE, TRAINING, options
 from tvae.configuration import FINETUNE, FOUNDATION
 from tvae.experiments.presets import resolve
@@ -22,8 +22,9 @@ def main(**asked: Any) -> None:
 
     from entry_points.sessions import opened
 
-    name = f"scratch c={architecture.curvature:g} {configuration.objective} seed={configuration.seed}"
-    with opened("scratch", name, asked, defaults_of(main), architecture, configuration) as session:
+    defaults = defaults_of(main)
+    name = run_name("scratch", asked, defaults)
+    with opened("scratch", name, asked, defaults, architecture, configuration) as session:
         session.scratch(foundation)
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from mlflow import MlflowClient
 
-from entry_points.console import Progress, command_line, say, show_table
+from entry_points.console import Progress, command_line, say, say_where, show_table
 from entry_points.foundations import Foundation, foundation_command, record_foundation, training_record
 from tvae import registry
 from tvae.architecture import Architecture
@@ -24,6 +24,7 @@ from tvae.tracking.description import describe_embedding
 from tvae.tracking.outcome import Outcome, log_embedding
 from tvae.tracking.run import Run, open_run
 from tvae.tracking.store import STORE_ERRORS, connect
+from tvae.tracking.view import VIEW
 from tvae.training import Member, Record, Result, train
 from tvae.training.device import resolve_device
 
@@ -174,14 +175,23 @@ class Session:
     ) -> None:
         outcome, evaluation = log_embedding(self.run, result, trained, training)
         look = {
-            "curves": self.run.link("model-metrics"),
-            "ball": self.run.link("artifacts/plots/poincare_disk.png"),
-            "levels": self.run.link("artifacts/plots/radius_by_valuation.png"),
-            "verification": self.run.link("artifacts/verification.json"),
+            "ball": self.run.page("artifacts/plots/poincare_disk.png"),
+            "levels": self.run.page("artifacts/plots/radius_by_valuation.png"),
+            "curves": self.run.page("artifacts/plots/training_curves.png"),
+            "verification": self.run.page("artifacts/verification.json"),
+            "beside other runs": links.runs_page(self.run.experiment_id, VIEW),
         }
-        self.run.describe(
-            describe_embedding(title, self.architecture, result, evaluation, start=start, command=command, look=look)
+        description = describe_embedding(
+            title,
+            self.architecture,
+            result,
+            evaluation,
+            verified=outcome.verification.passed,
+            start=start,
+            command=command,
+            look=look,
         )
+        self.run.describe(description)
         say("")
         show_table(_table(self.architecture, result, evaluation, outcome.verification.passed))
         if self.promote != "never":
@@ -240,9 +250,7 @@ def opened(
                 say(f"The trained model is not lost: {kept}")
                 say(f"Go on with it: mlflow run . -e {use} -P checkpoint={kept} --env-manager=local")
             raise
-        say("")
-        say("Look at it: " + ("`make ui` (or `mlflow ui`), then open" if links.needs_ui() else "open"))
-        say(f"  {run.link()}")
+        say_where(run.page())
 
 
 def _repeat(entry_point: str, asked: Mapping[str, Any], defaults: Mapping[str, Any], **changed: Any) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from entry_points.console import command, say
+from entry_points.console import command, say, say_where
 from entry_points.options import CHAMPION, NONE, OrAuto, address, out
 from tvae.bounds import RELOADS, Bounds
 
@@ -62,7 +62,7 @@ def main(checkpoint: str, reloads: int, out: str, **asked: Any) -> None:
     values: dict[str, Any] = {name: None if value == "auto" else value for name, value in asked.items()}
     bounds = Bounds(**values)
     client = connect()
-    with open_run(client, name=f"verify {checkpoint}", tags={"stage": "verify"}) as run:
+    with open_run(client, name=f"verify {registry.short(checkpoint)}", tags={"stage": "verify"}) as run:
         run.log_parameters({"checkpoint": checkpoint, "reloads": reloads, "out": out, **asked})
         found = verify(registry.fetch(checkpoint, run.folder), bounds=bounds, reloads=reloads)
         verification = replace(found, path=Path(checkpoint))  # not where it was downloaded to
@@ -73,7 +73,7 @@ def main(checkpoint: str, reloads: int, out: str, **asked: Any) -> None:
         run.describe(verification.markdown())
         if out != NONE:
             verification.write(out)
-        say(f"\n{FILE_NAME} and this table: {run.link()}")
+        say_where(run.page(f"artifacts/{FILE_NAME}"))
         if not verification.passed:
             raise CheckpointError(f"Verification failed: {verification.failures}.")
 

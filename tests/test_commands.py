@@ -181,7 +181,7 @@ def test_the_controller_trains_and_its_weights_are_logged(finished: tuple[Desk, 
     code, _, err = desk.type("entry_points.finetune", *words)
     assert code == 0, err
     run = next(r for r in desk.runs() if r.data.params.get("use_controller") == "True")
-    history = desk.client.get_metric_history(run.info.run_id, "controller/hierarchy")
+    history = desk.client.get_metric_history(run.info.run_id, "controller_hierarchy")
     assert [m.step for m in history] == [1, 2, 3]
     assert len({m.value for m in history}) == 3
     desk.client.delete_run(run.info.run_id)

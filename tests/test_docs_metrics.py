@@ -180,7 +180,7 @@ def test_runs_of_a_sweep_log_all_but_what_is_measured_of_the_model(tmp_path: Pat
             return lambda *_, **__: SimpleNamespace(info=SimpleNamespace(run_id="1"))
 
     recorded = metrics
-    Children(Client(), "1", "1", tmp_path).log_result(trial(), embedding, {})  # type: ignore[arg-type]
+    Children(Client(), "1", "1", tmp_path, {}).log_result(trial(), embedding, {})  # type: ignore[arg-type]
     assert metrics == of_epochs(embedding) | embedding.summary().keys()
     assert metrics == set(names_of("Each epoch")) | set(names_of("At the end of a run")) - OF_THE_MODEL
     first, *others = ([row[0].strip("`"), row[1]] for row in rows("metric") if row[0].strip("`") in OF_THE_MODEL

@@ -37,7 +37,7 @@ def foundation(n_trits: int, back: list[int]) -> list[Record]:
     """A history by how many operations come back at each epoch."""
     records: list[Record] = [{"epoch": float(e), "coverage": n / 3**n_trits} for e, n in enumerate(back)]
     for record in records[1:]:
-        record |= {"loss": 1 / record["epoch"], "lr": 4e-3, "terms/coverage": 0.5, "terms/kl": 20.0}
+        record |= {"loss": 1 / record["epoch"], "lr": 4e-3, "term_coverage": 0.5, "term_kl": 20.0}
     return records
 
 

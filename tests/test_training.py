@@ -413,8 +413,8 @@ def test_weights_that_the_controller_shifts_are_logged_and_keep_their_sum(way: s
     run = member(changed(SMALL, use_controller=True), **WAYS[way])
     c = run.configuration
     for record in train(run).history[1:]:
-        shares = {k.removeprefix("controller/"): v for k, v in record.items() if k.startswith("controller/")}
-        assert {f"terms/{name}" for name in shares} == {k for k in record if k.startswith("terms/")}
+        shares = {k.removeprefix("controller_"): v for k, v in record.items() if k.startswith("controller_")}
+        assert {f"term_{name}" for name in shares} == {k for k in record if k.startswith("term_")}
         total = sum(c.beta if name == "kl" else getattr(c, f"{name}_weight") for name in shares)
         assert sum(shares.values()) == pytest.approx(total, rel=1e-5)
 
@@ -498,7 +498,7 @@ def test_loss_is_the_weighted_sum_of_its_terms(way: str) -> None:
     run = member(**WAYS[way])
     c = run.configuration
     for record in train(run).history[1:]:
-        terms = {k.removeprefix("terms/"): v for k, v in record.items() if k.startswith("terms/")}
+        terms = {k.removeprefix("term_"): v for k, v in record.items() if k.startswith("term_")}
         total = sum(v * (c.beta if name == "kl" else getattr(c, f"{name}_weight")) for name, v in terms.items())
         assert record["loss"] == pytest.approx(total, rel=1e-6)
 
@@ -516,7 +516,7 @@ def test_loss_is_the_weighted_sum_of_its_terms(way: str) -> None:
 )
 def test_terms_in_use_are_logged(way: str, terms: set[str]) -> None:
     last = train(member(**WAYS[way], epochs=1)).history[-1]
-    assert {name.removeprefix("terms/") for name in last if name.startswith("terms/")} == terms
+    assert {name.removeprefix("term_") for name in last if name.startswith("term_")} == terms
 
 
 @each_way

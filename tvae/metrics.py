@@ -35,6 +35,7 @@ __all__ = [
     "Evaluation",
     "Measurement",
     "ball_coverage",
+    "distance_fidelity_ceiling",
     "distances_by_valuation",
     "evaluate",
     "hierarchy_ceiling",
@@ -42,6 +43,7 @@ __all__ = [
     "measure_norms",
     "pair_chords",
     "posterior_mean",
+    "q_ceiling",
     "reproduced",
     "richness_ceiling",
     "sample_pairs",
@@ -69,9 +71,9 @@ class Measurement:
 
     Attributes:
         hierarchy: in -1 … 1; `hierarchy_ceiling` bounds it where no two radii are equal.
-        richness: in 0 … `richness_ceiling`.
+        richness: at least 0; `richness_ceiling` bounds it where levels do not overlap.
         ordered_levels: 0 … n_trits.
-        distance_fidelity: in -1 … 1.
+        distance_fidelity: in -1 … 1; `distance_fidelity_ceiling` bounds it where no two distances are equal.
         level_radii: mean radius of each level, hyperbolic length, from valuation 0 up.
         level_variances: population variance of the unit norm within each level, from valuation 0 up.
     """
@@ -96,9 +98,9 @@ class Evaluation:
     Attributes:
         coverage: in 0 … 1.
         hierarchy: in -1 … 1.
-        richness: in 0 … `richness_ceiling`.
+        richness: at least 0; `richness_ceiling` bounds it where levels do not overlap.
         ordered_levels: 0 … n_trits.
-        distance_fidelity: in -1 … 1.
+        distance_fidelity: in -1 … 1; `distance_fidelity_ceiling` bounds it where no two distances are equal.
         tree_precision: in 0 … 1.
         tree_precision_by_level: tree precision at k = 1 … n_trits - 1, before averaging over k.
         sibling_recall: in 0 … 1.
@@ -275,15 +277,47 @@ def hierarchy_ceiling(n_trits: int = ternary.N_TRITS) -> float:
         >>> round(hierarchy_ceiling(), 5)
         -0.83205
     """
-    n, total = ternary.level_sizes(n_trits).astype(float), float(3**n_trits)
-    return -math.sqrt(1 - float((n**3 - n).sum()) / (total**3 - total))
+    return -math.sqrt(_untied(ternary.level_sizes(n_trits)))
+
+
+def distance_fidelity_ceiling(n_trits: int = ternary.N_TRITS) -> float:
+    """Return the largest distance fidelity that embeddings with distinct distances can reach, on the fixed sample.
+
+    As `hierarchy_ceiling`, with the pairs of one 3-adic distance for the levels. A pair that the sample holds more than
+    once is tied with itself on either side, which is allowed for.
+
+    Example:
+        >>> round(distance_fidelity_ceiling(), 5)
+        0.83165
+    """
+    i, j, apart = sample_pairs(n_trits)
+    pairs = torch.minimum(i, j) * 3**n_trits + torch.maximum(i, j)
+    sizes, times = (np.unique(values, return_counts=True)[1] for values in (apart, pairs.numpy()))
+    return math.sqrt(_untied(sizes) / _untied(times))
+
+
+def q_ceiling(n_trits: int = ternary.N_TRITS) -> float:
+    """Return the largest Q that embeddings with distinct radii and distances can reach.
+
+    Example:
+        >>> round(q_ceiling(), 4)
+        2.0797
+    """
+    return distance_fidelity_ceiling(n_trits) + 1.5 * abs(hierarchy_ceiling(n_trits))
+
+
+def _untied(sizes: npt.NDArray[np.integer]) -> float:
+    """Return the share of the variance of N distinct ranks that is left where groups of these sizes are tied."""
+    n, total = sizes.astype(float), float(sizes.sum())
+    return 1 - float((n**3 - n).sum()) / (total**3 - total)
 
 
 def richness_ceiling(max_radius: float, n_trits: int = ternary.N_TRITS) -> float:
     """Return the largest richness that levels which do not overlap can have: max_radius²/(4·number of levels).
 
     The levels' unit norms then lie in disjoint intervals of total length max_radius at most, and an interval of length
-    L holds a variance of L²/4 at most; the sum is largest when one level has the whole length.
+    L holds a variance of L²/4 at most; the sum is largest when one level has the whole length. Levels that overlap can
+    have more, up to n_trits times as much: a richness above this bound shows that they do.
 
     Example:
         >>> round(richness_ceiling(0.95), 7)

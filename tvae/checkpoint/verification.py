@@ -118,21 +118,21 @@ class Verification:
 
     def table(self) -> str:
         """Return the checks as aligned plain text, with a verdict on the last line."""
+        failed = [f"{c.name}: {c.meaning}" for c in self.checks if not c.passed]
+        last = f"verification {_verdict(self.passed)}"
+        return "\n".join([f"{self.path}", self.scope, "", *self._lines(), "", *failed, last])
+
+    def markdown(self) -> str:
+        """Return the checks in Markdown, verdict and scope first; its UI sets tables without gaps."""
+        failed = [f"- {c.name}: {c.meaning}" for c in self.checks if not c.passed]
+        verdict = f"Verification **{_verdict(self.passed)}**. {self.scope}"
+        return "\n".join([verdict, "", *failed, "", "```text", *self._lines(), "```", ""])
+
+    def _lines(self) -> list[str]:
         rows = [("check", "value", "bound", "verdict")]
         rows += [(c.name, _shown(c.value), c.bound, _verdict(c.passed)) for c in self.checks]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-        failed = [f"{c.name}: {c.meaning}" for c in self.checks if not c.passed]
-        return "\n".join([f"{self.path}", self.scope, "", *lines, "", *failed, f"verification {_verdict(self.passed)}"])
-
-    def markdown(self) -> str:
-        """Return the checks as a Markdown table, with scope and verdict above it."""
-        lines = [f"Verification **{_verdict(self.passed)}**. {self.scope}", ""]
-        lines += ["| check | value | bound | verdict | meaning |", "| --- | --- | --- | --- | --- |"]
-        for c in self.checks:
-            cells = (c.name, _shown(c.value), c.bound, _verdict(c.passed), c.meaning)
-            lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
-        return "\n".join(lines) + "\n"
+        return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def verify(path: str | os.PathLike[str], *, bounds: Bounds | None = None, reloads: int = RELOADS) -> Verification:

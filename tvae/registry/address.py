@@ -11,7 +11,7 @@ from tvae.checkpoint import FILE_NAME
 from tvae.errors import CheckpointError
 from tvae.tracking.store import reason, shown
 
-__all__ = ["fetch", "model_named", "run_named"]
+__all__ = ["fetch", "model_named", "run_named", "short"]
 
 _RUN_ID = r"[0-9a-f]{32}"
 _MODEL_ID = r"m-[0-9a-f]{32}"
@@ -56,6 +56,12 @@ def fetch(address: str, folder: Path) -> Path:
             f"got {address}: {what}."
         )
     return found[0]
+
+
+def short(address: str) -> str:
+    """Return an address as a run's name shows it, without what all have: `tvae@champion`, `run 3fca4df4`."""
+    run_id = run_named(address)
+    return f"run {run_id[:8]}" if run_id else re.sub("^models:/+", "", address)
 
 
 def run_named(address: str) -> str | None:

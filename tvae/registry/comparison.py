@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tvae.metrics import hierarchy_ceiling
+from tvae.tracking.description import preformatted
 
 __all__ = ["RANKING", "Comparison", "Criterion"]
 
@@ -90,6 +91,10 @@ class Comparison:
                 verdict += ", decides"
             rows.append((criterion.label, criterion.shown(self.old), criterion.shown(self.new), verdict))
         return rows
+
+    def markdown(self) -> str:
+        """Return the comparison in Markdown that the UI keeps aligned."""
+        return preformatted(self.rows())
 
     def table(self) -> str:
         """Return the comparison as aligned plain text."""

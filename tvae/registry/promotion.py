@@ -16,7 +16,8 @@ from tvae.registry.address import fetch, model_named, run_named
 from tvae.registry.comparison import RANKING, Comparison
 from tvae.registry.store import CHAMPION, PREVIOUS, answering, ensure_model, versions_of
 from tvae.registry.turn import turn
-from tvae.tracking.links import run_link
+from tvae.tracking.description import preformatted
+from tvae.tracking.links import run_page
 
 __all__ = ["MODEL", "MODES", "Promotion", "find_model", "promote", "require_promotable", "rollback"]
 
@@ -216,14 +217,14 @@ def _register(
     model = client.get_logged_model(model_id)
     metrics = {name: f"{value:.9g}" for name, value in verification.metrics.items()}
     tags = {"verified": "true", "digest": checkpoint.digest, **metrics}
-    link = run_link(model.experiment_id, model.source_run_id) if model.source_run_id else None
+    page = run_page(model.experiment_id, model.source_run_id) if model.source_run_id else None
     # In one call, so that there is never a version without its verdict.
     made = client.create_model_version(
         MODEL,
         source=f"models:/{model_id}",
         run_id=model.source_run_id,
         tags=tags,
-        description=_describe(checkpoint, verification, metrics, comparison, link),
+        description=_describe(checkpoint, verification, metrics, comparison, page),
         model_id=model_id,
     )
     # This is how the pages of the run and of the logged model know of the version.
@@ -238,27 +239,23 @@ def _describe(
     verification: Verification,
     metrics: Mapping[str, str],
     comparison: Comparison | None,
-    link: str | None,
+    page: str | None,
 ) -> str:
     architecture = checkpoint.architecture
-    summary = ", ".join(f"{c.label} {c.shown(verification.metrics)}" for c in RANKING)
-    logged = f" [The run that logged it]({link})." if link else ""
+    # The table of versions shows the first 32 characters, and shows them as they are.
+    first = sorted(RANKING, key=lambda criterion: criterion.name != "hierarchy")
+    summary = ", ".join(f"{c.label} {c.shown(verification.metrics)}" for c in first)
+    logged = f" [The run that logged it]({page})." if page else ""
     lines = [
-        f"**Verified: {summary}.** Curvature {architecture.curvature:g}, largest unit norm "
+        f"Verified: {summary}. Curvature {architecture.curvature:g}, largest unit norm "
         f"{architecture.max_radius:g}, digest `{checkpoint.digest[:16]}…`.{logged}",
-        "",
-        *_markdown([("metric", "value"), *metrics.items()]),
         "",
         verification.markdown(),
     ]
     if comparison is not None:
-        lines += ["When it was registered:", "", *_markdown(comparison.rows())]
+        lines += ["When it was registered:", "", comparison.markdown(), ""]
+    lines += ["What was measured:", "", preformatted([("metric", "value"), *metrics.items()])]
     return "\n".join(lines)
-
-
-def _markdown(rows: Sequence[Sequence[str]]) -> list[str]:
-    lines = [f"| {' | '.join(row)} |" for row in rows]
-    return [lines[0], "|" + " --- |" * len(rows[0]), *lines[1:]]
 
 
 def _reason(comparison: Comparison) -> str:

@@ -13,7 +13,9 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from tvae.checkpoint import FILE_NAME, save
 from tvae.experiments.trial import Trial
-from tvae.tracking.failure import note_failure
+from tvae.tracking.description import describe_trial
+from tvae.tracking.failure import NOTE, note_failure
+from tvae.tracking.links import run_page
 from tvae.tracking.process import PROCESS, own_process
 from tvae.tracking.run import write_history, write_json
 from tvae.tracking.search import all_runs
@@ -40,12 +42,14 @@ class Children:
         experiment_id: of the parent.
         parent_id: of the parent.
         folder: a temporary folder for files on their way.
+        source: the tags that say where the parent comes from, which its children share.
     """
 
     client: MlflowClient
     experiment_id: str
     parent_id: str
     folder: Path
+    source: Mapping[str, str]
 
     def finished(self) -> dict[str, dict[str, float]]:
         """Return the trials that are finished: their metrics by their keys."""
@@ -94,8 +98,8 @@ class Children:
             if result.error is None:
                 self._save(files / "checkpoint", trial, result, start)
             self.client.log_artifacts(run_id, str(files))
-            if result.events:
-                self.client.set_tag(run_id, "mlflow.note.content", "\n".join(f"- {event}" for event in result.events))
+            look = {"report": run_page(self.experiment_id, self.parent_id, "artifacts/report.html")}
+            self.client.set_tag(run_id, NOTE, describe_trial(trial, result, look=look))
             if result.error is not None:
                 note_failure(self.client, run_id, str(result.error))
             self.client.set_terminated(run_id, "FINISHED" if result.error is None else "FAILED")
@@ -111,7 +115,7 @@ class Children:
     def _open(self, trial: Trial) -> Iterator[str]:
         """Open a run, which its user ends; if it cannot be written, it ends as FAILED with the reason."""
         tags = {MLFLOW_PARENT_RUN_ID: self.parent_id, "stage": CHILD, "trial": trial.key}
-        tags |= {"phase": trial.phase, "cell": trial.cell, PROCESS: own_process()}
+        tags |= {"phase": trial.phase, "cell": trial.cell, PROCESS: own_process(), **self.source}
         made = self.client.create_run(self.experiment_id, run_name=trial.name, tags=tags)
         run_id: str = made.info.run_id
         try:

@@ -1,14 +1,14 @@
 """What a run's page says first, in Markdown: what was run, what came of it, how to repeat it."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from tvae.architecture import Architecture
 from tvae.experiments import reference
-from tvae.metrics import Evaluation, hierarchy_ceiling, richness_ceiling
+from tvae.experiments.trial import Trial
+from tvae.metrics import Evaluation, distance_fidelity_ceiling, hierarchy_ceiling, q_ceiling, richness_ceiling
 from tvae.training import Result
 
-__all__ = ["REFERENCE", "describe_embedding", "describe_foundation"]
+__all__ = ["REFERENCE", "describe_embedding", "describe_foundation", "describe_trial", "preformatted"]
 
 _REPORTED = [row for table in reference.TABLES.values() for row in table.values()]
 _BEST = min(_REPORTED, key=lambda row: row["best_hierarchy"])
@@ -28,6 +28,7 @@ def describe_embedding(
     result: Result,
     evaluation: Evaluation,
     *,
+    verified: bool,
     start: str,
     command: str,
     look: Mapping[str, str],
@@ -39,14 +40,15 @@ def describe_embedding(
         architecture: of the model.
         result: of the training.
         evaluation: of the model.
+        verified: the verdict on the checkpoint.
         start: where its weights come from, a sentence.
         command: the exact command that repeats the run.
-        look: links by name.
+        look: pages within the UI by name.
     """
     summary, levels = result.summary(), architecture.n_trits
-    ceiling = richness_ceiling(architecture.max_radius, architecture.n_trits)
     rows = [
-        ("coverage", f"{evaluation.coverage:.5f}", "1", REFERENCE["coverage"] + " from scratch"),
+        ("", "this run", "limit", "reference sweep"),
+        ("coverage", f"{evaluation.coverage:.5f}", "1", f"{REFERENCE['coverage']} from scratch"),
         (
             "hierarchy",
             f"{evaluation.hierarchy:.5f}",
@@ -54,31 +56,47 @@ def describe_embedding(
             f"{REFERENCE['hierarchy']} at best",
         ),
         ("ordered levels", f"{evaluation.ordered_levels} of {levels}", f"{levels}", "not measured"),
-        ("richness", f"{evaluation.richness:.5f}", f"{ceiling:.5f}", f"{REFERENCE['richness']} at best"),
+        (
+            "richness",
+            f"{evaluation.richness:.5f}",
+            f"{richness_ceiling(architecture.max_radius, levels):.5f}",
+            f"{REFERENCE['richness']} at best",
+        ),
         ("degradation", f"{summary['degradation']:+.5f}", "0", f"{REFERENCE['degradation']} after its best epoch"),
-        ("distance fidelity", f"{evaluation.distance_fidelity:.4f}", "0.8320", "not measured"),
+        (
+            "distance fidelity",
+            f"{evaluation.distance_fidelity:.5f}",
+            f"{distance_fidelity_ceiling(levels):.5f}",
+            "not measured",
+        ),
+        ("Q", f"{evaluation.q:.4f}", f"{q_ceiling(levels):.4f}", "not measured"),
         ("tree precision", f"{evaluation.tree_precision:.4f}", "1", "not measured"),
         ("sibling recall", f"{evaluation.sibling_recall:.4f}", "1", "not measured"),
         ("ball coverage", f"{evaluation.ball_coverage:.5f}", "1", "not measured"),
     ]
-    best = f"best epoch {result.best_epoch} of {len(result.history) - 1}"
+    verdict = "Verified." if verified else "**Verification failed.**"
     return "\n".join(
         [
             f"**Hierarchy {evaluation.hierarchy:.5f}** (limit {hierarchy_ceiling(levels):.5f}), coverage "
             f"{evaluation.coverage:.5f}, {evaluation.ordered_levels} of {levels} levels ordered, richness "
-            f"{evaluation.richness:.5f}.",
+            f"{evaluation.richness:.5f}. {verdict}",
+            "",
+            _links(look),
             "",
             f"{title}, curvature {architecture.curvature:g}, largest unit norm {architecture.max_radius:g}, seed "
             f"{result.configuration.seed}, objective `{result.configuration.objective}`. {start}",
             "",
-            "| on all operations, at the posterior mean | this run | limit | reference sweep |",
-            "| --- | --- | --- | --- |",
-            *(f"| {' | '.join(row)} |" for row in rows),
+            "On all operations, at the posterior mean, with the weights of the best epoch:",
             "",
-            f"Initial hierarchy {summary['init_hierarchy']:+.4f}; {best}; trained in {result.seconds:.1f} s.",
+            preformatted(rows),
+            "",
+            "The limits of hierarchy, distance fidelity and Q hold where no two radii or distances are equal, that of "
+            "richness where levels do not overlap.",
+            "",
+            f"Initial hierarchy {summary['init_hierarchy']:+.4f}; {_best(result)}; trained in {result.seconds:.1f} s.",
             "",
             *(f"- {event}" for event in result.events),
-            *_footer(command, look),
+            *_repeat(command),
         ]
     )
 
@@ -90,7 +108,7 @@ def describe_foundation(result: Result, coverage: float, *, command: str, look: 
         result: of the training.
         coverage: of the model.
         command: the exact command that repeats the run.
-        look: links by name.
+        look: pages within the UI by name.
     """
     first = next((int(r["epoch"]) for r in result.history if r["coverage"] >= 1.0), None)
     reached = f"Full coverage from epoch {first} on." if first is not None else "Full coverage was not reached."
@@ -98,17 +116,64 @@ def describe_foundation(result: Result, coverage: float, *, command: str, look: 
         [
             f"**Coverage {coverage:.5f}** of all operations. {reached}",
             "",
-            f"Foundation: encoder and decoder, seed {result.configuration.seed}, best epoch "
-            f"{result.best_epoch} of {len(result.history) - 1}, trained in {result.seconds:.1f} s.",
+            _links(look),
+            "",
+            f"Foundation: encoder and decoder, seed {result.configuration.seed}, {_best(result)}, trained in "
+            f"{result.seconds:.1f} s.",
             "",
             "The projection was drawn at random and not trained: its radii mean nothing, so none is reported. "
             "`finetune` draws a new one and trains it.",
-            "",
-            *_footer(command, look),
+            *_repeat(command),
         ]
     )
 
 
-def _footer(command: str, look: Mapping[str, Any]) -> list[str]:
-    links = " · ".join(f"[{name}]({address})" for name, address in look.items())
-    return ["", "Repeat it:", "", "```sh", command, "```", "", links]
+def describe_trial(trial: Trial, result: Result, *, look: Mapping[str, str]) -> str:
+    """Describe a run of a sweep; what it came to only if it trained to its end.
+
+    Args:
+        trial: what was trained.
+        result: of the training.
+        look: pages within the UI by name.
+    """
+    lines = []
+    if result.error is None:
+        at_best, limit = result.history[result.best_epoch], hierarchy_ceiling(trial.architecture.n_trits)
+        lines = [
+            f"**Hierarchy {at_best['hierarchy']:.5f}** (limit {limit:.5f}), coverage {at_best['coverage']:.5f}, "
+            f"richness {at_best['richness']:.5f}; {_best(result)}.",
+            "",
+        ]
+    return "\n".join(
+        [
+            *lines,
+            f"{trial.cell} ({trial.phase}), seed {trial.configuration.seed}. {_links(look)}",
+            "",
+            *(f"- {event}" for event in result.events),
+        ]
+    ).rstrip()
+
+
+def preformatted(rows: Sequence[Sequence[str]]) -> str:
+    """Return rows as aligned text, the header first, in Markdown that keeps it: the UI sets tables without any gap.
+
+    Args:
+        rows: equally long; the first column and the last are words, and those between are numbers.
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:-1], widths[1:-1]), row[-1]]).rstrip() for row in rows
+    ]
+    return "\n".join(["```text", *lines, "```"])
+
+
+def _best(result: Result) -> str:
+    return f"best epoch {result.best_epoch} of {len(result.history) - 1}"
+
+
+def _links(look: Mapping[str, str]) -> str:
+    return " · ".join(f"[{name}]({page})" for name, page in look.items())
+
+
+def _repeat(command: str) -> list[str]:
+    return ["", "Repeat it:", "", "```sh", command, "```"]

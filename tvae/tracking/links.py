@@ -1,8 +1,14 @@
-"""Deep links into the MLflow UI: its landing page is another view, so that a link to the page itself is needed."""
+"""Deep links into the MLflow UI: its landing page is another view, so that a link to the page itself is needed.
+
+A page is an address within the UI, `#/…`. Descriptions hold pages, which open on whatever host and port the UI has;
+what is printed is the whole address.
+"""
+
+from urllib.parse import urlsplit
 
 import mlflow
 
-__all__ = ["needs_ui", "run_link"]
+__all__ = ["address", "model_page", "needs_ui", "run_page", "runs_page"]
 
 LOCAL_UI = "http://127.0.0.1:5000"
 _VIEW = "workflowType=machine_learning"
@@ -13,7 +19,25 @@ def needs_ui() -> bool:
     return not mlflow.get_tracking_uri().startswith("http")
 
 
-def run_link(experiment_id: str, run_id: str, page: str = "") -> str:
-    """Return the address of a run's page: its overview, or `model-metrics`, or `artifacts/PATH`."""
-    base = LOCAL_UI if needs_ui() else mlflow.get_tracking_uri().rstrip("/")
-    return f"{base}/#/experiments/{experiment_id}/runs/{run_id}{'/' if page else ''}{page}?{_VIEW}"
+def address(page: str) -> str:
+    """Return the whole address of a page: on the tracking server, or on the UI that `make ui` starts."""
+    if needs_ui():
+        return f"{LOCAL_UI}/{page}"
+    server = urlsplit(mlflow.get_tracking_uri())
+    # Without the user name and the password that it may hold: this is printed.
+    return f"{server.scheme}://{server.netloc.rpartition('@')[2]}{server.path.rstrip('/')}/{page}"
+
+
+def run_page(experiment_id: str, run_id: str, within: str = "") -> str:
+    """Return a run's page: its overview, or `model-metrics`, or `artifacts/PATH`."""
+    return f"#/experiments/{experiment_id}/runs/{run_id}{'/' if within else ''}{within}?{_VIEW}"
+
+
+def runs_page(experiment_id: str, view: str) -> str:
+    """Return the page of an experiment's runs beside one another, in a saved view."""
+    return f"#/experiments/{experiment_id}/runs?viewStateShareKey={view}&{_VIEW}"
+
+
+def model_page(name: str, version: str) -> str:
+    """Return the page of a version of a registered model."""
+    return f"#/models/{name}/versions/{version}?{_VIEW}"

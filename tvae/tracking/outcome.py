@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -104,7 +104,8 @@ def _saved(
 
 
 def _log_verdict(run: Run, verification: Verification) -> Verification:
-    run.log_json(VERDICT, verification.to_json())
+    # The file is named by where the run keeps it, not by where it was verified.
+    run.log_json(VERDICT, replace(verification, path=Path("checkpoint", FILE_NAME)).to_json())
     run.set_tags({"verified": str(verification.passed).lower()})
     return verification
 

@@ -22,6 +22,7 @@ from tvae.tracking import links
 from tvae.tracking.failure import NOTE, note_failure
 from tvae.tracking.process import PROCESS, own_process
 from tvae.tracking.store import STORE_ERRORS, adopted_run_id, enter, using_store, without_patience
+from tvae.tracking.view import save_view
 from tvae.training import Record
 
 __all__ = ["HISTORY", "Run", "open_run", "source_tags", "write_history", "write_json"]
@@ -46,9 +47,9 @@ class Run:
         self._missed: list[tuple[dict[str, float], int]] = []
         self._checkpoint: Path | str | None = None
 
-    def link(self, page: str = "") -> str:
-        """Return the address of a page of this run in the UI."""
-        return links.run_link(self.experiment_id, self.id, page)
+    def page(self, within: str = "") -> str:
+        """Return a page of this run within the UI, as `links.run_page`."""
+        return links.run_page(self.experiment_id, self.id, within)
 
     def log_parameters(self, parameters: Mapping[str, Any]) -> None:
         """Log parameters that are not there yet: `mlflow run` has logged those that MLproject declares."""
@@ -172,6 +173,7 @@ def open_run(
         with tempfile.TemporaryDirectory(prefix="tvae-") as folder, using_store():
             run = Run(client, run_id, active.info.experiment_id, Path(folder))
             run.set_tags(all_tags)
+            save_view(client, run.experiment_id)
             yield run
             run.drop_tag("failure")
     except BaseException as error:

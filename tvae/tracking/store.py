@@ -19,7 +19,9 @@ from sqlalchemy import NullPool, create_engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from tvae.errors import TrackingError
+from tvae.tracking import links
 from tvae.tracking.failure import NOTE, close_ended
+from tvae.tracking.view import VIEW
 
 __all__ = [
     "EXPERIMENT",
@@ -35,7 +37,7 @@ __all__ = [
 
 EXPERIMENT = "tvae"
 # The UI shows a line break where there is one: a paragraph is one line.
-EXPERIMENT_DESCRIPTION = "\n".join(
+_DESCRIPTION = "\n".join(
     [
         "Ternary operations in a Poincaré ball: a variational autoencoder learns all 19,683 of them, and a projection "
         "places them so that hyperbolic distance from the origin follows 3-adic valuation.",
@@ -45,7 +47,7 @@ EXPERIMENT_DESCRIPTION = "\n".join(
         "- **scratch** does both in one run.",
         "",
         "All metrics are measured on all operations at the posterior mean. `best_hierarchy` is that of the run's "
-        "model; `hierarchy` by epoch is how training got there.",
+        "model; `hierarchy` is how training got there, and a table shows its last epoch.",
     ]
 )
 STORE_ERRORS = (MlflowException, SQLAlchemyError, OSError)
@@ -94,7 +96,8 @@ def connect() -> MlflowClient:
             name = os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT)
             experiment = mlflow.set_experiment(name)
             if name == EXPERIMENT and NOTE not in experiment.tags:
-                note = NOTE, EXPERIMENT_DESCRIPTION
+                look = f"[The runs beside one another]({links.runs_page(experiment.experiment_id, VIEW)})"
+                note = NOTE, f"{_DESCRIPTION}\n\n{look}"
                 enter(lambda: client.set_experiment_tag(experiment.experiment_id, *note))
     return client
 

@@ -333,9 +333,9 @@ class _Cohort:
         record = {"loss": sum(t * w for t, w in zip(terms, shares, strict=True)), "lr": trained.lr[row]}
         for name, term, share in zip(TERMS, terms, shares, strict=True):
             if name in self.step.terms:
-                record[f"terms/{name}"] = term
+                record[f"term_{name}"] = term
                 if self.controls:
-                    record[f"controller/{name}"] = share
+                    record[f"controller_{name}"] = share
         return record
 
     def _select(self, run: _Run, row: int, record: Record, reached: Standing) -> None:

@@ -1,0 +1,390 @@
+"""The MLflow UI as a person sees it, in a real browser: what commands leave there, and where what they print leads."""
+
+import json
+import os
+import re
+import shutil
+import socket
+import struct
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from desk import ROOT, Desk
+from mlflow.entities import Run
+
+from tvae.metrics import distance_fidelity_ceiling, q_ceiling
+
+pytestmark = pytest.mark.browser
+
+SECONDS = 60
+GRID = {"base": {"epochs": 3}, "cells": {"low": {"curvature": 0.5}, "high": {"curvature": 2.0}}}
+# What greets a visitor who comes for the first time, and covers the page.
+HUSH = """
+localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true');
+localStorage.setItem('mlflow.assistant.panelOpen_v1', 'false');
+"""
+
+
+@dataclass
+class Work:
+    """A desk at which work was done, and the server that shows it.
+
+    Attributes:
+        desk: with its store.
+        server: the address of the server.
+        said: what each command printed, by what was done.
+    """
+
+    desk: Desk
+    server: str
+    said: dict[str, str]
+
+    def printed(self, done: str) -> str:
+        """The address that a command printed last."""
+        return re.findall(r"http://\S+", self.said[done])[-1]
+
+    def run(self, name: str, experiment: str = "tvae") -> Run:
+        (run,) = [run for run in self.desk.runs(experiment) if run.info.run_name == name]
+        return run
+
+    def page(self, run: Run, within: str = "") -> str:
+        return (
+            f"{self.server}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}{within}"
+            "?workflowType=machine_learning"
+        )
+
+
+@contextmanager
+def serving(desk: Desk) -> Iterator[str]:
+    """Serve a desk's store as `mlflow server` does, on a free port."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    server = f"http://127.0.0.1:{port}"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mlflow", "server", "--port", port, "--workers", "1"],
+        cwd=desk.folder,
+        env=desk.environment | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        deadline = time.monotonic() + SECONDS
+        while True:
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            try:
+                with urllib.request.urlopen(f"{server}/health", timeout=1):
+                    break
+            except (urllib.error.URLError, TimeoutError):
+                time.sleep(0.2)
+        yield server
+    finally:
+        process.terminate()
+        process.wait(SECONDS)
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Work]:
+    """A day's work: the first run on the store itself, the rest through the server, what can be side by side."""
+    desk, said = Desk(tmp_path_factory.mktemp("desk")), dict[str, str]()
+
+    def do(commands: dict[str, tuple[str, ...]], **environment: str) -> None:
+        started = {done: desk.start(*words, **environment) for done, words in commands.items()}
+        for done, process in started.items():
+            out, err = process.communicate(timeout=300)
+            assert process.returncode == 0, err
+            said[done] = out
+
+    grid = desk.folder / "grid.json"
+    grid.write_text(json.dumps(GRID))
+    do({"finetune": ("entry_points.finetune",)})
+    with serving(desk) as server:
+        through = {
+            "MLFLOW_TRACKING_URI": server,
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        }
+        project = ("mlflow", "run", str(ROOT), "-e", "report", "--env-manager=local")
+        second = ("entry_points.finetune", "--seed", "1", "--epochs", "6", "--promote", "force")
+        do(
+            {
+                "another": second,
+                "stability": ("entry_points.stability", "--runs", "3", "--epochs", "3"),
+                "sweep": ("entry_points.sweep", "--grid", str(grid), "--seeds", "2"),
+            },
+            **through,
+        )
+        do(
+            {
+                "promote": ("entry_points.promote", "--checkpoint", "models:/tvae/1"),
+                "report": ("entry_points.report",),
+                "in seasons": (*project, "--experiment-name", "seasons"),
+                "in Default": project,
+            },
+            **through,
+        )
+        yield Work(desk, server, said)
+
+
+@pytest.fixture(scope="module")
+def visit() -> Iterator[Callable[[str], Any]]:
+    """Open an address in a new tab of Chromium."""
+    from playwright.sync_api import expect, sync_playwright
+
+    expect.set_options(timeout=SECONDS * 1000)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        visitor = browser.new_context(viewport={"width": 1440, "height": 1000})
+        visitor.set_default_timeout(SECONDS * 1000)
+        visitor.add_init_script(HUSH)
+
+        def visit(address: str) -> Any:
+            for page in visitor.pages:
+                page.close()
+            page = visitor.new_page()
+            page.goto(address)
+            return page
+
+        yield visit
+        browser.close()
+
+
+def sees(page: Any, *texts: str | re.Pattern[str]) -> None:
+    from playwright.sync_api import expect
+
+    for text in texts:
+        expect(page.get_by_text(text).first).to_be_visible()
+
+
+def heading(page: Any, name: str) -> None:
+    from playwright.sync_api import expect
+
+    expect(page.get_by_role("heading", name=name, exact=True).first).to_be_visible()
+
+
+# Where what is printed leads
+
+
+@pytest.mark.parametrize(
+    ("done", "leads_to"),
+    [
+        ("another", "finetune c=2 seed=1 epochs=6"),
+        ("stability", "stability c=2 ranking, 3 seeds"),
+        ("sweep", "sweep grid.json, 2 seeds"),
+        ("report", "report experiment"),
+        ("promote", "Version 1"),
+        ("in seasons", "report experiment"),
+        ("in Default", "report experiment"),
+    ],
+)
+def test_what_is_printed_opens_the_page(work: Work, visit: Callable[[str], Any], done: str, leads_to: str) -> None:
+    assert work.printed(done).startswith(f"{work.server}/#/")
+    heading(visit(work.printed(done)), leads_to)
+
+
+def test_without_a_server_what_is_printed_opens_the_page_on_the_ui_of_make_ui(
+    work: Work, visit: Callable[[str], Any]
+) -> None:
+    assert "`make ui`" in work.said["finetune"]
+    local, page = work.printed("finetune").split("/#/")
+    assert local == "http://127.0.0.1:5000"
+    heading(visit(f"{work.server}/#/{page}"), "finetune c=2 seed=0")
+
+
+@pytest.mark.parametrize(
+    ("done", "experiment"), [("another", "tvae"), ("in seasons", "seasons"), ("in Default", "Default")]
+)
+def test_a_run_is_in_the_experiment_that_was_meant(
+    work: Work, visit: Callable[[str], Any], done: str, experiment: str
+) -> None:
+    from playwright.sync_api import expect
+
+    page = visit(work.printed(done))
+    expect(page.get_by_role("link", name=experiment, exact=True).first).to_be_visible()
+
+
+# The runs of an experiment
+
+
+def test_the_list_of_runs_tells_them_apart(work: Work, visit: Callable[[str], Any]) -> None:
+    page = visit(f"{work.server}/#/experiments/1/runs?workflowType=machine_learning")
+    sees(page, "Ternary operations in a Poincaré ball: a variational autoencoder")
+    for run in work.desk.runs():
+        if "mlflow.parentRunId" not in run.data.tags:
+            sees(page, run.info.run_name)
+    names = [run.info.run_name for run in work.desk.runs()]
+    assert len(names) == len(set(names))
+
+
+def test_the_saved_view_shows_what_the_models_are_worth(work: Work, visit: Callable[[str], Any]) -> None:
+    page = visit(f"{work.server}/#/experiments/1/runs?viewStateShareKey=tvae&workflowType=machine_learning")
+    sees(page, "What the models are worth", "best_hierarchy", "best_richness", "best_q", "verified", "registered")
+    for name in ("finetune c=2 seed=0", "finetune c=2 seed=1 epochs=6"):
+        metrics = work.run(name).data.metrics
+        sees(page, f"{metrics['best_hierarchy']:.9f}"[:9], f"{metrics['best_richness']:.9f}"[:9])
+    sees(page, "tvae version 1", "tvae version 2")
+
+
+def test_the_saved_view_has_the_curves_that_one_reads_first(work: Work, visit: Callable[[str], Any]) -> None:
+    from playwright.sync_api import expect
+
+    address = f"{work.server}/#/experiments/1/runs?viewStateShareKey=tvae&workflowType=machine_learning"
+    page = visit(f"{address}&compareRunsMode=CHART")
+    sees(page, "By epoch (6)", "hierarchy", "richness", "finetune c=2 seed=0 (hierarchy)")
+    expect(page.locator("svg").filter(has_text="Step").first).to_be_visible()
+
+
+def test_every_experiment_of_a_run_has_the_saved_view(work: Work, visit: Callable[[str], Any]) -> None:
+    page = visit(f"{work.server}/#/experiments/{experiment_id(work, 'seasons')}/runs?workflowType=machine_learning")
+    page.get_by_role("button", name="Views").click()
+    sees(page, "What the models are worth")
+
+
+def experiment_id(work: Work, name: str) -> str:
+    return str(work.desk.client.get_experiment_by_name(name).experiment_id)
+
+
+# A run
+
+
+def test_the_overview_says_first_what_came_out(work: Work, visit: Callable[[str], Any]) -> None:
+    run = work.run("finetune c=2 seed=0")
+    page = visit(work.page(run))
+    sees(page, f"Hierarchy {run.data.metrics['best_hierarchy']:.5f}", re.compile(r"9 of 9 levels ordered.*Verified\."))
+    sees(page, "verified: true", "registered: tvae version 1", "git_dirty")
+
+
+def test_the_description_has_every_measure_beside_its_limit(work: Work, visit: Callable[[str], Any]) -> None:
+    metrics = work.run("finetune c=2 seed=0").data.metrics
+    page = visit(work.page(work.run("finetune c=2 seed=0")))
+    page.get_by_text("Show more").first.click()
+    table = page.locator("pre").filter(has_text="reference sweep").inner_text()
+    measures = dict(re.findall(r"^(\w[\w ]*?)  +(.+)$", table, re.MULTILINE))
+    assert measures["distance fidelity"].split()[:2] == [
+        f"{metrics['distance_fidelity']:.5f}",
+        f"{distance_fidelity_ceiling():.5f}",
+    ]
+    assert measures["Q"].split()[:2] == [f"{metrics['q']:.4f}", f"{q_ceiling():.4f}"]
+    assert len({line.rindex("  ") for line in table.splitlines() if line.endswith("not measured")}) == 1
+    sees(page, "mlflow run . -e finetune -P checkpoint=runs:/")
+
+
+def test_a_link_in_a_description_opens_on_the_server_that_shows_it(work: Work, visit: Callable[[str], Any]) -> None:
+    page = visit(work.page(work.run("finetune c=2 seed=0")))
+    with page.expect_popup() as opened:
+        page.get_by_role("link", name="ball", exact=True).click()
+    sees(opened.value, "plots/poincare_disk.png")
+    assert opened.value.url.startswith(work.server)
+
+
+def test_the_charts_of_a_run_are_under_their_own_names(work: Work, visit: Callable[[str], Any]) -> None:
+    page = visit(work.page(work.run("finetune c=2 seed=0"), "/model-metrics"))
+    sees(page, re.compile(r"^Model metrics \(\d+\)$"), "best_hierarchy")
+    assert page.get_by_text(re.compile(r"^terms? \(")).count() == 0
+
+
+PLOTS = (
+    "distance_by_valuation", "poincare_disk", "poincare_disk_3-adic", "radius_by_valuation", "training_curves", "tree",
+)  # fmt: skip
+
+
+def test_every_plot_is_in_the_list(work: Work) -> None:
+    found = work.desk.client.list_artifacts(work.run("finetune c=2 seed=0").info.run_id, "plots")
+    assert sorted(Path(artifact.path).stem for artifact in found) == sorted(PLOTS)
+
+
+@pytest.mark.parametrize("name", PLOTS)
+def test_a_plot_is_shown(work: Work, visit: Callable[[str], Any], name: str) -> None:
+    run = work.run("finetune c=2 seed=0")
+    size = struct.unpack(">II", work.desk.artifact(run, f"plots/{name}.png").read_bytes()[16:24])
+    page = visit(work.page(run, f"/artifacts/plots/{name}.png"))
+    sees(page, f"plots/{name}.png")
+    page.wait_for_function(
+        "([w, h]) => [...document.images].some(i => i.naturalWidth == w && i.naturalHeight == h && i.width > 400)",
+        arg=list(size),
+    )
+
+
+def test_the_verdict_is_shown_and_names_the_file_of_the_run(work: Work, visit: Callable[[str], Any]) -> None:
+    page = visit(work.page(work.run("finetune c=2 seed=0"), "/artifacts/verification.json"))
+    sees(
+        page,
+        '"checkpoint/checkpoint.safetensors"',
+        '"Structure, architecture, digest and finite weights were checked."',
+    )
+
+
+def test_the_epochs_are_shown_as_a_table(work: Work, visit: Callable[[str], Any]) -> None:
+    page = visit(work.page(work.run("finetune c=2 seed=0"), "/artifacts/history.csv"))
+    sees(page, "epoch", "term_hierarchy", re.compile(r"^-0\.83"))
+
+
+# Parents and children
+
+
+def test_a_sweep_says_first_what_follows_and_leads_to_its_trials(work: Work, visit: Callable[[str], Any]) -> None:
+    page = visit(work.page(work.run("sweep grid.json, 2 seeds")))
+    sees(page, "4 of 4 trials finished.", "Child runs")
+    page.get_by_role("link", name="low seed=1", exact=True).click()
+    heading(page, "low seed=1")
+    sees(page, re.compile(r"^Hierarchy -0\.8"), "low (grid), seed 1.", "Parent run", "sweep.py")
+    page.get_by_role("link", name="sweep grid.json, 2 seeds").click()
+    heading(page, "sweep grid.json, 2 seeds")
+
+
+def test_the_report_is_shown_in_its_run_and_asks_the_network_for_nothing(
+    work: Work, visit: Callable[[str], Any]
+) -> None:
+    from playwright.sync_api import expect
+
+    asked, complaints = list[str](), list[str]()
+    page = visit("about:blank")
+    page.context.on("request", lambda request: asked.append(request.url))
+    page.on("console", lambda said: complaints.append(f"{said.location['url']} {said.text}"))
+    page.goto(work.printed("sweep"))
+    report = page.frame_locator("iframe")
+    expect(report.get_by_role("heading", name="sweep grid.json, 2 seeds")).to_be_visible()
+    expect(report.get_by_role("heading", name="Best configurations")).to_be_visible()
+    assert report.locator("svg").count() > 0
+    assert {url.split("/")[2] for url in asked if url.startswith("http")} == {work.server.removeprefix("http://")}
+    assert not [said for said in complaints if not said.startswith(work.server)]
+
+
+def test_the_report_is_whole_by_itself(work: Work, visit: Callable[[str], Any]) -> None:
+    path = work.desk.artifact(work.run("sweep grid.json, 2 seeds"), "report.html")
+    asked, complaints = list[str](), list[str]()
+    page = visit("about:blank")
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("console", lambda said: complaints.append(said.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.goto(path.as_uri())
+    heading(page, "sweep grid.json, 2 seeds")
+    assert asked == [path.as_uri()]
+    assert complaints == []
+
+
+# The registered model
+
+
+def test_the_registered_model_has_description_aliases_and_verdicts(work: Work, visit: Callable[[str], Any]) -> None:
+    page = visit(f"{work.server}/#/models/tvae?workflowType=machine_learning")
+    sees(page, "Every version has passed verification", "Version 2", "champion", "previous", "verified: true")
+    sees(page, "Verified: hierarchy -0.8")
+
+
+def test_a_version_shows_its_verdict_and_leads_to_its_run(work: Work, visit: Callable[[str], Any]) -> None:
+    page = visit(f"{work.server}/#/models/tvae/versions/2?workflowType=machine_learning")
+    heading(page, "Version 2")
+    sees(page, "champion", "Verification passed", "hierarchy ceiling", "When it was registered:")
+    with page.expect_popup() as opened:
+        page.get_by_role("link", name="The run that logged it").click()
+    heading(opened.value, "finetune c=2 seed=1 epochs=6")
