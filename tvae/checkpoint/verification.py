@@ -21,6 +21,7 @@ from tvae.checkpoint import atomic
 from tvae.checkpoint.file import Checkpoint, read
 from tvae.checkpoint.refusal import cut, reason
 from tvae.errors import CheckpointError, EvaluationError
+from tvae.markdown import escaped
 from tvae.metrics import Evaluation, evaluate, hierarchy_ceiling, posterior_mean, reproduced
 
 __all__ = ["FILE_NAME", "Bounds", "Check", "Verification", "verify"]
@@ -131,7 +132,7 @@ class Verification:
         lines += ["| check | value | bound | verdict | meaning |", "| --- | --- | --- | --- | --- |"]
         for c in self.checks:
             cells = (c.name, _shown(c.value), c.bound, _verdict(c.passed), c.meaning)
-            lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
+            lines.append(f"| {' | '.join(map(escaped, cells))} |")
         return "\n".join(lines) + "\n"
 
 

@@ -15,6 +15,8 @@ __all__ = ["fetch", "model_named", "run_named"]
 
 _RUN_ID = r"[0-9a-f]{32}"
 _MODEL_ID = r"m-[0-9a-f]{32}"
+# MLflow follows `..` out of a run's artifacts, and reads %2e as a dot.
+_INSIDE = re.compile(r"(runs|models):/(?!.*/\.\.)[^%]*")
 
 
 def fetch(address: str, folder: Path) -> Path:
@@ -40,6 +42,11 @@ def fetch(address: str, folder: Path) -> Path:
         if path.is_file():
             return path
         found = sorted(path.rglob(FILE_NAME)) if path.is_dir() else []
+    elif not _INSIDE.fullmatch(address):
+        raise CheckpointError(
+            f"`checkpoint` must be a path, the id of a run, or a models:/ or runs:/ address without `..` and `%`, got "
+            f"{address}."
+        )
     else:
         try:
             inside = tempfile.mkdtemp(dir=folder)

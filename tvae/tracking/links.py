@@ -2,6 +2,8 @@
 
 import mlflow
 
+from tvae.errors import without_credentials
+
 __all__ = ["needs_ui", "run_link"]
 
 LOCAL_UI = "http://127.0.0.1:5000"
@@ -15,5 +17,5 @@ def needs_ui() -> bool:
 
 def run_link(experiment_id: str, run_id: str, page: str = "") -> str:
     """Return the address of a run's page: its overview, or `model-metrics`, or `artifacts/PATH`."""
-    base = LOCAL_UI if needs_ui() else mlflow.get_tracking_uri().rstrip("/")
+    base = LOCAL_UI if needs_ui() else without_credentials(mlflow.get_tracking_uri()).rstrip("/")
     return f"{base}/#/experiments/{experiment_id}/runs/{run_id}{'/' if page else ''}{page}?{_VIEW}"

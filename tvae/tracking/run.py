@@ -15,6 +15,8 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 
 from tvae.checkpoint.provenance import provenance
+from tvae.errors import without_credentials
+from tvae.markdown import escaped
 from tvae.tracking import links
 from tvae.tracking.store import adopted_run_id
 from tvae.training import Record
@@ -160,8 +162,9 @@ def write_history(folder: Path, history: list[Record]) -> Path:
 
 def note_failure(client: MlflowClient, run_id: str, text: str, *, how: str = "Failed") -> None:
     """Put the reason of a failure above what a run's description says already."""
-    note = client.get_run(run_id).data.tags.get(NOTE, "")
-    client.set_tag(run_id, NOTE, f"**{how}**: {text}\n\n{note}".rstrip())
+    note, text = client.get_run(run_id).data.tags.get(NOTE, ""), without_credentials(text)
+    shown = "\n".join(escaped(line, code=True) for line in text.splitlines())
+    client.set_tag(run_id, NOTE, f"**{how}**: {shown}\n\n{note}".rstrip())
     client.set_tag(run_id, "failure", text[:500])
 
 

@@ -17,7 +17,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
-from tvae.errors import TrackingError
+from tvae.errors import TrackingError, without_credentials
 
 __all__ = ["EXPERIMENT", "adopted_run_id", "connect", "reason"]
 
@@ -88,7 +88,7 @@ def reason(error: BaseException) -> str:
 def _require_answer(uri: str) -> None:
     """MLflow's own client waits for minutes before it gives up on a server that is not there."""
     try:
-        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=ANSWER_SECONDS):
+        with urllib.request.urlopen(f"{without_credentials(uri).rstrip('/')}/health", timeout=ANSWER_SECONDS):
             return
     except urllib.error.HTTPError:
         return  # a server that refuses is there: MLflow will say what it wants
@@ -118,6 +118,8 @@ def _require_database(uri: str) -> None:
 def _first_use_lock(uri: str) -> Iterator[None]:
     """Held while a store may be creating its tables: MLflow's migration does not bear two at once."""
     name = hashlib.sha256(f"{uri} {os.getcwd()}".encode()).hexdigest()[:16]
-    with (Path(tempfile.gettempdir()) / f"tvae-store-{name}.lock").open("w") as lock:
+    path = Path(tempfile.gettempdir()) / f"tvae-store-{name}.lock"
+    # Others can write to that folder: a link that they have put there is not followed, and no file is emptied.
+    with open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600), "rb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
