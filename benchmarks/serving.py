@@ -5,7 +5,9 @@ body, turning it into an array, writing the response. With `--spare-gc` it also 
 model does, and what is left of the difference is what the model itself does with a request. Requests to the two servers
 take turns, so that a busy machine slows both.
 
-Prints a Markdown table. `python benchmarks/serving.py --help` lists the options; with the defaults it takes a minute.
+Then many clients at once ask the model alone, and every tenth request is one that cannot be answered.
+
+Prints Markdown tables. `python benchmarks/serving.py --help` lists the options; with the defaults it takes two minutes.
 """
 
 import argparse
@@ -13,15 +15,10 @@ import http.client
 import json
 import os
 import platform
-import signal
-import socket
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -29,17 +26,19 @@ os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 import mlflow
+import numpy as np
 import torch
+from load import REFUSED, Load, put_under_load
+from model_server import HOST, serve
 
 from tvae import ternary
 from tvae.architecture import Architecture
-from tvae.checkpoint import FILE_NAME, save
+from tvae.checkpoint import FILE_NAME, load, save
 from tvae.model import COMPONENTS, TernaryVAE
-from tvae.serving import pyfunc_arguments
+from tvae.serving import answers, pyfunc_arguments
 
-HOST = "127.0.0.1"
-START_SECONDS = 60
 REQUEST_SECONDS = 30
+SETTLED_SECONDS = 10
 
 
 def main() -> None:
@@ -48,15 +47,21 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path, help="what to serve; default: a model with random weights")
     parser.add_argument("--single", type=int, default=500, help="requests of one row, to each server")
     parser.add_argument("--bulk", type=int, default=15, help="requests of all operations, to each server")
+    parser.add_argument("--load", type=float, default=60, help="seconds of many clients at once; 0: none")
+    parser.add_argument("--clients", type=int, default=8, help="how many these are")
     parser.add_argument("--spare-gc", action="store_true", help="let the no-op spare the garbage collector too")
     options = parser.parse_args()
     if options.spare_gc:
         os.environ["NO_OP_SPARES_GC"] = "1"
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         saved = save_models(Path(folder), options.checkpoint)
-        ports = [stack.enter_context(serve(path)) for path in saved]
-        clients = [stack.enter_context(closing(Client(port))) for port in ports]
+        servers = [stack.enter_context(serve(path)) for path in saved]
+        clients = [stack.enter_context(closing(Client(server.port))) for server in servers]
         print(report(clients, options.single, options.bulk))
+        if options.load:
+            known = answers(load(saved[0] / "artifacts" / FILE_NAME))
+            under_load = put_under_load(servers[0], known, clients=options.clients, seconds=options.load)
+            print(f"\n{report_load(under_load, options.clients)}")
 
 
 class Client:
@@ -118,6 +123,26 @@ def report(clients: list[Client], single: int, bulk: int) -> str:
     return "\n".join(lines)
 
 
+def report_load(load: Load, clients: int) -> str:
+    """Return what a server did under load, as a table."""
+    lasted, requests = load.resident[-1][0], len(load.statuses)
+    settled = min(SETTLED_SECONDS, lasted / 2)
+    before, after = (held / 2**20 for held in load.growth(settled))
+    counts = ", ".join(f"{load.statuses.count(status):,} times {status}" for status in sorted(set(load.statuses)))
+    lines = [
+        f"{clients} clients at once for {lasted:.0f} s, one request in ten bad: {requests:,} requests, "
+        f"{requests / lasted:,.0f} a second; answered {counts}; {len(load.wrong)} answers wrong. "
+        f"Memory of the server's processes: {before:.0f} MB after the first {settled:g} s, {after:.0f} MB at the end.",
+        "",
+        "| request | p50 | p99 | longest |",
+        "| --- | --- | --- | --- |",
+    ]
+    for kind, seconds in sorted(load.seconds.items(), key=lambda item: (item[0] == REFUSED, item[0])):
+        p50, p99 = np.percentile(seconds, [50, 99]) * 1e3
+        lines.append(f"| {kind} | {p50:.1f} ms | {p99:.1f} ms | {max(seconds) * 1e3:.0f} ms |")
+    return "\n".join([*lines, *load.wrong])
+
+
 def in_turns(clients: list[Client], request: object, times: int) -> tuple[float, ...]:
     """Return each client's median seconds for a request."""
     body = json.dumps(request).encode()
@@ -143,48 +168,6 @@ def save_models(folder: Path, checkpoint: Path | None) -> tuple[Path, Path]:
     same = {name: arguments[name] for name in ("signature", "input_example", "pip_requirements")}
     mlflow.pyfunc.save_model(folder / "no_op", python_model=str(Path(__file__).with_name("no_op.py")), **same)
     return folder / "model", folder / "no_op"
-
-
-@contextmanager
-def serve(model: Path) -> Iterator[int]:
-    """Serve a model for as long as the context lasts, and give the port."""
-    with socket.socket() as free:
-        free.bind((HOST, 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", str(model), "--env-manager", "local"]
-    # mlflow starts `uvicorn` by name; the one beside this Python is meant.
-    environment = os.environ | {"PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])}
-    with tempfile.TemporaryFile() as log:
-        server = subprocess.Popen(
-            [*command, "-h", HOST, "-p", str(port)],
-            cwd=model.parent,
-            env=environment,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-        try:
-            if not is_up(server, port):
-                log.seek(0)
-                raise RuntimeError(f"The server must answer within {START_SECONDS} s; it said: {log.read().decode()}")
-            yield port
-        finally:
-            # The command is the parent of the server proper; both are in the session.
-            with suppress(ProcessLookupError):
-                os.killpg(server.pid, signal.SIGKILL)
-            server.wait()
-
-
-def is_up(server: subprocess.Popen[bytes], port: int) -> bool:
-    """Wait until a server answers, and return whether it does."""
-    deadline = time.monotonic() + START_SECONDS
-    while server.poll() is None and time.monotonic() < deadline:
-        with suppress(OSError), closing(http.client.HTTPConnection(HOST, port, timeout=1)) as connection:
-            connection.request("GET", "/ping")
-            if connection.getresponse().status == 200:
-                return True
-        time.sleep(0.1)
-    return False
 
 
 if __name__ == "__main__":

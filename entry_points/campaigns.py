@@ -28,6 +28,7 @@ from tvae.experiments.foundations import foundation_configuration
 from tvae.experiments.planning import cohorts
 from tvae.experiments.start import from_checkpoint, from_mismatched, from_scratch
 from tvae.experiments.trial import Trial
+from tvae.markdown import escaped
 from tvae.registry.foundation import codec_tags
 from tvae.tracking import links
 from tvae.tracking.children import Children
@@ -334,7 +335,7 @@ def _pointer(client: MlflowClient, entry_point: str, resumed: StoredRun | None) 
         return
     page = links.run_page(resumed.info.experiment_id, resumed.info.run_id)
     with open_run(client, name="resume", tags={"stage": "resume", "resumes": resumed.info.run_id}) as run:
-        run.describe(f"This command went on with the {entry_point} [{resumed.info.run_name}]({page}).")
+        run.describe(f"This command went on with the {entry_point} [{escaped(str(resumed.info.run_name))}]({page}).")
         yield
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import click
 from tqdm import tqdm
 
-from tvae.errors import ArchitectureError, ConfigurationError, TVAEError
+from tvae.errors import ArchitectureError, ConfigurationError, TVAEError, without_credentials
 
 __all__ = ["Progress", "command", "command_line", "defaults_of", "run_name", "say", "say_where", "show_table"]
 
@@ -72,9 +72,9 @@ def command(main: Callable[..., None]) -> click.Command:
         try:
             main(*args, **kwargs)
         except (ArchitectureError, ConfigurationError) as error:
-            raise click.UsageError(str(error)) from error
+            raise click.UsageError(without_credentials(str(error))) from error
         except TVAEError as error:
-            raise click.ClickException(str(error)) from error
+            raise click.ClickException(without_credentials(str(error))) from error
         except click.ClickException:
             raise
         except KeyboardInterrupt as stop:
@@ -83,7 +83,7 @@ def command(main: Callable[..., None]) -> click.Command:
         except Exception as error:
             if os.environ.get("TVAE_TRACEBACK"):
                 raise
-            text = str(error).strip().splitlines()
+            text = without_credentials(str(error)).strip().splitlines()
             raise click.ClickException(
                 f"{type(error).__name__}: {text[0] if text else 'no further word'} (set TVAE_TRACEBACK=1 to see where)"
             ) from error

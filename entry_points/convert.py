@@ -37,6 +37,7 @@ def main(path: str, branch: str, curvature_from: Literal["file", "one"], out: st
 
     from tvae.checkpoint import FILE_NAME, atomic, convert, read
     from tvae.errors import CheckpointError
+    from tvae.markdown import escaped
     from tvae.tracking.run import open_run
     from tvae.tracking.store import connect
 
@@ -57,7 +58,8 @@ def main(path: str, branch: str, curvature_from: Literal["file", "one"], out: st
         run.log_metrics(conversion.metrics)
         run.log_file(made, "checkpoint")
         run.set_tags({"checkpoint": digest[:16]})
-        run.describe("\n".join([f"### {source.name}, branch {branch}", "", *(f"- {n}" for n in conversion.notes)]))
+        said = [f"### {escaped(source.name)}, branch {branch}", "", *(f"- {escaped(n)}" for n in conversion.notes)]
+        run.describe("\n".join(said))
         try:
             atomic.replace(target, [made.read_bytes()])
         except (OSError, ValueError) as error:

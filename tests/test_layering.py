@@ -39,6 +39,7 @@ ROOMS = {
     "architecture": Room("errors", NOTHING),
     "configuration": Room("errors architecture", NOTHING),
     "bounds": Room("", NOTHING),
+    "markdown": Room("", NOTHING),
     "ternary": Room("errors", NUMPY),
     "poincare": Room("errors", TORCH),
     "model": Room("errors architecture poincare", TORCH),
@@ -50,7 +51,7 @@ ROOMS = {
     "reading": Room("errors ternary poincare model nearest metrics", STATISTICS),
     "training": Room("errors architecture configuration ternary poincare model objectives metrics", STATISTICS),
     "embedding": Room("errors ternary poincare model metrics", STATISTICS),
-    "checkpoint": Room("errors architecture bounds ternary poincare model metrics", STATISTICS),
+    "checkpoint": Room("errors architecture bounds markdown ternary poincare model metrics", STATISTICS),
     # What a user asks of an embedding; nothing else in the project needs it.
     "neighbours": Room("errors ternary poincare model nearest reading", STATISTICS),
     "experiments": Room("errors architecture configuration ternary model metrics training checkpoint", STATISTICS),
@@ -62,7 +63,7 @@ ROOMS = {
     "registry": Room("errors architecture metrics checkpoint experiments tracking", None),
     # Architecture and configuration: to say what a trial changes of the defaults; bounds: whether it would be promoted.
     "report": Room(
-        "errors architecture configuration bounds metrics experiments tracking registry",
+        "errors architecture configuration bounds markdown metrics experiments tracking registry",
         None,
     ),
     "entry_points": Room(EVERYTHING_ABOVE, None),

@@ -2,7 +2,7 @@
 
 import gc
 import http.client
-import importlib.util
+import importlib
 import json
 import logging
 import os
@@ -39,6 +39,8 @@ TRITS = ternary.operations().tolist()
 INDICES = [[i] for i in range(ternary.N_OPERATIONS)]
 GOOD = [0] * 9
 EMBEDDING = {"embedding": True}
+# Bytes that a server may come to hold in seconds of load: less than a kilobyte a request. It holds 600 MB.
+MOST_GROWTH = 2**20
 
 
 class Answer(NamedTuple):
@@ -417,28 +419,29 @@ def run(script: str, folder: Path, **environment: str) -> str:
     return done.stdout
 
 
-def benchmark() -> ModuleType:
-    """The benchmark as a module: it knows how to start a server."""
-    spec = importlib.util.spec_from_file_location("benchmark_of_serving", ROOT / "benchmarks" / "serving.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def benchmark(name: str) -> ModuleType:
+    """A module of the benchmarks: they know how to start a server, and what to put it under."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(ROOT / "benchmarks")
+        return importlib.import_module(name)
 
 
 @pytest.fixture(scope="module")
-def served(saved: Path) -> Iterator[Ask]:
-    with benchmark().serve(saved) as port:
+def server(saved: Path) -> Iterator[Any]:
+    with benchmark("model_server").serve(saved) as server:
+        yield server
 
-        def ask(text: str) -> Answer:
-            with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
-                connection.request("POST", "/invocations", text.encode(), {"Content-Type": "application/json"})
-                response = connection.getresponse()
-                content = response.read().decode()
-                return Answer(response.status, json.loads(content), content)
 
-        yield ask
+@pytest.fixture(scope="module")
+def served(server: Any) -> Ask:
+    def ask(text: str) -> Answer:
+        with closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)) as connection:
+            connection.request("POST", "/invocations", text.encode(), {"Content-Type": "application/json"})
+            response = connection.getresponse()
+            content = response.read().decode()
+            return Answer(response.status, json.loads(content), content)
+
+    return ask
 
 
 @pytest.mark.integration
@@ -461,3 +464,11 @@ class TestServer:
         assert str(ROOT) not in refused.text
         assert "Traceback" not in refused.text
         assert served(good) == ask(good)
+
+    def test_under_load_every_answer_is_right_and_memory_does_not_grow(self, server: Any, checkpoint: Path) -> None:
+        load = benchmark("load").put_under_load(server, answers(tvae.load(checkpoint)), clients=8, seconds=5)
+        assert load.wrong == []
+        assert set(load.statuses) == {200, 400}
+        assert load.statuses.count(400) == pytest.approx(len(load.statuses) / 10, abs=8)
+        before, after = load.growth(2)
+        assert after < before + MOST_GROWTH

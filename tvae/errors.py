@@ -1,5 +1,7 @@
 """Errors that a user can act on. Each message says what must hold, what was found, and what to do."""
 
+import re
+
 __all__ = [
     "ArchitectureError",
     "CheckpointError",
@@ -10,7 +12,12 @@ __all__ = [
     "TVAEError",
     "TrackingError",
     "TrainingError",
+    "without_credentials",
 ]
+
+# In an address: what stands between // and the last @ before the path; and what a parameter holds that is named so.
+_USER = re.compile(r"(?<=://)[^/\s'\"]+@")
+_PASSWORD = re.compile(r"(?i)([?&][\w.-]*(?:password|passwd|token|secret)[\w.-]*=)[^&#\s'\"]+")
 
 
 class TVAEError(Exception):
@@ -47,3 +54,13 @@ class TrackingError(TVAEError):
 
 class TrainingError(TVAEError):
     """A training that had to stop: NaN or infinity in a loss, a gradient or a radius."""
+
+
+def without_credentials(text: str) -> str:
+    """Return a text with no user, password or token in the addresses that it holds: errors quote them whole.
+
+    Example:
+        >>> without_credentials("http://me:pw@host:5000 and db://host/runs?user=me&password=pw")
+        'http://host:5000 and db://host/runs?user=me&password=***'
+    """
+    return _PASSWORD.sub(r"\1***", _USER.sub("", text))

@@ -21,6 +21,7 @@ from tvae.checkpoint import atomic
 from tvae.checkpoint.file import Checkpoint, read
 from tvae.checkpoint.refusal import cut, reason
 from tvae.errors import CheckpointError, EvaluationError
+from tvae.markdown import escaped
 from tvae.metrics import Evaluation, evaluate, hierarchy_ceiling, posterior_mean, reproduced
 
 __all__ = ["FILE_NAME", "Bounds", "Check", "Verification", "verify"]
@@ -124,7 +125,7 @@ class Verification:
 
     def markdown(self) -> str:
         """Return the checks in Markdown, verdict and scope first; its UI sets tables without gaps."""
-        failed = [f"- {c.name}: {c.meaning}" for c in self.checks if not c.passed]
+        failed = [f"- {c.name}: {escaped(c.meaning, code=True)}" for c in self.checks if not c.passed]
         verdict = f"Verification **{_verdict(self.passed)}**. {self.scope}"
         return "\n".join([verdict, "", *failed, "", "```text", *self._lines(), "```", ""])
 

@@ -1,6 +1,7 @@
 """A user's own grid: a YAML or JSON file of named cells, of a product of values, or of both."""
 
 import itertools
+import math
 from collections.abc import Hashable, Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -90,6 +91,11 @@ def _cells(path: Path, content: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     for name, values in axes.items():
         if not isinstance(values, list) or not values:
             raise ConfigurationError(f"{path}: `{name}` in `grid` must be a list of values, got {values!r}.")
+    if math.prod(len(values) for values in axes.values()) > MOST_TRIALS:
+        raise ConfigurationError(
+            f"{path}: `grid` has more than {MOST_TRIALS} combinations, which is the most that a sweep has. "
+            "Take fewer values."
+        )
     for values in itertools.product(*axes.values()) if axes else ():
         settings = dict(zip(axes, values, strict=True))
         name = " ".join(f"{key}={_shown(value)}" for key, value in settings.items())
@@ -147,7 +153,18 @@ def _read(path: Path) -> Mapping[str, Any]:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML without objects, and without keys that stand there twice: the last would win in silence."""
+    """YAML without objects, without keys that stand there twice (the last would win in silence), and without aliases.
+
+    A few lines of aliases of aliases stand for more values than any memory holds.
+    """
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()
+            raise yaml.YAMLError(
+                f"the alias *{event.anchor}, line {event.start_mark.line + 1}: write out what it means"
+            )
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]

@@ -8,13 +8,15 @@ import mlflow
 from mlflow.exceptions import MlflowException
 
 from tvae.checkpoint import FILE_NAME
-from tvae.errors import CheckpointError
-from tvae.tracking.store import reason, shown
+from tvae.errors import CheckpointError, without_credentials
+from tvae.tracking.store import reason
 
 __all__ = ["fetch", "model_named", "run_named", "short"]
 
 _RUN_ID = r"[0-9a-f]{32}"
 _MODEL_ID = r"m-[0-9a-f]{32}"
+# MLflow follows `..` out of a run's artifacts, and reads %2e as a dot.
+_INSIDE = re.compile(r"(runs|models):/(?!.*/\.\.)[^%]*")
 
 
 def fetch(address: str, folder: Path) -> Path:
@@ -40,6 +42,11 @@ def fetch(address: str, folder: Path) -> Path:
         if path.is_file():
             return path
         found = sorted(path.rglob(FILE_NAME)) if path.is_dir() else []
+    elif not _INSIDE.fullmatch(address):
+        raise CheckpointError(
+            f"`checkpoint` must be a path, the id of a run, or a models:/ or runs:/ address without `..` and `%`, got "
+            f"{address}."
+        )
     else:
         try:
             inside = tempfile.mkdtemp(dir=folder)
@@ -47,7 +54,7 @@ def fetch(address: str, folder: Path) -> Path:
         except (MlflowException, OSError) as error:
             raise CheckpointError(
                 f"`checkpoint` must name a checkpoint, got {address}; {reason(error)} in "
-                f"{shown(mlflow.get_tracking_uri())}. A `finetune` registers a first champion."
+                f"{without_credentials(mlflow.get_tracking_uri())}. A `finetune` registers a first champion."
             ) from error
     if len(found) != 1:
         what = "nothing is there" if not found else f"{len(found)} of them are there, name one"

@@ -9,8 +9,8 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
-from tvae.errors import RegistryError
-from tvae.tracking.store import reason, shown
+from tvae.errors import RegistryError, without_credentials
+from tvae.tracking.store import reason
 
 __all__ = ["CHAMPION", "PREVIOUS", "answering", "ensure_model", "versions_of"]
 
@@ -30,7 +30,7 @@ def answering(name: str) -> Iterator[None]:
         yield
     except (MlflowException, SQLAlchemyError) as error:
         raise RegistryError(
-            f"The registered model {name} in {shown(mlflow.get_registry_uri())} must be usable; found: {reason(error)}"
+            f"The registered model {name} in {without_credentials(mlflow.get_registry_uri())} must be usable; found: {reason(error)}"
         ) from error
 
 

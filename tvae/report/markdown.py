@@ -1,16 +1,12 @@
 """The report in Markdown, and its first lines for a run's description."""
 
-import re
-
+from tvae.markdown import escaped
 from tvae.report.blocks import Block, Bullets, Figure, Folded, Heading, Paragraph, Table
 from tvae.report.document import document, summary
 from tvae.report.findings import study
 from tvae.report.gather import Campaign
 
 __all__ = ["headline", "to_markdown"]
-
-# What could begin a tag, a link, code or emphasis, or end a cell of a table, in a name that somebody gave a run.
-_SPECIAL = re.compile(r"([\\`*\[\]|~])")
 
 
 def to_markdown(campaign: Campaign) -> str:
@@ -27,9 +23,9 @@ def headline(campaign: Campaign) -> str:
 def _block(block: Block) -> str:
     match block:
         case Heading(level, text):
-            return f"{'#' * level} {_escaped(text)}"
+            return f"{'#' * level} {escaped(text)}"
         case Paragraph(text):
-            return _escaped(text)
+            return escaped(text)
         case Bullets(items):
             return _bullets(items)
         case Table():
@@ -37,28 +33,22 @@ def _block(block: Block) -> str:
         case Figure():
             return ""
         case Folded(title, blocks):
-            return "\n\n".join([f"{_escaped(title)}:", *filter(None, map(_block, blocks))])
+            return "\n\n".join([f"{escaped(title)}:", *filter(None, map(_block, blocks))])
 
 
 def _bullets(items: tuple[tuple[str, str], ...]) -> str:
     return "\n".join(
-        "- " + " ".join(filter(None, (f"**{_escaped(first)}**" if first else "", _escaped(rest))))
+        "- " + " ".join(filter(None, (f"**{escaped(first)}**" if first else "", escaped(rest))))
         for first, rest in items
     )
 
 
 def _table(table: Table) -> str:
     rows = [table.columns, *table.rows]
-    written = [[_escaped(cell) for cell in row] for row in rows]
+    written = [[escaped(cell) for cell in row] for row in rows]
     for i in table.strong:
         written[i + 1][0] = f"**{written[i + 1][0]}**"
     lines = [f"| {' | '.join(row)} |" for row in written]
     rule = "|" + "|".join(" --- " if i in table.words else " ---: " for i in range(len(table.columns))) + "|"
-    caption = [_escaped(table.caption), ""] if table.caption else []
+    caption = [escaped(table.caption), ""] if table.caption else []
     return "\n".join([*caption, lines[0], rule, *lines[1:]])
-
-
-def _escaped(text: str) -> str:
-    """Return text that Markdown shows as it is, on one line."""
-    plain = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return _SPECIAL.sub(r"\\\1", plain)

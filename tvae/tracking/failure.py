@@ -9,6 +9,8 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_SOURCE_NAME
 
+from tvae.errors import without_credentials
+from tvae.markdown import escaped
 from tvae.tracking.process import PROCESS, process_state
 from tvae.tracking.search import all_runs
 
@@ -22,8 +24,9 @@ _PROJECT = Path(__file__).parents[2]
 
 def note_failure(client: MlflowClient, run_id: str, text: str, *, how: str = "Failed") -> None:
     """Put the reason of a failure above what a run's description says already."""
-    note = client.get_run(run_id).data.tags.get(NOTE, "")
-    client.set_tag(run_id, NOTE, f"**{how}**: {text}\n\n{note}".rstrip())
+    note, text = client.get_run(run_id).data.tags.get(NOTE, ""), without_credentials(text)
+    shown = "\n".join(escaped(line, code=True) for line in text.splitlines())
+    client.set_tag(run_id, NOTE, f"**{how}**: {shown}\n\n{note}".rstrip())
     client.set_tag(run_id, "failure", text[:500])
 
 

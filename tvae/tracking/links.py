@@ -4,9 +4,9 @@ A page is an address within the UI, `#/…`. Descriptions hold pages, which open
 what is printed is the whole address.
 """
 
-from urllib.parse import urlsplit
-
 import mlflow
+
+from tvae.errors import without_credentials
 
 __all__ = ["address", "model_page", "needs_ui", "run_page", "runs_page"]
 
@@ -23,9 +23,7 @@ def address(page: str) -> str:
     """Return the whole address of a page: on the tracking server, or on the UI that `make ui` starts."""
     if needs_ui():
         return f"{LOCAL_UI}/{page}"
-    server = urlsplit(mlflow.get_tracking_uri())
-    # Without the user name and the password that it may hold: this is printed.
-    return f"{server.scheme}://{server.netloc.rpartition('@')[2]}{server.path.rstrip('/')}/{page}"
+    return f"{without_credentials(mlflow.get_tracking_uri()).rstrip('/')}/{page}"
 
 
 def run_page(experiment_id: str, run_id: str, within: str = "") -> str:

@@ -3,7 +3,6 @@
 import fcntl
 import logging
 import os
-import re
 import sqlite3
 import ssl
 import urllib.error
@@ -18,7 +17,7 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy import NullPool, create_engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from tvae.errors import TrackingError
+from tvae.errors import TrackingError, without_credentials
 from tvae.tracking import links
 from tvae.tracking.failure import NOTE, close_ended
 from tvae.tracking.view import VIEW
@@ -30,7 +29,6 @@ __all__ = [
     "connect",
     "enter",
     "reason",
-    "shown",
     "using_store",
     "without_patience",
 ]
@@ -113,12 +111,12 @@ def using_store() -> Iterator[None]:
         yield
     except STORE_ERRORS as error:
         raise TrackingError(
-            f"The tracking store {shown(mlflow.get_tracking_uri())} must be usable; found: {reason(error)}. "
+            f"The tracking store {without_credentials(mlflow.get_tracking_uri())} must be usable; found: {reason(error)}. "
             "Mend it, or set MLFLOW_TRACKING_URI to another."
         ) from error
     except ModuleNotFoundError as error:
         raise TrackingError(
-            f"The tracking store {shown(mlflow.get_tracking_uri())} must have its driver here; found: {error}. For "
+            f"The tracking store {without_credentials(mlflow.get_tracking_uri())} must have its driver here; found: {error}. For "
             "PostgreSQL run `pip install 'tvae[server]'` and begin the address with postgresql+psycopg2://."
         ) from error
 
@@ -166,21 +164,17 @@ def reason(error: BaseException) -> str:
     return "no answer, " + cause.rpartition(": ")[2].split(" (")[0].rstrip(".'\")") if failed else line
 
 
-def shown(uri: str) -> str:
-    """Return an address without the password in it."""
-    return re.sub(r"(?<=://)([^:@/]*):.*@", r"\1:***@", uri)
-
-
 def _require_answer(uri: str) -> None:
     """MLflow's own client waits for minutes before it gives up on a server that is not there."""
     try:
-        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=ANSWER_SECONDS, context=_certificates()):
+        bare = without_credentials(uri).rstrip("/")
+        with urllib.request.urlopen(f"{bare}/health", timeout=ANSWER_SECONDS, context=_certificates()):
             return
     except urllib.error.HTTPError:
         return  # a server that refuses is there: MLflow will say what it wants
     except (OSError, ValueError) as error:
         raise TrackingError(
-            f"The tracking server {shown(uri)} must answer within {ANSWER_SECONDS} s; found: {reason(error)}. "
+            f"The tracking server {without_credentials(uri)} must answer within {ANSWER_SECONDS} s; found: {reason(error)}. "
             "Start it, or set MLFLOW_TRACKING_URI to another."
         ) from error
 
