@@ -4,6 +4,7 @@ from typing import Any
 
 from entry_points.console import command, defaults_of
 from entry_points.options import ARCHITECTURE, TRAINING, options
+from tvae.aides import aides
 from tvae.configuration import FINETUNE
 from tvae.experiments.presets import resolve
 
@@ -22,12 +23,14 @@ def main(**asked: Any) -> None:
         asked["preset"], {name: value for name, value in asked.items() if name not in _OWN}, base=FINETUNE
     )
 
-    from entry_points.sessions import opened
+    # Before the imports, which take as long as those of the aides.
+    with aides() as ready:
+        from entry_points.sessions import opened
 
-    name = f"finetune c={architecture.curvature:g} {configuration.objective} seed={configuration.seed}"
-    with opened("finetune", name, asked, defaults_of(main), architecture, configuration) as session:
-        checkpoint = session.starting_checkpoint(asked["checkpoint"])
-        session.finetune(checkpoint, new_projection=asked["new_projection"])
+        name = f"finetune c={architecture.curvature:g} {configuration.objective} seed={configuration.seed}"
+        with opened("finetune", name, asked, defaults_of(main), architecture, configuration, ready) as session:
+            checkpoint = session.starting_checkpoint(asked["checkpoint"])
+            session.finetune(checkpoint, new_projection=asked["new_projection"])
 
 
 if __name__ == "__main__":

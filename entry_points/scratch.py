@@ -4,6 +4,7 @@ from typing import Any
 
 from entry_points.console import command, defaults_of
 from entry_points.options import ARCHITECTURE, TRAINING, options
+from tvae.aides import aides
 from tvae.configuration import FINETUNE, FOUNDATION
 from tvae.experiments.presets import resolve
 
@@ -20,11 +21,13 @@ def main(**asked: Any) -> None:
     epochs = asked["foundation_epochs"]
     foundation = FOUNDATION.replace(epochs=epochs, patience=epochs, seed=configuration.seed, beta=configuration.beta)
 
-    from entry_points.sessions import opened
+    # Before the imports, which take as long as those of the aides.
+    with aides() as ready:
+        from entry_points.sessions import opened
 
-    name = f"scratch c={architecture.curvature:g} {configuration.objective} seed={configuration.seed}"
-    with opened("scratch", name, asked, defaults_of(main), architecture, configuration) as session:
-        session.scratch(foundation)
+        name = f"scratch c={architecture.curvature:g} {configuration.objective} seed={configuration.seed}"
+        with opened("scratch", name, asked, defaults_of(main), architecture, configuration, ready) as session:
+            session.scratch(foundation)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from tvae.checkpoint import FILE_NAME, save
 from tvae.experiments.trial import Trial
-from tvae.tracking.run import note_failure, write_history, write_json
+from tvae.tracking.run import log_history, note_failure, write_history, write_json
 from tvae.training import Result
 
 __all__ = ["CHILD", "REPEATED", "Children"]
@@ -23,9 +23,6 @@ CHILD = "trial"
 
 REPEATED = "repeated trial"
 """The tag `stage` of a trial that was not finished and is tried again: it no longer counts."""
-
-# What MLflow takes in one call.
-MOST_METRICS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,16 +71,10 @@ class Children:
             The id of the run.
         """
         with self._open(trial) as run_id:
+            log_history(self.client, run_id, result.history)
             now = int(time.time() * 1000)
-            metrics = [
-                Metric(name, value, now, int(record["epoch"]))
-                for record in result.history
-                for name, value in record.items()
-                if name != "epoch"
-            ]
-            metrics += [Metric(name, value, now, 0) for name, value in result.summary().items()]
-            for first in range(0, len(metrics), MOST_METRICS):
-                self.client.log_batch(run_id, metrics=metrics[first : first + MOST_METRICS])
+            summary = [Metric(name, value, now, 0) for name, value in result.summary().items()]
+            self.client.log_batch(run_id, metrics=summary)
             files = self.folder / run_id
             files.mkdir()
             write_history(files, result.history)

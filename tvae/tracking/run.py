@@ -5,7 +5,7 @@ import json
 import re
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,11 @@ from tvae.tracking import links
 from tvae.tracking.store import adopted_run_id
 from tvae.training import Record
 
-__all__ = ["NOTE", "Run", "note_failure", "open_run", "source_tags", "write_history", "write_json"]
+__all__ = ["NOTE", "Run", "log_history", "note_failure", "open_run", "source_tags", "write_history", "write_json"]
 
 NOTE = "mlflow.note.content"
+# What MLflow takes in one call.
+_MOST_METRICS = 1000
 # What MLflow calls a run that nobody has named: calm-grouse-40.
 _UNNAMED = re.compile(r"[a-z]+-[a-z]+-\d{1,4}")
 
@@ -54,10 +56,9 @@ class Run:
         now = int(time.time() * 1000)
         self._client.log_batch(self.id, metrics=[Metric(name, value, now, step) for name, value in metrics.items()])
 
-    def log_epoch(self, record: Record, offset: int = 0) -> None:
-        """Log one epoch of a training; `offset` epochs of another stage came before."""
-        metrics = {name: value for name, value in record.items() if name != "epoch"}
-        self.log_metrics(metrics, step=offset + int(record["epoch"]))
+    def log_epochs(self, records: Sequence[Record], offset: int = 0) -> None:
+        """Log epochs of a training; `offset` epochs of another stage came before."""
+        log_history(self._client, self.id, records, offset)
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Set tags."""
@@ -139,6 +140,19 @@ def open_run(
             mlflow.end_run("KILLED" if stopped else "FAILED")
         raise
     mlflow.end_run("FINISHED")
+
+
+def log_history(client: MlflowClient, run_id: str, records: Sequence[Record], offset: int = 0) -> None:
+    """Log all metrics of some epochs, in as few calls as MLflow allows: a call costs more than its metrics."""
+    now = int(time.time() * 1000)
+    metrics = [
+        Metric(name, value, now, offset + int(record["epoch"]))
+        for record in records
+        for name, value in record.items()
+        if name != "epoch"
+    ]
+    for first in range(0, len(metrics), _MOST_METRICS):
+        client.log_batch(run_id, metrics=metrics[first : first + _MOST_METRICS])
 
 
 def write_json(path: Path, content: Any) -> Path:
