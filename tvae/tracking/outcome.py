@@ -37,6 +37,21 @@ class Outcome:
     coverage: float
 
 
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Compute on one thread: the aides have the other cores, and threads that wait for one another are slower still.
+
+    With as many other processes at work as there are cores, evaluating on two threads took five times as long.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@_one_thread()
 def log_foundation(run: Run, result: Result, training: Mapping[str, Any], aides: Aides) -> Outcome:
     """Log a trained encoder and decoder.
 
@@ -54,6 +69,7 @@ def log_foundation(run: Run, result: Result, training: Mapping[str, Any], aides:
         return Outcome(path, _log_verdict(run, verifying.result()), coverage)
 
 
+@_one_thread()
 def log_embedding(
     run: Run, result: Result, trained: Collection[str], training: Mapping[str, Any], aides: Aides
 ) -> tuple[Outcome, Evaluation]:
