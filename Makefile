@@ -7,7 +7,7 @@ SERVE_PORT ?= 5001
 FREE = $(BIN)/python -c 'import socket, sys; s = socket.socket(); s.settimeout(1); sys.exit(s.connect_ex(("127.0.0.1", $(1))) == 0 and "Port $(1) is taken: pass $(2)=another")'
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup store train finetune scratch stability sweep report verify promote embed ui serve bench bench-serving bench-peers frontier test test-clusters test-faults test-server test-ui quick lint fix clean
+.PHONY: help setup store train finetune scratch stability sweep report verify promote embed ui serve bench bench-serving bench-startup bench-peers frontier test test-clusters test-faults test-server test-ui quick lint fix clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -69,6 +69,9 @@ bench: .venv/ready ## What training many runs at once is worth; writes benchmark
 
 bench-serving: .venv/ready ## What serving costs, beside a model that does nothing
 	$(BIN)/python benchmarks/serving.py
+
+bench-startup: .venv/ready ## What a command costs beside its training, in imports of torch and mlflow
+	$(BIN)/python benchmarks/startup.py $(ARGS)
 
 bench-peers: .venv/ready ## The same operations through pythae and gensim, which it installs; writes benchmarks/PEERS.md
 	$(BIN)/python -m pip install --quiet --config-settings editable_mode=compat --editable '.[test,peers]'

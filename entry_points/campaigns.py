@@ -20,6 +20,7 @@ from entry_points.console import say, say_where
 from entry_points.foundations import foundation_command, record_foundation
 from entry_points.options import FLEET
 from tvae import registry
+from tvae.aides import aides
 from tvae.architecture import Architecture
 from tvae.checkpoint import Checkpoint, read
 from tvae.errors import ConfigurationError
@@ -240,13 +241,12 @@ class Campaign:
         configuration = result.configuration
         name = f"foundation d={architecture.latent_dim} seed={configuration.seed}"
         tags = {"stage": "foundation", CAMPAIGN: self.run.id, **codec_tags(architecture)}
-        with open_run(self.client, name=name, tags=tags, apart=True) as run:
+        with aides() as ready, open_run(self.client, name=name, tags=tags, apart=True) as run:
             run.log_parameters(architecture.to_dict() | configuration.to_dict())
             run.log_operations()
-            for record in result.history:
-                run.log_epoch(record)
+            run.log_epochs(result.history)
             command = foundation_command(architecture, configuration)
-            foundation = record_foundation(self.client, run, result, command=command, register=True)
+            foundation = record_foundation(self.client, run, result, ready, command=command, register=True)
             if not foundation.verification.passed:
                 say(f"Not registered: {foundation.verification.failures}. These trials start from it all the same.")
             return f"runs:/{run.id}/checkpoint", foundation.checkpoint

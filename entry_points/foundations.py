@@ -6,6 +6,7 @@ from mlflow import MlflowClient
 
 from entry_points.console import command_line, say
 from tvae import registry
+from tvae.aides import Aides
 from tvae.architecture import Architecture
 from tvae.checkpoint import Checkpoint, Verification, read
 from tvae.configuration import FOUNDATION, Configuration
@@ -31,17 +32,20 @@ class Foundation(NamedTuple):
     verification: Verification
 
 
-def record_foundation(client: MlflowClient, run: Run, result: Result, *, command: str, register: bool) -> Foundation:
+def record_foundation(
+    client: MlflowClient, run: Run, result: Result, aides: Aides, *, command: str, register: bool
+) -> Foundation:
     """Log a foundation that was trained, and register it if it is verified.
 
     Args:
         client: of the tracking store.
         run: of the foundation.
         result: of its training.
+        aides: of its training.
         command: which repeats the run.
         register: whether to.
     """
-    outcome = log_foundation(run, result, training_record("foundation", result.configuration))
+    outcome = log_foundation(run, result, training_record("foundation", result.configuration), aides)
     look = {name: run.page(f"artifacts/{path}") for name, path in _LOOK.items()}
     run.describe(describe_foundation(result, outcome.coverage, command=command, look=look))
     epochs = len(result.history) - 1

@@ -1,5 +1,6 @@
 """The trainings that commands have in common, from an open run to what they leave there."""
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ from mlflow import MlflowClient
 from entry_points.console import Progress, command_line, say, say_where, show_table
 from entry_points.foundations import Foundation, foundation_command, record_foundation, training_record
 from tvae import registry
+from tvae.aides import Aides, aides
 from tvae.architecture import Architecture
 from tvae.checkpoint import Checkpoint, read
 from tvae.configuration import Configuration
@@ -29,6 +31,9 @@ from tvae.training import Member, Record, Result, train
 from tvae.training.device import resolve_device
 
 __all__ = ["Session", "opened"]
+
+# Epochs are logged together: a call to the store takes as long as a short epoch. Nobody watches a chart more closely.
+_LOG_SECONDS = 1.0
 
 
 class Start(NamedTuple):
@@ -49,6 +54,7 @@ class Session:
         configuration: of the training.
         device: where to compute.
         promote: `auto`, `never` or `force`.
+        aides: of the training that the command is for.
         repeat: returns the command that repeats the run, with options changed as given.
     """
 
@@ -58,6 +64,7 @@ class Session:
     configuration: Configuration
     device: str
     promote: str
+    aides: Aides
     repeat: Callable[..., str]
 
     def train_foundation(self) -> Checkpoint:
@@ -71,7 +78,7 @@ class Session:
         """
         result = self._train(from_scratch(self.architecture, self.configuration), "foundation")
         foundation = record_foundation(
-            self.client, self.run, result, command=self.repeat(), register=self.promote != "never"
+            self.client, self.run, result, self.aides, command=self.repeat(), register=self.promote != "never"
         )
         if self.promote != "never":
             _require_verified(foundation)
@@ -143,7 +150,11 @@ class Session:
 
     def _train(self, member: Member, what: str, offset: int = 0) -> Result:
         with Progress(what, member.configuration.epochs) as progress:
-            return train(member, device=self.device, observer=_Watch(self.run, progress, offset))
+            watch = _Watch(self.run, progress, offset)
+            try:
+                return train(member, device=self.device, observer=watch)
+            finally:
+                watch.log()
 
     def _start(self, address: str, checkpoint: Checkpoint) -> Start:
         self.run.set_tags({"start": address, "start_digest": checkpoint.digest[:16]})
@@ -153,12 +164,12 @@ class Session:
         say("No foundation is registered for this architecture: training one first, in a run of its own.")
         configuration = foundation_configuration(self.architecture, self.configuration.seed)
         name = f"foundation d={self.architecture.latent_dim} seed={configuration.seed}"
-        with open_run(self.client, name=name, tags={"stage": "foundation"}, apart=True) as run:
+        with aides() as ready, open_run(self.client, name=name, tags={"stage": "foundation"}, apart=True) as run:
             run.log_parameters(self.architecture.to_dict() | configuration.to_dict())
             run.log_operations()
             result = replace(self, run=run)._train(from_scratch(self.architecture, configuration), "foundation")
             command = foundation_command(self.architecture, configuration)
-            foundation = record_foundation(self.client, run, result, command=command, register=True)
+            foundation = record_foundation(self.client, run, result, ready, command=command, register=True)
             address = f"runs:/{run.id}/checkpoint"
         if not foundation.verification.passed:
             say(f"Not registered: {foundation.verification.failures}. This run starts from it all the same.")
@@ -173,7 +184,7 @@ class Session:
         start: str,
         command: str,
     ) -> None:
-        outcome, evaluation = log_embedding(self.run, result, trained, training)
+        outcome, evaluation = log_embedding(self.run, result, trained, training, self.aides)
         look = {
             "ball": self.run.page("artifacts/plots/poincare_disk.png"),
             "levels": self.run.page("artifacts/plots/radius_by_valuation.png"),
@@ -223,6 +234,7 @@ def opened(
     defaults: Mapping[str, Any],
     architecture: Architecture,
     configuration: Configuration,
+    ready: Aides,
 ) -> Iterator[Session]:
     """Open the run of a command, log its settings, and say at the end where to look.
 
@@ -233,6 +245,7 @@ def opened(
         defaults: of the options.
         architecture: what `asked` came to.
         configuration: what `asked` came to.
+        ready: aides that were started before this module was imported.
     """
     device = resolve_device(asked["device"])
     client = connect()
@@ -243,7 +256,7 @@ def opened(
         run.log_operations()
         repeat = partial(_repeat, entry_point, asked, defaults)
         try:
-            yield Session(client, run, architecture, configuration, device, asked["promote"], repeat)
+            yield Session(client, run, architecture, configuration, device, asked["promote"], ready, repeat)
         except (*STORE_ERRORS, TrackingError, RegistryError, KeyboardInterrupt):
             if kept := run.keep_checkpoint():
                 use = "finetune" if entry_point == "train" else "promote"
@@ -262,13 +275,22 @@ class _Watch:
 
     def __init__(self, run: Run, progress: Progress, offset: int) -> None:
         self._run, self._progress, self._offset = run, progress, offset
+        self._waiting: list[Record] = []
+        self._logged = time.monotonic()
 
     def epoch(self, member: int, record: Record) -> None:
+        self._waiting.append(record)
+        if time.monotonic() - self._logged >= _LOG_SECONDS:
+            self.log()
+        self._progress.epoch(record)
+
+    def log(self) -> None:
+        """Log the epochs that wait."""
+        waiting, self._waiting, self._logged = self._waiting, [], time.monotonic()
         try:
-            self._run.log_epoch(record, self._offset)
+            self._run.log_epochs(waiting, self._offset)
         except TrackingError as error:
             self._progress.event(f"{error}\nTraining goes on; what it comes to is logged at its end, or kept here.")
-        self._progress.epoch(record)
 
     def event(self, member: int, text: str) -> None:
         self._progress.event(text)

@@ -19,6 +19,7 @@ from exact_model import architecture, exact_model
 from entry_points import campaigns, sessions
 from entry_points.campaigns import Campaign, Clock
 from tvae import metrics, ternary
+from tvae.aides import Aides
 from tvae.architecture import Architecture
 from tvae.bounds import Bounds
 from tvae.checkpoint import read, save, verification, verify
@@ -151,9 +152,9 @@ def logged(run: Recorder, embedding: Result, monkeypatch: pytest.MonkeyPatch) ->
     figures: set[str] = set()
     verdict = SimpleNamespace(passed=True, to_json=dict)
     monkeypatch.setattr(outcome, "verify", lambda *_, **__: verdict)
-    monkeypatch.setattr(outcome, "_log_figures", lambda _, made: figures.update(made))
+    monkeypatch.setattr(outcome, "draw", lambda made, *_: figures.update(each.path(Path()).stem for each in made))
     monkeypatch.setattr(mlflow.pyfunc, "log_model", lambda **_: None)
-    outcome.log_embedding(run, embedding, COMPONENTS, {})  # type: ignore[arg-type]
+    outcome.log_embedding(run, embedding, COMPONENTS, {}, Aides((), None))  # type: ignore[arg-type]
     return run.metrics, figures
 
 
@@ -226,7 +227,7 @@ def test_metrics_are_logged_nowhere_else() -> None:
     for path in (*ROOT.glob("tvae/**/*.py"), *ROOT.glob("entry_points/*.py")):
         tree = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         called = {getattr(n.func, "attr", getattr(n.func, "id", "")) for n in tree if isinstance(n, ast.Call)}
-        if called & {"log_metrics", "log_metric", "log_epoch", "Metric"}:
+        if called & {"log_metrics", "log_metric", "log_epochs", "log_history", "Metric"}:
             logging.add(path.relative_to(ROOT).as_posix())
     assert logging == {
         "entry_points/campaigns.py",
@@ -247,9 +248,8 @@ def test_what_auto_came_to_is_logged_as_resolved(run: Recorder, monkeypatch: pyt
     monkeypatch.setattr(sessions, "connect", lambda: None)
     monkeypatch.setattr(sessions, "open_run", opened)
     asked = {"lr": "auto", "epochs": "auto", "curvature": 2.0}
-    with sessions.opened(
-        "finetune", "", {**asked, "device": "cpu", "promote": "never"}, {}, *resolve("default", asked)
-    ):
+    options = {**asked, "device": "cpu", "promote": "never"}
+    with sessions.opened("finetune", "", options, {}, *resolve("default", asked), Aides((), None)):  # type: ignore[arg-type]
         pass
     example = re.search(r"params\.`(resolved\.lr)` = '([\d.]+)'", PROSE)
     assert example is not None

@@ -36,6 +36,7 @@ class Room(NamedTuple):
 # From the bottom up: a room knows only rooms above its line, and loads no less than they do.
 ROOMS = {
     "errors": Room("", NOTHING),
+    "aides": Room("", NOTHING),
     "architecture": Room("errors", NOTHING),
     "configuration": Room("errors architecture", NOTHING),
     "bounds": Room("", NOTHING),
@@ -51,11 +52,13 @@ ROOMS = {
     "reading": Room("errors ternary poincare model nearest metrics", STATISTICS),
     "training": Room("errors architecture configuration ternary poincare model objectives metrics", STATISTICS),
     "embedding": Room("errors ternary poincare model metrics", STATISTICS),
-    "checkpoint": Room("errors architecture bounds markdown ternary poincare model metrics", STATISTICS),
+    "checkpoint": Room("errors aides architecture bounds markdown ternary poincare model metrics", STATISTICS),
     # What a user asks of an embedding; nothing else in the project needs it.
     "neighbours": Room("errors ternary poincare model nearest reading", STATISTICS),
     "experiments": Room("errors architecture configuration ternary model metrics training checkpoint", STATISTICS),
     "plots": Room("errors ternary poincare model metrics training", DRAWING),
+    # It draws in another process; `test_whoever_has_figures_drawn_does_not_import_matplotlib` holds that.
+    "drawing": Room("aides plots", DRAWING),
     # The only room that is made for scikit-learn, whose estimators import pandas where it is installed.
     "transformer": Room("errors ternary model reading checkpoint", DRAWING | {"pandas"}),
     "serving": Room("errors architecture ternary poincare model metrics checkpoint", None),
@@ -187,6 +190,11 @@ def test_light_room_loads_nothing_from_outside(loaded: dict[str, set[str]], room
 @pytest.mark.parametrize("room", [name for name in rooms_on_disk() if name in ROOMS and ROOMS[name].loads is not None])
 def test_import_of_a_room_pulls_in_no_more_than_it_may(loaded: dict[str, set[str]], room: str) -> None:
     assert (loaded[room] & WATCHED) <= (ROOMS[room].loads or set())
+
+
+def test_whoever_has_figures_drawn_does_not_import_matplotlib() -> None:
+    code = "import sys, entry_points.sessions; sys.exit('matplotlib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False, timeout=120).returncode == 0
 
 
 @pytest.mark.parametrize("name", tvae.__all__)

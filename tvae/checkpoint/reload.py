@@ -1,10 +1,12 @@
-"""Load a checkpoint in this process and print what it embeds, as a digest: `python -m tvae.checkpoint.reload FILE`.
+"""Load a checkpoint in this process and print what it embeds, as a digest: `python -m tvae.checkpoint.reload < PATH`.
 
-`verify` runs this several times in fresh processes. Loading that leaves anything to chance gives other digests.
+`verify` runs this several times in fresh processes. Loading that leaves anything to chance gives other digests. The
+path comes on standard input, so that the process can be started, and have imported torch, before there is a file.
 """
 
 import hashlib
 import json
+import os
 import sys
 
 import torch
@@ -34,4 +36,6 @@ def main(path: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    # Nothing comes if whoever started it has ended.
+    if asked := sys.stdin.buffer.read():
+        main(os.fsdecode(asked))

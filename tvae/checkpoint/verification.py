@@ -3,8 +3,6 @@
 import json
 import math
 import os
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -15,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-import tvae
+from tvae.aides import Aide, AideError
 from tvae.bounds import RELOADS, Bounds
 from tvae.checkpoint import atomic
 from tvae.checkpoint.file import Checkpoint, read
@@ -136,7 +134,9 @@ class Verification:
         return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
-def verify(path: str | os.PathLike[str], *, bounds: Bounds | None = None, reloads: int = RELOADS) -> Verification:
+def verify(
+    path: str | os.PathLike[str], *, bounds: Bounds | None = None, reloads: int = RELOADS, aides: Sequence[Aide] = ()
+) -> Verification:
     """Check a checkpoint: that it loads, loads the same each time, is what it claims, and is good enough.
 
     A checkpoint whose projection was never learned (a foundation) has radii that mean nothing; for it only the file,
@@ -146,6 +146,7 @@ def verify(path: str | os.PathLike[str], *, bounds: Bounds | None = None, reload
         path: a checkpoint.
         bounds: what the model must reach; None means the defaults of `Bounds`.
         reloads: fresh processes to load the file in, at least 2.
+        aides: those of them that wait already; the others are started.
 
     Returns:
         The verdict; a file that cannot be loaded gives a failed one.
@@ -168,7 +169,7 @@ def verify(path: str | os.PathLike[str], *, bounds: Bounds | None = None, reload
     else:
         scope = "A foundation, whose projection was never learned: only file, reloading and coverage are checked."
         key, judge = "mean", judge_foundation
-    again = _reload_check(_reload(path, reloads), key, checkpoint.digest)
+    again = _reload_check(_reload(path, reloads, aides), key, checkpoint.digest)
     checks, metrics = judge(checkpoint, bounds)
     return Verification(path, checkpoint.digest, scope, (loaded, again, *checks), metrics)
 
@@ -260,20 +261,16 @@ def _claims_check(checkpoint: Checkpoint, recomputed: Mapping[str, float], bound
     )
 
 
-def _reload(path: Path, reloads: int) -> list[dict[str, str] | str]:
+def _reload(path: Path, reloads: int, aides: Sequence[Aide] = ()) -> list[dict[str, str] | str]:
     """Load the file in fresh processes, side by side; return what each printed, or why it failed."""
-    root = str(Path(tvae.__file__).parents[1])
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))}
-    command = [sys.executable, "-P", "-m", "tvae.checkpoint.reload", str(path.absolute())]
+    task = os.fsencode(path.absolute())
 
-    def run(_: int) -> dict[str, str] | str:
+    def run(place: int) -> dict[str, str] | str:
         try:
-            done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=_RELOAD_SECONDS)
-        except (OSError, subprocess.TimeoutExpired) as error:
+            aide = aides[place] if place < len(aides) else Aide.to_reload()
+            digests: dict[str, str] = json.loads(aide.ask(task, seconds=_RELOAD_SECONDS))
+        except (OSError, AideError) as error:
             return str(error)
-        if done.returncode != 0:
-            return (done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1]
-        digests: dict[str, str] = json.loads(done.stdout)
         return digests
 
     with ThreadPoolExecutor(min(reloads, os.cpu_count() or 1)) as pool:

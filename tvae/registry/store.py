@@ -30,7 +30,8 @@ def answering(name: str) -> Iterator[None]:
         yield
     except (MlflowException, SQLAlchemyError) as error:
         raise RegistryError(
-            f"The registered model {name} in {without_credentials(mlflow.get_registry_uri())} must be usable; found: {reason(error)}"
+            f"The registered model {name} in {without_credentials(mlflow.get_registry_uri())} must be usable; "
+            f"found: {reason(error)}"
         ) from error
 
 

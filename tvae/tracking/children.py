@@ -17,7 +17,7 @@ from tvae.tracking.description import describe_trial
 from tvae.tracking.failure import NOTE, note_failure
 from tvae.tracking.links import run_page
 from tvae.tracking.process import PROCESS, own_process
-from tvae.tracking.run import write_history, write_json
+from tvae.tracking.run import log_history, write_history, write_json
 from tvae.tracking.search import all_runs
 from tvae.training import Result
 
@@ -28,9 +28,6 @@ CHILD = "trial"
 
 REPEATED = "repeated trial"
 """The tag `stage` of a trial that was not finished and is tried again: it no longer counts."""
-
-# What MLflow takes in one call.
-MOST_METRICS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,16 +78,10 @@ class Children:
             The id of the run.
         """
         with self._open(trial) as run_id:
+            log_history(self.client, run_id, result.history)
             now = int(time.time() * 1000)
-            metrics = [
-                Metric(name, value, now, int(record["epoch"]))
-                for record in result.history
-                for name, value in record.items()
-                if name != "epoch"
-            ]
-            metrics += [Metric(name, value, now, 0) for name, value in result.summary().items()]
-            for first in range(0, len(metrics), MOST_METRICS):
-                self.client.log_batch(run_id, metrics=metrics[first : first + MOST_METRICS])
+            summary = [Metric(name, value, now, 0) for name, value in result.summary().items()]
+            self.client.log_batch(run_id, metrics=summary)
             files = self.folder / run_id
             files.mkdir()
             write_history(files, result.history)

@@ -6,7 +6,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,11 @@ from tvae.tracking.store import STORE_ERRORS, adopted_run_id, enter, using_store
 from tvae.tracking.view import save_view
 from tvae.training import Record
 
-__all__ = ["HISTORY", "Run", "open_run", "source_tags", "write_history", "write_json"]
+__all__ = ["HISTORY", "Run", "log_history", "open_run", "source_tags", "write_history", "write_json"]
 
 HISTORY = "history.csv"
+# What MLflow takes in one call.
+_MOST_METRICS = 1000
 # What MLflow calls a run that nobody has named: calm-grouse-40.
 _UNNAMED = re.compile(r"[a-z]+-[a-z]+-\d{1,4}")
 
@@ -44,7 +46,7 @@ class Run:
     def __init__(self, client: MlflowClient, run_id: str, experiment_id: str, folder: Path) -> None:
         self._client = client
         self.id, self.experiment_id, self.folder = run_id, experiment_id, folder
-        self._missed: list[tuple[dict[str, float], int]] = []
+        self._missed: list[tuple[Sequence[Record], int]] = []
         self._checkpoint: Path | str | None = None
 
     def page(self, within: str = "") -> str:
@@ -62,25 +64,23 @@ class Run:
         now = int(time.time() * 1000)
         self._client.log_batch(self.id, metrics=[Metric(name, value, now, step) for name, value in metrics.items()])
 
-    def log_epoch(self, record: Record, offset: int = 0) -> None:
-        """Log one epoch of a training; `offset` epochs of another stage came before.
+    def log_epochs(self, records: Sequence[Record], offset: int = 0) -> None:
+        """Log epochs of a training; `offset` epochs of another stage came before.
 
         A store that fails does not cost the training: the epochs from then on wait for `log_checkpoint`.
 
         Raises:
-            TrackingError: the first time that the store does not take an epoch.
+            TrackingError: the first time that the store does not take epochs.
         """
-        metrics = {name: value for name, value in record.items() if name != "epoch"}
-        epoch = metrics, offset + int(record["epoch"])
         if not self._missed:
             try:
                 with using_store():
-                    self.log_metrics(*epoch)
+                    log_history(self._client, self.id, records, offset)
             except TrackingError:
-                self._missed.append(epoch)
+                self._missed.append((records, offset))
                 raise
         else:
-            self._missed.append(epoch)
+            self._missed.append((records, offset))
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Set tags."""
@@ -120,8 +120,8 @@ class Run:
         self.log_file(path, "checkpoint")
         self._checkpoint = f"runs:/{self.id}/checkpoint"
         self.log_file(written)
-        for epoch in self._missed:
-            self.log_metrics(*epoch)
+        for records, offset in self._missed:
+            log_history(self._client, self.id, records, offset)
         self._missed = []
 
     def keep_checkpoint(self) -> str | None:
@@ -224,6 +224,19 @@ def _close(client: MlflowClient, run_id: str, text: str, *, stopped: bool) -> bo
     except STORE_ERRORS:
         return False
     return True
+
+
+def log_history(client: MlflowClient, run_id: str, records: Sequence[Record], offset: int = 0) -> None:
+    """Log all metrics of some epochs, in as few calls as MLflow allows: a call costs more than its metrics."""
+    now = int(time.time() * 1000)
+    metrics = [
+        Metric(name, value, now, offset + int(record["epoch"]))
+        for record in records
+        for name, value in record.items()
+        if name != "epoch"
+    ]
+    for first in range(0, len(metrics), _MOST_METRICS):
+        client.log_batch(run_id, metrics=metrics[first : first + _MOST_METRICS])
 
 
 def write_json(path: Path, content: Any) -> Path:

@@ -111,13 +111,13 @@ def using_store() -> Iterator[None]:
         yield
     except STORE_ERRORS as error:
         raise TrackingError(
-            f"The tracking store {without_credentials(mlflow.get_tracking_uri())} must be usable; found: {reason(error)}. "
-            "Mend it, or set MLFLOW_TRACKING_URI to another."
+            f"The tracking store {without_credentials(mlflow.get_tracking_uri())} must be usable; "
+            f"found: {reason(error)}. Mend it, or set MLFLOW_TRACKING_URI to another."
         ) from error
     except ModuleNotFoundError as error:
         raise TrackingError(
-            f"The tracking store {without_credentials(mlflow.get_tracking_uri())} must have its driver here; found: {error}. For "
-            "PostgreSQL run `pip install 'tvae[server]'` and begin the address with postgresql+psycopg2://."
+            f"The tracking store {without_credentials(mlflow.get_tracking_uri())} must have its driver here; "
+            f"found: {error}. For PostgreSQL run `pip install 'tvae[server]'` and begin the address with postgresql+psycopg2://."
         ) from error
 
 
@@ -174,8 +174,8 @@ def _require_answer(uri: str) -> None:
         return  # a server that refuses is there: MLflow will say what it wants
     except (OSError, ValueError) as error:
         raise TrackingError(
-            f"The tracking server {without_credentials(uri)} must answer within {ANSWER_SECONDS} s; found: {reason(error)}. "
-            "Start it, or set MLFLOW_TRACKING_URI to another."
+            f"The tracking server {without_credentials(uri)} must answer within {ANSWER_SECONDS} s; "
+            f"found: {reason(error)}. Start it, or set MLFLOW_TRACKING_URI to another."
         ) from error
 
 
