@@ -140,5 +140,5 @@ def test_the_turn_of_a_process_that_ended_is_over_at_once(
     client.create_registered_model("waited-for")
     client.set_registered_model_tag("waited-for", "tvae.turn.00", f"1.0 {changed(began='1')}")
     monkeypatch.setattr("tvae.registry.turn.ABANDONED_SECONDS", float("inf"))
-    with turn(client, "waited-for"):
+    with turn(client, "waited-for", tell=pytest.fail):
         assert "tvae.turn.00" not in client.get_registered_model("waited-for").tags
