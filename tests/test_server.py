@@ -4,11 +4,13 @@ import json
 import os
 import re
 import signal
+import ssl
 import subprocess
 import threading
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from http.server import HTTPServer, SimpleHTTPRequestHandler
 from pathlib import Path
 
 import mlflow
@@ -20,8 +22,9 @@ from registry_store import aliases, versions
 from team import PAGE, SHUT_OUT, Client, Team, answers, await_that, block, ended, free_port, life, team_at_work
 
 import tvae
+from tvae.errors import TrackingError
 from tvae.registry import FOUNDATION, MODEL
-from tvae.tracking.store import enter
+from tvae.tracking.store import enter, require_answer
 
 pytestmark = pytest.mark.server
 
@@ -138,6 +141,25 @@ def test_runs_that_are_first_in_an_experiment_enter_the_same_data_at_once(ada: C
             list(pool.map(log, runs))
             inputs = [ada.client.get_run(run_id).inputs.dataset_inputs for run_id in runs]
             assert [given.dataset.name for (given,) in inputs] == ["ternary-operations"] * crowd
+
+
+def test_a_certificate_of_the_teams_own_counts_once_mlflow_is_told_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    made = "openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=localhost -addext subjectAltName=DNS:localhost"
+    subprocess.run([*made.split(), "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    with HTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        uri = f"https://localhost:{server.server_port}"
+        with pytest.raises(TrackingError, match="certificate verify failed"):
+            require_answer(uri)
+        monkeypatch.setenv("MLFLOW_TRACKING_SERVER_CERT_PATH", str(certificate))
+        require_answer(uri)
+        server.shutdown()
 
 
 # The life of a model. In this order: each begins where the one before ended.

@@ -20,7 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from tvae.errors import TrackingError
 
-__all__ = ["EXPERIMENT", "adopted_run_id", "connect", "enter", "reason", "shown"]
+__all__ = ["EXPERIMENT", "adopted_run_id", "connect", "enter", "reason", "require_answer", "shown"]
 
 EXPERIMENT = "tvae"
 # The UI shows a line break where there is one: a paragraph is one line.
@@ -59,7 +59,7 @@ def connect() -> MlflowClient:
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     uri = mlflow.get_tracking_uri()
     if uri.startswith(("http://", "https://")):
-        _require_answer(uri)
+        require_answer(uri)
     elif uri.startswith("sqlite:///"):
         _require_database(uri)
     try:
@@ -115,8 +115,12 @@ def shown(uri: str) -> str:
     return re.sub(r"(?<=://)([^:@/]*):.*@", r"\1:***@", uri)
 
 
-def _require_answer(uri: str) -> None:
-    """MLflow's own client waits for minutes before it gives up on a server that is not there."""
+def require_answer(uri: str) -> None:
+    """Refuse a server that is not there: MLflow's own client waits for minutes before it gives up.
+
+    Raises:
+        TrackingError: if the server does not answer within some seconds, or its certificate does not count.
+    """
     try:
         with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=ANSWER_SECONDS, context=_certificates()):
             return
