@@ -367,6 +367,9 @@ def test_a_backup_restored_elsewhere_holds_the_champion(
 ) -> None:
     team.shell(block("Backup"))
     team.shell(block("Restore"))
+    dump = team.shell("pg_dump --host=127.0.0.1 --username=mlflow restored", PGPASSFILE=f"{team.kept}/pgpass")
+    assert "mlflow-artifacts:" in dump
+    assert str(team.kept) not in dump
     port = free_port()
     with team.serving(DATABASE="restored", ARTIFACTS=f"{team.kept}/restored", PORT=str(port)):
         uri = f"http://127.0.0.1:{port}"
