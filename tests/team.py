@@ -12,7 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from desk import ROOT, Desk
@@ -40,7 +40,7 @@ def life(entry_point: str) -> str:
 
 def await_that(condition: Callable[[], bool], process: subprocess.Popen[str] | None = None) -> None:
     """Wait until something holds, while a process lives."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not condition():
         assert time.monotonic() < deadline
         assert process is None or process.poll() is None
@@ -66,6 +66,15 @@ def answers(address: str, body: bytes | None = None, **headers: str) -> int:
         return 0
 
 
+def command_lines() -> list[str]:
+    """Return the command lines of all processes, as every user of the machine can see them."""
+    lines = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # it has ended
+            lines.append(path.read_text(errors="replace"))
+    return lines
+
+
 class Client(Desk):
     """A member of the team at a clone of the project."""
 
@@ -82,7 +91,7 @@ class Client(Desk):
 
 
 def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    out, err = process.communicate(timeout=300)
+    out, err = process.communicate(timeout=600)
     return process.returncode, out, err
 
 
@@ -155,8 +164,9 @@ def team_at_work() -> Iterator[Team]:
     assert os.geteuid() == 0, (
         "These tests start processes as other users, and shut one out of a folder: run them as root."
     )
-    (postgresql,) = sorted(Path("/usr/lib/postgresql").glob("*/bin"))[-1:] or [None]
-    assert postgresql is not None, "These tests need PostgreSQL: apt-get install postgresql."
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    assert found, "These tests need PostgreSQL: apt-get install postgresql."
+    postgresql = found[-1]
     folder = Path(tempfile.mkdtemp(prefix="tvae-team-"))
     team = Team(folder)
     try:

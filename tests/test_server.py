@@ -4,25 +4,44 @@ import json
 import os
 import re
 import signal
+import ssl
 import subprocess
 import threading
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from http.server import HTTPServer, SimpleHTTPRequestHandler
 from pathlib import Path
+from urllib.request import Request, urlopen
 
 import mlflow
 import pytest
 from desk import ROOT, Desk
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, Run
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import ErrorCode
 from registry_store import aliases, versions
-from team import PAGE, SHUT_OUT, Client, Team, answers, await_that, block, ended, free_port, life, team_at_work
+from team import (
+    PAGE,
+    SHUT_OUT,
+    Client,
+    Team,
+    answers,
+    await_that,
+    block,
+    command_lines,
+    ended,
+    free_port,
+    life,
+    team_at_work,
+)
 
 import tvae
+from tvae.errors import TrackingError
 from tvae.registry import FOUNDATION, MODEL
 from tvae.tracking.process import PROCESS
-from tvae.tracking.store import enter
+from tvae.tracking.store import enter, require_answer
 
 pytestmark = pytest.mark.server
 
@@ -139,6 +158,38 @@ def test_runs_that_are_first_in_an_experiment_enter_the_same_data_at_once(ada: C
             list(pool.map(log, runs))
             inputs = [ada.client.get_run(run_id).inputs.dataset_inputs for run_id in runs]
             assert [given.dataset.name for (given,) in inputs] == ["ternary-operations"] * crowd
+
+
+@pytest.mark.parametrize(("code", "attempts"), [("BAD_REQUEST", 2), ("INTERNAL_ERROR", 1)])
+def test_only_what_was_refused_is_entered_again_and_once(code: str, attempts: int) -> None:
+    refused = []
+
+    def write() -> None:
+        refused.append(code)
+        raise MlflowException("It is there.", error_code=ErrorCode.Value(code))
+
+    with pytest.raises(MlflowException, match="It is there"):
+        enter(write)
+    assert len(refused) == attempts
+
+
+def test_a_certificate_of_the_teams_own_counts_once_mlflow_is_told_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    made = "openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=localhost -addext subjectAltName=DNS:localhost"
+    subprocess.run([*made.split(), "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    with HTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        uri = f"https://localhost:{server.server_port}"
+        with pytest.raises(TrackingError, match="certificate verify failed"):
+            require_answer(uri)
+        monkeypatch.setenv("MLFLOW_TRACKING_SERVER_CERT_PATH", str(certificate))
+        require_answer(uri)
+        server.shutdown()
 
 
 # The life of a model. In this order: each begins where the one before ended.
@@ -266,13 +317,15 @@ def test_the_champion_is_served_by_a_client_that_may_not_look_into_the_folder(
     process = ben.shell(life("models serve"), SERVE_PORT=port)
     try:
         await_that(lambda: answers(f"http://127.0.0.1:{port}/ping") == 200, process)
-        body = ["-H", "Content-Type: application/json", "-d", '{"inputs": [[0], [5]]}']
-        asked = subprocess.check_output(["curl", "-s", f"127.0.0.1:{port}/invocations", *body])
+        headers = {"Content-Type": "application/json"}
+        question = Request(f"http://127.0.0.1:{port}/invocations", b'{"inputs": [[0], [5]]}', headers)
+        with urlopen(question, timeout=60) as response:
+            answer = json.load(response)
     finally:
         process.terminate()
         ended(process)
     radii = tvae.evaluate(tvae.load(checkpoint_of(ada.client, ada.uri, tmp_path))).radii
-    served = [record["radius"] for record in json.loads(asked)["predictions"]]
+    served = [record["radius"] for record in answer["predictions"]]
     assert served == pytest.approx(radii[[0, 5]], abs=1e-6)
 
 
@@ -305,9 +358,9 @@ def test_a_page_of_another_origin_may_not_write(team: Team) -> None:
 def test_no_command_line_shows_the_databases_password(team: Team) -> None:
     password = (team.kept / "pgpass").read_text().strip().rpartition(":")[2]
     assert len(password) == 48
-    lines = subprocess.check_output(["ps", "-eo", "args", "-ww"], text=True)
-    assert "--backend-store-uri" in lines
-    assert password not in lines
+    lines = command_lines()
+    assert any("--backend-store-uri" in line for line in lines)
+    assert not any(password in line for line in lines)
 
 
 def test_a_backup_restored_elsewhere_holds_the_champion(
@@ -315,6 +368,9 @@ def test_a_backup_restored_elsewhere_holds_the_champion(
 ) -> None:
     team.shell(block("Backup"))
     team.shell(block("Restore"))
+    dump = team.shell("pg_dump --host=127.0.0.1 --username=mlflow restored", PGPASSFILE=f"{team.kept}/pgpass")
+    assert "mlflow-artifacts:" in dump
+    assert str(team.kept) not in dump
     port = free_port()
     with team.serving(DATABASE="restored", ARTIFACTS=f"{team.kept}/restored", PORT=str(port)):
         uri = f"http://127.0.0.1:{port}"

@@ -29,6 +29,7 @@ __all__ = [
     "connect",
     "enter",
     "reason",
+    "require_answer",
     "using_store",
     "without_patience",
 ]
@@ -83,7 +84,7 @@ def connect() -> MlflowClient:
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     uri = mlflow.get_tracking_uri()
     if uri.startswith(("http://", "https://")):
-        _require_answer(uri)
+        require_answer(uri)
     elif uri.startswith("sqlite:///"):
         _require_database(uri)
     with using_store():
@@ -164,8 +165,12 @@ def reason(error: BaseException) -> str:
     return "no answer, " + cause.rpartition(": ")[2].split(" (")[0].rstrip(".'\")") if failed else line
 
 
-def _require_answer(uri: str) -> None:
-    """MLflow's own client waits for minutes before it gives up on a server that is not there."""
+def require_answer(uri: str) -> None:
+    """Refuse a server that is not there: MLflow's own client waits for minutes before it gives up.
+
+    Raises:
+        TrackingError: if the server does not answer within some seconds, or its certificate does not count.
+    """
     try:
         bare = without_credentials(uri).rstrip("/")
         with urllib.request.urlopen(f"{bare}/health", timeout=ANSWER_SECONDS, context=_certificates()):
