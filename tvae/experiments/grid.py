@@ -161,7 +161,7 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
             alias: yaml.AliasEvent = self.get_event()  # type: ignore[no-untyped-call]
-            raise yaml.YAMLError(f"the alias *{alias.anchor}, line {alias.start_mark.line + 1}: write it out")
+            raise yaml.YAMLError(f"the alias *{alias.anchor}; write out what it stands for")
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
