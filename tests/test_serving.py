@@ -39,8 +39,8 @@ TRITS = ternary.operations().tolist()
 INDICES = [[i] for i in range(ternary.N_OPERATIONS)]
 GOOD = [0] * 9
 EMBEDDING = {"embedding": True}
-# Bytes that a server may come to hold in seconds of load: less than a kilobyte a request. It holds 600 MB.
-MOST_GROWTH = 2**20
+# Bytes that a server may come to hold in some seconds of load. It holds 600 MB.
+MOST_GROWTH = 8 * 2**20
 
 
 class Answer(NamedTuple):
