@@ -24,6 +24,8 @@ from click.testing import CliRunner
 from desk import Desk
 from mlflow import MlflowClient
 from mlflow.projects.utils import load_project
+from mlflow.store.tracking.rest_store import RestStore
+from mlflow.tracking._tracking_service.client import TrackingServiceClient
 from registry_store import log_entry, tracking_in
 from test_campaigns import SMALL
 from test_contract import ENTRY_POINTS, command_of, declared
@@ -224,6 +226,20 @@ def test_credentials_are_taken_out_of_addresses(text: str, shown: str) -> None:
 def test_links_have_no_credentials(tracking_at: Callable[[str], None]) -> None:
     tracking_at(f"http://me:{SECRET}@host:5000")
     assert run_link("1", "r") == "http://host:5000/#/experiments/1/runs/r?workflowType=machine_learning"
+
+
+def test_mlflow_does_not_print_the_address_of_its_server(
+    store: MlflowClient, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = store.create_run("0")
+    monkeypatch.setattr(RestStore, "get_run", lambda *_: run)
+    server = TrackingServiceClient(f"http://me:{SECRET}@host")
+    monkeypatch.delenv("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", raising=False)
+    server._log_url(run.info.run_id)
+    assert SECRET in capsys.readouterr().out
+    connect()
+    server._log_url(run.info.run_id)
+    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize("address", ["http://me:{}@127.0.0.1:9", "nosuch://me:{}@host/db"])
