@@ -99,7 +99,7 @@ def put_under_load(server: Server, answers: Answers, *, clients: int, seconds: f
 
 
 def _requests(answers: Answers, seed: int) -> Iterator[Request]:
-    """Yield requests for ever: one row mostly, a hundred at times, as trits or indices, with or without embedding."""
+    """Yield requests for ever: one row mostly, or a hundred, as trits or as indices, with or without embedding."""
     drawn, trits = random.Random(seed), ternary.operations(answers.n_trits).tolist()
     for place in itertools.count(seed):
         if place % ONE_IN == 0:

@@ -11,13 +11,16 @@ Prints Markdown tables. `python benchmarks/serving.py --help` lists the options;
 """
 
 import argparse
+import gc
 import http.client
+import io
 import json
 import os
 import platform
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import ExitStack, closing
 from pathlib import Path
 
@@ -29,6 +32,7 @@ import mlflow
 import numpy as np
 import torch
 from load import REFUSED, Load, put_under_load
+from mlflow.pyfunc.scoring_server import _parse_json_data, predictions_to_json
 from model_server import HOST, serve
 
 from tvae import ternary
@@ -58,6 +62,7 @@ def main() -> None:
         servers = [stack.enter_context(serve(path)) for path in saved]
         clients = [stack.enter_context(closing(Client(server.port))) for server in servers]
         print(report(clients, options.single, options.bulk))
+        print(f"\n{report_stages(saved[0], options.bulk)}")
         if options.load:
             known = answers(load(saved[0] / "artifacts" / FILE_NAME))
             under_load = put_under_load(servers[0], known, clients=options.clients, seconds=options.load)
@@ -121,6 +126,54 @@ def report(clients: list[Client], single: int, bulk: int) -> str:
     lines.append(f"| indices against trits | {against[0]:.2f} | {against[1]:.2f} | | >= 4 |")
     lines.append(f"| {rows:,} indices, `embedding` | {rows / embedding:,.0f} rows/s | | | |")
     return "\n".join(lines)
+
+
+def report_stages(model_path: Path, times: int) -> str:
+    """Return what a request of all operations spends where, measured in this process, as a table.
+
+    Args:
+        model_path: of the saved model.
+        times: how often each stage is measured.
+    """
+    model = mlflow.pyfunc.load_model(str(model_path))
+    schema = model.metadata.get_input_schema()
+    gc.collect()
+    gc.freeze()  # as the model does in the server
+    trits = ternary.operations().tolist()
+    taken: dict[str, list[float]] = {"MLflow reads the body": [], "the model": [], "MLflow writes the answer": []}
+    for inputs in (trits, [[i] for i in range(len(trits))]):
+        body = json.dumps({"inputs": inputs}).encode()
+        cells = _parse_json_data(body, model.metadata, schema).data
+        records = model.predict(cells)
+        stages: tuple[Callable[[], object], ...] = (
+            lambda body=body: _parse_json_data(body, model.metadata, schema),
+            lambda cells=cells: model.predict(cells),
+            lambda records=records: predictions_to_json(records, io.StringIO()),
+        )
+        for name, stage in zip(taken, stages, strict=True):
+            taken[name].append(statistics.median(processor_seconds(stage) for _ in range(times)))
+    gc.unfreeze()
+    taken["together"] = [sum(column) for column in zip(*taken.values(), strict=True)]
+    rows = (
+        f"| {name} | {by_trits * 1e3:.1f} ms | {by_index * 1e3:.1f} ms | {by_trits / by_index:.2f} |"
+        for name, (by_trits, by_index) in taken.items()
+    )
+    return "\n".join(
+        [
+            f"Where a request of {len(trits):,} rows spends its processor time, medians of {times}:",
+            "",
+            "| stage | trits | indices | trits against indices |",
+            "| --- | --- | --- | --- |",
+            *rows,
+        ]
+    )
+
+
+def processor_seconds(stage: Callable[[], object]) -> float:
+    """Return the processor time that a stage takes, in seconds: other processes do not count."""
+    start = time.process_time()
+    stage()
+    return time.process_time() - start
 
 
 def report_load(load: Load, clients: int) -> str:

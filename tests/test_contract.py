@@ -62,14 +62,8 @@ def test_mlproject_declares_the_options_of_the_command_with_their_defaults(entry
 
 @pytest.mark.parametrize("entry_point", ENTRY_POINTS)
 def test_every_declared_parameter_reaches_the_command_unquoted(entry_point: str) -> None:
-    # An option that can stand alone takes a word that begins with - for the next option, unless `=` binds it.
-    bound = {option.name for option in command_of(entry_point).params if isinstance(option.flag_value, str)}
     command = PROJECT["entry_points"][entry_point]["command"].split()
-    expected = [
-        word
-        for name in declared(entry_point)
-        for word in ([f"--{name}={{{name}}}"] if name in bound else [f"--{name}", f"{{{name}}}"])
-    ]
+    expected = [word for name in declared(entry_point) for word in (f"--{name}", f"{{{name}}}")]
     assert command == ["python", "-m", f"entry_points.{module_of(entry_point)}", *expected]
 
 

@@ -39,8 +39,8 @@ TRITS = ternary.operations().tolist()
 INDICES = [[i] for i in range(ternary.N_OPERATIONS)]
 GOOD = [0] * 9
 EMBEDDING = {"embedding": True}
-# Bytes that a server may come to hold in seconds of load: less than a kilobyte a request. It holds 600 MB.
-MOST_GROWTH = 2**20
+# Bytes that a server may come to hold in some seconds of load. It holds 600 MB.
+MOST_GROWTH = 8 * 2**20
 
 
 class Answer(NamedTuple):
@@ -280,6 +280,12 @@ class TestRefusal:
         assert answer.status == 400
         assert sentence in answer.message
         assert "stack_trace" not in answer.content
+
+    def test_a_path_in_a_request_is_not_read(self, ask: Ask, tmp_path: Path) -> None:
+        (tmp_path / "rows.json").write_text("[[5]]")
+        answer = ask(body(str(tmp_path / "rows.json")))
+        assert answer.status == 400
+        assert "must be a list of rows" in answer.message
 
     def test_as_many_rows_as_allowed_are_answered(self) -> None:
         assert len(to_indices(np.zeros((MAX_ROWS, 1), object), 9)) == MAX_ROWS

@@ -189,6 +189,8 @@ MISTAKES = {
     "value twice": ({"grid": {"lr": [1e-3, 1e-3]}}, "two cells"),
     "same cell": ({"cells": {"a": {"lr": 1e-3}, "b": {"lr": 1e-3}}}, "`a`.*`b`"),
     "too many": ({"grid": {"lr": [i / 1e5 for i in range(1, 5000)]}}, "at most 10000"),
+    "too many to list": ({"grid": {f"x{i}": list(range(10)) for i in range(40)}}, "more than 10000 combinations"),
+    "aliases": ("base: &a {lr: 1e-3}\ncells: {x: *a}", r"the alias \*a; write out"),
     "python object": ("grid: !!python/object/apply:os.system [echo]", "must be YAML or JSON"),
 }
 

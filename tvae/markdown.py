@@ -7,6 +7,8 @@ __all__ = ["escaped"]
 # What could begin a link, code or emphasis, or end a cell of a table.
 _SPECIAL = re.compile(r"([\\`*\[\]|~])")
 _SPECIAL_BUT_CODE = re.compile(r"([\\*\[\]|~])")
+# A bound such as <= 0 is no tag, and the text is read as it is, too.
+_TAG = re.compile("<(?![ =])")
 
 
 def escaped(text: str, *, code: bool = False) -> str:
@@ -18,7 +20,7 @@ def escaped(text: str, *, code: bool = False) -> str:
 
     Example:
         >>> escaped("[a](b) <script>")
-        '\\[a\\](b) &lt;script&gt;'
+        '\\[a\\](b) &lt;script>'
     """
-    plain = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    plain = _TAG.sub("&lt;", " ".join(text.split()).replace("&", "&amp;"))
     return (_SPECIAL_BUT_CODE if code else _SPECIAL).sub(r"\\\1", plain)

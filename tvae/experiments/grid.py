@@ -158,12 +158,10 @@ class _Loader(yaml.SafeLoader):
     A few lines of aliases of aliases stand for more values than any memory holds.
     """
 
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
-            event = self.peek_event()
-            raise yaml.YAMLError(
-                f"the alias *{event.anchor}, line {event.start_mark.line + 1}: write out what it means"
-            )
+            alias: yaml.AliasEvent = self.get_event()  # type: ignore[no-untyped-call]
+            raise yaml.YAMLError(f"the alias *{alias.anchor}; write out what it stands for")
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:

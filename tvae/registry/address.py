@@ -16,7 +16,7 @@ __all__ = ["fetch", "model_named", "run_named", "short"]
 _RUN_ID = r"[0-9a-f]{32}"
 _MODEL_ID = r"m-[0-9a-f]{32}"
 # MLflow follows `..` out of a run's artifacts, and reads %2e as a dot.
-_INSIDE = re.compile(r"(runs|models):/(?!.*/\.\.)[^%]*")
+_INSIDE = re.compile(r"(runs|models):/(?!/|.*/\.\.)[^%]*")
 
 
 def fetch(address: str, folder: Path) -> Path:

@@ -80,7 +80,7 @@ def connect() -> MlflowClient:
     for name, value in PATIENCE.items():
         os.environ.setdefault(name, value)
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    # With a server it prints two addresses as any run ends, those of every trial too, and they open another view.
+    # Its links end in another view of a run than tvae's own, at every trial too, and hold the password of an address.
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     uri = mlflow.get_tracking_uri()
     if uri.startswith(("http://", "https://")):
