@@ -94,22 +94,22 @@ class Desk:
             unit.append(self.run(sys.executable, "-c", "import torch, mlflow"))
             own.append(self.run(*MLFLOW_RUN, str(self.nothing), LOCAL))
             whole.append(self.run(*MLFLOW_RUN, str(ROOT), "-e", "finetune", LOCAL))
-        training = statistics.median(self.train_seconds()[:rounds])
-        rows = []
-        for name, took, less in (
-            ("`python -c 'import torch, mlflow'`, U", unit, 0.0),
-            ("`mlflow run` of nothing", own, 0.0),
-            ("`mlflow run . -e finetune`", whole, 0.0),
-            (f"the same, less its training ({training:.2f} s)", whole, training),
+        training = self.train_seconds()[:rounds][::-1]  # they come the newest first
+        beside = [took.wall - seconds for took, seconds in zip(whole, training, strict=True)]
+        units = Took(*(statistics.median(values) for values in zip(*unit, strict=True)))
+        rows = ["| | wall | in U | processor | in U |", "| --- | --- | --- | --- | --- |"]
+        for name, took in (
+            ("`python -c 'import torch, mlflow'`, U", unit),
+            ("`mlflow run` of nothing", own),
+            ("`mlflow run . -e finetune`", whole),
         ):
-            wall, processor = (statistics.median(values) - less for values in zip(*took, strict=True))
-            units = [statistics.median(values) for values in zip(*unit, strict=True)]
-            rows.append(
-                f"| {name} | {wall:.2f} s | {wall / units[0]:.2f} | {processor:.2f} s | {processor / units[1]:.2f} |"
-            )
-        rows[-1] += f" aim: wall <= {AIM} U |"
-        head = ["| | wall | in U | processor | in U |", "| --- | --- | --- | --- | --- |"]
-        return "\n".join([*head, *rows])
+            wall, processor = (statistics.median(values) for values in zip(*took, strict=True))
+            shares = f"{wall / units.wall:.2f} | {processor:.2f} s | {processor / units.processor:.2f}"
+            rows.append(f"| {name} | {wall:.2f} s | {shares} |")
+        in_units = statistics.median(seconds / took.wall for seconds, took in zip(beside, unit, strict=True))
+        name = f"the same, less `train_seconds` ({statistics.median(training):.2f} s)"
+        rows.append(f"| {name} | {statistics.median(beside):.2f} s | {in_units:.2f}, aim <= {AIM} | | |")
+        return "\n".join(rows)
 
     def train_seconds(self) -> list[float]:
         """Return the training time of every finetuning of this desk, the newest first."""
