@@ -54,6 +54,8 @@ def connect() -> MlflowClient:
     for talkative in ("alembic", "mlflow"):
         logging.getLogger(talkative).setLevel(logging.WARNING)
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    # MLflow prints addresses of its own when a run ends; they open its landing page, where the run is not.
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     uri = mlflow.get_tracking_uri()
     if uri.startswith(("http://", "https://")):
         _require_answer(uri)
