@@ -62,7 +62,7 @@ def describe_embedding(
             f"{richness_ceiling(architecture.max_radius, levels):.5f}",
             f"{REFERENCE['richness']} at best",
         ),
-        ("degradation", f"{summary['degradation']:+.5f}", "0", f"{REFERENCE['degradation']} after its best epoch"),
+        ("degradation", f"{summary['degradation']:+z.5f}", "0", f"{REFERENCE['degradation']} after its best epoch"),
         (
             "distance fidelity",
             f"{evaluation.distance_fidelity:.5f}",
