@@ -151,7 +151,7 @@ def test_upside_down_embedding_has_the_hierarchy_of_the_other_sign() -> None:
 
 def values_of_pairs(n_trits: int, by_pair: Floats) -> Floats:
     """What the sample's pairs have, given for every unordered pair (i, j) at min(i, j)·N + max(i, j)."""
-    i, j, _ = metrics.sample_pairs(n_trits)
+    i, j = (side.numpy() for side in metrics.sample_pairs(n_trits)[:2])
     return by_pair[np.minimum(i, j) * 3**n_trits + np.maximum(i, j)]
 
 
