@@ -316,7 +316,7 @@ def _table(architecture: Architecture, result: Result, evaluation: Evaluation, v
         ("hierarchy", f"{evaluation.hierarchy:8.5f}   limit {hierarchy_ceiling(levels):.5f}"),
         ("ordered levels", f"{evaluation.ordered_levels} of {levels}"),
         ("richness", f"{evaluation.richness:8.5f}   limit {limit:.5f}"),
-        ("degradation", f"{result.summary()['degradation']:+8.5f}   best epoch {result.best_epoch}"),
+        ("degradation", f"{result.summary()['degradation']:+z8.5f}   best epoch {result.best_epoch}"),
         ("training time", f"{result.seconds:.1f} s"),
         ("verification", "passed" if verified else "FAILED: see verification.json in the run"),
     ]

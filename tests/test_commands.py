@@ -121,9 +121,11 @@ def test_the_operations_are_the_input(finished: tuple[Desk, str]) -> None:
 def test_the_description_says_what_came_out_and_how_to_repeat_it(finished: tuple[Desk, str]) -> None:
     run = finetuned(finished[0])
     note = run.data.tags["mlflow.note.content"]
-    assert f"| hierarchy | {run.data.metrics['best_hierarchy']:.5f} | -0.83205 |" in note
+    rows = [line.split() for line in note.splitlines()]
+    assert ["hierarchy", f"{run.data.metrics['best_hierarchy']:.5f}", "-0.83205", "-0.792", "at", "best"] in rows
     assert f"mlflow run . -e finetune -P checkpoint={run.data.tags['start']} --env-manager=local" in note
-    assert f"runs/{run.info.run_id}/model-metrics?workflowType=machine_learning" in note
+    page = f"#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}/artifacts/plots/poincare_disk.png"
+    assert f"[ball]({page}?workflowType=machine_learning)" in note
 
 
 def test_the_terminal_shows_the_figures_and_where_to_look(finished: tuple[Desk, str]) -> None:

@@ -462,6 +462,7 @@ def test_distance_fidelity_ceiling() -> None:
     assert f"M = {len(v):,} pairs" in PROSE
     ceiling = evaluated(25, m=m.astype(float), M=float(len(v)))
     assert ceiling == as_stated(25)
+    assert metrics.distance_fidelity_ceiling() == pytest.approx(ceiling, abs=1e-12)
     assert spearman(-v, np.argsort(np.argsort(-v, kind="stable"))) == pytest.approx(ceiling, abs=1e-12)
     # Pairs that occur twice.
     _, place, times = np.unique(pairs, axis=1, return_inverse=True, return_counts=True)
@@ -563,6 +564,7 @@ def test_q() -> None:
     most = re.search(r"Q is at most ([\d.]+) where", PROSE)
     assert most is not None
     assert f"{evaluated(30, distance_fidelity=0.8316507266, hierarchy=evaluated(19, N=float(N))):.4f}" == most[1]
+    assert f"{metrics.q_ceiling():.4f}" == most[1]
 
 
 def trained(*records: dict[str, float], best_epoch: int = 0) -> Result:

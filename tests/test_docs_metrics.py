@@ -150,7 +150,7 @@ def test_a_foundation_logs_what_the_page_says(foundation: Result) -> None:
 def logged(run: Recorder, embedding: Result, monkeypatch: pytest.MonkeyPatch) -> tuple[set[str], set[str]]:
     """Names of metrics and plots that a run logs at its end."""
     figures: set[str] = set()
-    verdict = SimpleNamespace(passed=True, to_json=dict)
+    verdict = verification.Verification(Path(), None, "", ())
     monkeypatch.setattr(outcome, "verify", lambda *_, **__: verdict)
     monkeypatch.setattr(outcome, "draw", lambda made, *_: figures.update(each.path(Path()).stem for each in made))
     monkeypatch.setattr(mlflow.pyfunc, "log_model", lambda **_: None)

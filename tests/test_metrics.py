@@ -146,6 +146,31 @@ def test_upside_down_embedding_has_the_hierarchy_of_the_other_sign() -> None:
     assert found.hierarchy == pytest.approx(-metrics.hierarchy_ceiling(5), abs=1e-12)
 
 
+# Distance fidelity
+
+
+def values_of_pairs(n_trits: int, by_pair: Floats) -> Floats:
+    """What the sample's pairs have, given for every unordered pair (i, j) at min(i, j)·N + max(i, j)."""
+    i, j = (side.numpy() for side in metrics.sample_pairs(n_trits)[:2])
+    return by_pair[np.minimum(i, j) * 3**n_trits + np.maximum(i, j)]
+
+
+@pytest.mark.parametrize("n_trits", [2, 3, 5])
+def test_pairs_in_order_reach_the_ceiling_of_distance_fidelity(n_trits: int) -> None:
+    n, apart = 3**n_trits, metrics.sample_pairs(n_trits)[2]
+    pair = np.arange(n * n, dtype=np.float64)
+    in_order = values_of_pairs(n_trits, pair / n**2) + apart * n**2
+    assert spearmanr(apart, in_order).statistic == pytest.approx(metrics.distance_fidelity_ceiling(n_trits), abs=1e-12)
+
+
+@pytest.mark.parametrize("noise", [0.01, 0.1, 1.0, 10.0])
+def test_distinct_distances_do_not_pass_the_ceiling_of_distance_fidelity(noise: float) -> None:
+    drawn = np.random.default_rng(0).uniform(0, noise, 3**6)
+    apart = metrics.sample_pairs(3)[2]
+    found = spearmanr(apart, apart + values_of_pairs(3, drawn)).statistic
+    assert found <= metrics.distance_fidelity_ceiling(3) + 1e-12
+
+
 # Richness and levels
 
 

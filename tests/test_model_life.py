@@ -39,6 +39,12 @@ class Said(NamedTuple):
     run: Run | None
 
 
+def look_at(version: str) -> list[str]:
+    """What a command says at its end, of a version of the registered model."""
+    page = f"http://127.0.0.1:5000/#/models/tvae/versions/{version}?workflowType=machine_learning"
+    return ["", "Look at it: `make ui` (or `mlflow ui`), then open", f"  {page}"]
+
+
 class Desk:
     """A folder with a store, where commands are typed in this process."""
 
@@ -262,6 +268,7 @@ class TestLife:
         assert promoted.out.splitlines() == [
             "Verification passed: 10 checks.",
             "Registered as tvae version 1, the first champion.",
+            *look_at("1"),
         ]
         assert aliases(desk.client) == {"champion": "1"}
         assert promoted.run.data.tags["registered"] == "tvae version 1"
@@ -314,9 +321,9 @@ class TestLife:
     )
     def test_rollback_swaps(self, desk: Desk, words: list[str], champion: str, other: str) -> None:
         said = desk.type(promote.main, *words)
-        assert (said.code, said.out) == (
+        assert (said.code, said.out.splitlines()) == (
             0,
-            f"tvae version {champion} is champion again; version {other} is previous.\n",
+            [f"tvae version {champion} is champion again; version {other} is previous.", *look_at(champion)],
         )
         assert aliases(desk.client) == {"champion": champion, "previous": other}
 

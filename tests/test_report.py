@@ -532,7 +532,10 @@ def test_the_command_leaves_the_report_in_its_own_run_and_in_the_one_that_was_na
     main(["--run", parent, "--out", str(tmp_path / "out")], standalone_mode=False)
     own = client.search_runs([client.get_experiment_by_name("tvae").experiment_id])[0]
     assert own.data.tags["stage"] == "report"
-    assert own.data.tags["mlflow.note.content"].startswith("- **a (grid), hierarchy -0.80000 with one seed.**")
+    link, _, said = own.data.tags["mlflow.note.content"].split("\n", 2)
+    page = f"#/experiments/{own.info.experiment_id}/runs/{own.info.run_id}/artifacts/report.html"
+    assert link == f"[report]({page}?workflowType=machine_learning)"
+    assert said.startswith("- **a (grid), hierarchy -0.80000 with one seed.**")
     for run_id in (parent, own.info.run_id):
         assert {file.path for file in client.list_artifacts(run_id)} == {"report.html", "report.md"}
     assert not Page((tmp_path / "out" / "report.html").read_text()).problems

@@ -275,10 +275,11 @@ class TestResult:
             "verification failed",
         ]
 
-    def test_markdown_has_a_row_a_check(self, refused: Verification) -> None:
-        text = refused.markdown()
-        assert text.startswith("Verification **failed**. The file did not load")
-        assert "| file | refused | loads | failed | " in text
+    def test_markdown_has_verdict_and_reason_first_and_a_row_a_check(self, refused: Verification) -> None:
+        lines = refused.markdown().splitlines()
+        assert lines[0].startswith("Verification **failed**. The file did not load")
+        assert lines[2].startswith("- file: ")
+        assert ["file", "refused", "loads", "failed"] in [line.split() for line in lines]
 
 
 def test_radii_agree_with_the_metrics_of_the_room_below(good: Checkpoint) -> None:

@@ -62,7 +62,7 @@ def describe_embedding(
             f"{richness_ceiling(architecture.max_radius, levels):.5f}",
             f"{REFERENCE['richness']} at best",
         ),
-        ("degradation", f"{summary['degradation']:+.5f}", "0", f"{REFERENCE['degradation']} after its best epoch"),
+        ("degradation", f"{summary['degradation']:+z.5f}", "0", f"{REFERENCE['degradation']} after its best epoch"),
         (
             "distance fidelity",
             f"{evaluation.distance_fidelity:.5f}",
@@ -80,7 +80,6 @@ def describe_embedding(
             f"**Hierarchy {evaluation.hierarchy:.5f}** (limit {hierarchy_ceiling(levels):.5f}), coverage "
             f"{evaluation.coverage:.5f}, {evaluation.ordered_levels} of {levels} levels ordered, richness "
             f"{evaluation.richness:.5f}. {verdict}",
-            "",
             _links(look),
             "",
             f"{title}, curvature {architecture.curvature:g}, largest unit norm {architecture.max_radius:g}, seed "
@@ -115,7 +114,6 @@ def describe_foundation(result: Result, coverage: float, *, command: str, look: 
     return "\n".join(
         [
             f"**Coverage {coverage:.5f}** of all operations. {reached}",
-            "",
             _links(look),
             "",
             f"Foundation: encoder and decoder, seed {result.configuration.seed}, {_best(result)}, trained in "
@@ -172,6 +170,7 @@ def _best(result: Result) -> str:
 
 
 def _links(look: Mapping[str, str]) -> str:
+    """Return links, which stand right under the first line: the UI covers what comes later until one asks for more."""
     return " · ".join(f"[{name}]({page})" for name, page in look.items())
 
 
