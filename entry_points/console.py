@@ -78,7 +78,7 @@ def command(main: Callable[..., None]) -> click.Command:
         except click.ClickException:
             raise
         except KeyboardInterrupt as stop:
-            click.echo(f"Stopped {stop or 'by the user'}: what was logged until then is in its run.", err=True)
+            click.echo(f"Stopped {str(stop) or 'by the user'}: what was logged until then is in its run.", err=True)
             raise SystemExit(128 + getattr(stop, "number", signal.SIGINT)) from stop
         except Exception as error:
             if os.environ.get("TVAE_TRACEBACK"):

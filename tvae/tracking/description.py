@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from tvae.architecture import Architecture
 from tvae.experiments import reference
 from tvae.experiments.trial import Trial
+from tvae.markdown import escaped
 from tvae.metrics import Evaluation, distance_fidelity_ceiling, hierarchy_ceiling, q_ceiling, richness_ceiling
 from tvae.training import Result
 
@@ -145,7 +146,7 @@ def describe_trial(trial: Trial, result: Result, *, look: Mapping[str, str]) -> 
     return "\n".join(
         [
             *lines,
-            f"{trial.cell} ({trial.phase}), seed {trial.configuration.seed}. {_links(look)}",
+            f"{escaped(trial.cell)} ({escaped(trial.phase)}), seed {trial.configuration.seed}. {_links(look)}",
             "",
             *(f"- {event}" for event in result.events),
         ]
