@@ -173,7 +173,7 @@ def open_run(
         with tempfile.TemporaryDirectory(prefix="tvae-") as folder, using_store():
             run = Run(client, run_id, active.info.experiment_id, Path(folder))
             run.set_tags(all_tags)
-            save_view(client, run.experiment_id)
+            enter(lambda: save_view(client, run.experiment_id))
             yield run
             run.drop_tag("failure")
     except BaseException as error:
