@@ -26,7 +26,7 @@ OTHERS = {
     "curl": "tests/test_serving.py sends these bodies to a served model",
     "export": "sets a variable of MLflow's",
     "git clone": "needs an address that is the reader's own",
-    "mlflow models serve": "what `make serve` runs; tests/test_model_life.py starts it",
+    "mlflow models serve": "what `make serve` runs; tests/test_security.py starts it",
 }
 
 
