@@ -352,7 +352,7 @@ def _run_to_resume(client: MlflowClient, entry_point: str, identity: str, resume
             say(f"Left alone: run {run.info.run_id}, RUNNING on {host}. If it is dead, pass resume={run.info.run_id}.")
         free = [run for run in idle if not _elsewhere(run)]
         if not free:
-            say("No unfinished run of the same trials is there: starting a new one.")
+            say("No unfinished run of the same trials (the options that it was started with) is there: starting a new one.")
         return free[0] if free else None
     try:
         run = client.get_run(resume)
@@ -383,7 +383,7 @@ def _at_work(run: StoredRun) -> bool:
 def _close_what_was_open(client: MlflowClient, children: Children) -> None:
     repeated = children.clear_unfinished()
     if repeated:
-        say(f"{repeated} trials were not finished: they are tried again.")
+        say(f"Cut off while they were written, and tried again: {repeated}.")
     query = f"tags.{CAMPAIGN} = '{children.parent_id}' and attributes.status = 'RUNNING'"
     for run in client.search_runs([children.experiment_id], query):
         client.set_terminated(run.info.run_id, "KILLED")
