@@ -352,7 +352,7 @@ def _run_to_resume(client: MlflowClient, entry_point: str, identity: str, resume
             say(f"Left alone: run {run.info.run_id}, RUNNING on {host}. If it is dead, pass resume={run.info.run_id}.")
         free = [run for run in idle if not _elsewhere(run)]
         if not free:
-            say("No unfinished run of the same trials (the options that it was started with) is there: starting a new one.")
+            say("No unfinished run of the same trials is there; its options say which they are. Starting a new one.")
         return free[0] if free else None
     try:
         run = client.get_run(resume)
