@@ -93,7 +93,7 @@ def connect() -> MlflowClient:
             close_ended(client)
         if adopted_run_id() is None and "MLFLOW_EXPERIMENT_ID" not in os.environ:
             name = os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT)
-            # Of two that make it at once MLflow gives it to the later one, and does not choose it there: hence by its id.
+            # Of two that make it at once MLflow gives it to the later one without choosing it: hence by its id.
             experiment = mlflow.set_experiment(experiment_id=mlflow.set_experiment(name).experiment_id)
             if name == EXPERIMENT and NOTE not in experiment.tags:
                 look = f"[The runs beside one another]({links.runs_page(experiment.experiment_id, VIEW)})"
