@@ -27,8 +27,8 @@ from tvae.training import Result, train, train_cohort
 
 ROOT = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- frontier: written by `make frontier` -->", "<!-- frontier ends -->"
-# What richness is asked up to, in the form of `objectives.BETWEEN_TARGET`, beside the value that `balanced` has.
-TARGETS = (0.03, 0.08, 0.2, 0.3, 0.4, 0.54)
+# What is asked for, in the form of `objectives.BETWEEN_TARGET`, beside the value that `balanced` has.
+TARGETS = (0.17, 0.28, 0.45, 0.55, 0.63, 0.73)
 
 
 class Point(NamedTuple):
@@ -55,7 +55,8 @@ def main() -> None:
     max_radius = resolve("balanced", {})[0].max_radius
     for target in TARGETS:
         objectives.BETWEEN_TARGET = target
-        points.append(measure(f"asked for {target * max_radius**2 / 40:.4f}", "balanced", foundations, options.epochs))
+        name = f"asked for {(target * max_radius) ** 2 / 40:.4f}"
+        points.append(measure(name, "balanced", foundations, options.epochs))
     points.sort(key=lambda point: point.mean("richness"))
     text = table(points)
     print(text)

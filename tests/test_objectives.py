@@ -12,7 +12,7 @@ from torch.distributions import Normal, kl_divergence
 from torch.nn import functional
 
 from tvae import poincare, ternary
-from tvae.objectives import TERMS, Placed, distance_term, elbo_terms, level_mean_terms, ranking_terms
+from tvae.objectives import TERMS, Placed, distance_term, elbo_terms, level_mean_terms, parted_level, ranking_terms
 
 # The targets of the level means are held in single precision.
 SINGLE = 1e-6
@@ -177,39 +177,51 @@ def test_levels_without_any_spread_cost_richness() -> None:
     assert float(ranking_terms(placed)["richness"]) == pytest.approx(0.004 * 0.54 + 0.3 * (0.003 - 1e-5), rel=1e-9)
 
 
-# Richness where distances are learned: between the two coarse balls of a level
+# Richness where distances are learned: between the two coarse balls of one level
+
+PARTED = LEVELS - 3
 
 
 def in_two_balls(norms: Tensor, branches: list[int]) -> float:
-    """Cost of richness where every level's operations lie in the balls `branches`."""
-    both = torch.tensor(branches).repeat(LEVELS)[None]
-    return float(ranking_terms(dataclasses.replace(place(norms, one_of_each_level()), branches=both))["richness"])
+    """Cost of richness where the operations of the parted level lie in the balls `branches`."""
+    placed = dataclasses.replace(place(norms, one_of_each_level()), branches=torch.tensor([branches]))
+    return float(ranking_terms(placed)["richness"])
 
 
-def apart(first: float, second: float) -> Tensor:
-    """Levels of four operations, two of them moved by `first`, two by `second`."""
+def apart(first: float, second: float, level: int = PARTED) -> Tensor:
+    """A level of four operations, two of them moved by `first`, two by `second`."""
     norms = by_level(0.2, 0.8)
-    norms[:, LEVELS:] += torch.tensor([first, first, second, second], dtype=torch.float64).repeat(LEVELS)
+    stratified = norms[:, LEVELS:].reshape(LEVELS, PER_LEVEL)
+    stratified[level] += torch.tensor([first, first, second, second], dtype=torch.float64)
     return norms
 
 
-@pytest.mark.parametrize("difference", [0.0, 0.01, 0.1])
+@pytest.mark.parametrize("difference", [0.01, 0.1, -0.2])
 def test_richness_between_balls_is_what_their_means_lack(difference: float) -> None:
-    share = difference / MAX_RADIUS
-    expected = 0.1 * max(0.0, math.sqrt(0.14) - math.sqrt((LEVELS - 1) * share**2 + 1e-8))
+    expected = 0.1 * (0.374 - abs(difference) / MAX_RADIUS)
     assert in_two_balls(apart(-difference / 2, difference / 2), [0, 0, 1, 1]) == pytest.approx(expected, rel=1e-9)
 
 
 def test_spread_within_balls_is_no_richness_between_them() -> None:
-    assert in_two_balls(apart(-0.05, 0.05), [0, 1, 0, 1]) == pytest.approx(in_two_balls(apart(0.0, 0.0), [0, 0, 1, 1]))
+    assert in_two_balls(apart(-0.05, 0.05), [0, 1, 0, 1]) == pytest.approx(0.1 * 0.374)
+
+
+@pytest.mark.parametrize("level", [level for level in range(LEVELS) if level != PARTED])
+def test_levels_other_than_the_parted_one_have_no_part_in_it(level: int) -> None:
+    assert in_two_balls(apart(-0.05, 0.05, level), [0, 0, 1, 1]) == pytest.approx(0.1 * 0.374)
 
 
 def test_richness_between_balls_costs_nothing_at_its_target() -> None:
-    assert in_two_balls(apart(-0.15, 0.15), [0, 0, 1, 1]) == 0.0
+    assert in_two_balls(apart(-0.19, 0.19), [0, 0, 1, 1]) == 0.0
 
 
 def test_a_level_that_was_drawn_from_one_ball_alone_says_nothing() -> None:
-    assert in_two_balls(apart(-0.05, 0.05), [1, 1, 1, 1]) == pytest.approx(0.1 * (math.sqrt(0.14) - 1e-4))
+    assert in_two_balls(apart(-0.05, 0.05), [1, 1, 1, 1]) == pytest.approx(0.1 * 0.374)
+
+
+@pytest.mark.parametrize(("levels", "parted"), [(10, 7), (5, 2), (3, 0), (2, 0)])
+def test_the_parted_level_is_the_highest_whose_balls_have_siblings(levels: int, parted: int) -> None:
+    assert parted_level(levels) == parted
 
 
 def gradient(term: str, unit_norm: Tensor, terms: Callable[[Placed], dict[str, Tensor]] = ranking_terms) -> Tensor:

@@ -6,7 +6,6 @@ ordered too. All radii below are hyperbolic lengths, divided by the largest that
 has one scale at every curvature, and curvature enters through the margins, which are lengths.
 """
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -21,6 +20,7 @@ __all__ = [
     "elbo_terms",
     "level_margin",
     "level_mean_terms",
+    "parted_level",
     "ranking_terms",
 ]
 
@@ -46,7 +46,7 @@ LEAST_SPREAD = 0.003
 LEAST_SPREAD_SCALE = 0.3
 # Of a difference, not of its square: where two balls lie at one radius, the square has no slope to part them by.
 BETWEEN_SCALE = 0.1
-BETWEEN_TARGET = 0.14
+BETWEEN_TARGET = 0.374
 
 DISTANCE_MARGIN = 0.3
 DISTANCE_MARGIN_SHARE = 0.0375
@@ -66,8 +66,8 @@ class Placed:
         largest_radius: hyperbolic length of max_radius, shape `(M, 1)`.
         max_radius: largest unit norm.
         n_levels: number of levels of valuation.
-        branches: for each of the stratified part which of its level's two coarse balls it lies in, 0 or 1, shape
-            `(M, R - n_population)`; None where distances are not learned.
+        branches: which of the two coarse balls of `parted_level` each of its operations in the stratified part lies in,
+            0 or 1, shape `(M, S)`; None where distances are not learned.
     """
 
     valuations: Tensor
@@ -87,8 +87,8 @@ def ranking_terms(placed: Placed) -> dict[str, Tensor]:
       radius of the operation of lower valuation; plus a wall before the sigmoid's saturation.
     - separation: the same over pairs of neighbouring levels in the stratified part, each pair of levels counting alike.
     - richness: what the variance of the unit norm within levels still lacks to its target. Where distances are learned
-      only the variance *between* the two coarse balls of a level counts, i ± 3^v + 3^(v+1)·Z: a shift that whole
-      subtrees share leaves the order of distances within them as it is.
+      it is what the two coarse balls of one level, `parted_level`, lack to their distance in mean unit norm: a shift
+      that a whole subtree shares leaves the order of distances within it as it is.
 
     Returns:
         hierarchy, separation and richness, each >= 0, of shape `(M,)`.
@@ -118,8 +118,8 @@ def ranking_terms(placed: Placed) -> dict[str, Tensor]:
         too_narrow = torch.relu(LEAST_SPREAD - (variance + 1e-10).sqrt()).sum(1) / (placed.n_levels - 1)
         richness = RICHNESS_SCALE * torch.relu(RICHNESS_TARGET - 4 * variance.sum(1)) + LEAST_SPREAD_SCALE * too_narrow
     else:
-        variance = _between(spread, placed.branches)
-        richness = BETWEEN_SCALE * torch.relu(math.sqrt(BETWEEN_TARGET) - (4 * variance.sum(1) + 1e-8).sqrt())
+        parted = _difference(spread[:, parted_level(placed.n_levels)], placed.branches)
+        richness = BETWEEN_SCALE * torch.relu(BETWEEN_TARGET - parted)
     return {
         "hierarchy": violation / pairs.clamp(min=1) + SATURATION_WEIGHT * wall,
         "separation": crossed,
@@ -127,19 +127,28 @@ def ranking_terms(placed: Placed) -> dict[str, Tensor]:
     }
 
 
-def _between(spread: Tensor, branches: Tensor) -> Tensor:
-    """Return the variance between the two coarse balls of each level, (difference of their means)²/4.
+def parted_level(n_levels: int) -> int:
+    """Return the level v whose two coarse balls, ±3^v + 3^(v+1)·Z, are moved apart: n - 2, for n trits.
+
+    Its balls are three siblings each: the fewest operations that can be moved without parting siblings. Of level n - 1
+    the two balls are single operations, and siblings.
+    """
+    return max(0, n_levels - 3)
+
+
+def _difference(spread: Tensor, branches: Tensor) -> Tensor:
+    """Return how far the mean unit norms of a level's two balls lie apart, shape `(M,)`; 0 where one was not drawn.
 
     Args:
-        spread: unit norms as shares, shape `(M, levels - 1, S)`.
-        branches: 0 or 1, shape `(M, levels·S)`.
+        spread: unit norms as shares, shape `(M, S)`.
+        branches: 0 or 1, shape `(M, S)`.
     """
-    second = branches.reshape(len(spread), -1, spread.shape[2])[:, : spread.shape[1]].to(spread.dtype)
-    count = second.sum(2)
-    mean_second = (spread * second).sum(2) / count.clamp(min=1)
-    mean_first = (spread * (1 - second)).sum(2) / (spread.shape[2] - count).clamp(min=1)
-    both = (count > 0) & (count < spread.shape[2])
-    return torch.where(both, (mean_second - mean_first).square() / 4, 0.0)
+    second = branches.to(spread.dtype)
+    count = second.sum(1)
+    mean_second = (spread * second).sum(1) / count.clamp(min=1)
+    mean_first = (spread * (1 - second)).sum(1) / (spread.shape[1] - count).clamp(min=1)
+    both = (count > 0) & (count < spread.shape[1])
+    return torch.where(both, (mean_second - mean_first).abs(), 0.0)
 
 
 def _partners(values: Tensor) -> Tensor:

@@ -14,8 +14,8 @@ __all__ = ["PRESETS", "PRESET_SETTINGS", "resolve"]
 _TREE = {
     "max_radius": 0.97,
     "lr": 1e-2,
-    "epochs": 50,
-    "patience": 50,
+    "epochs": 55,
+    "patience": 55,
     "unfreeze": "encoder",
     "encoder_lr_scale": 0.3,
     "separation_weight": 5.0,

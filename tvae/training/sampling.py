@@ -11,7 +11,7 @@ from tvae import ternary
 __all__ = ["Sample", "Sampler", "binary_subtrees", "population_size"]
 
 # A random binary subtree holds the operation 0 in one case of (3/2)^n_trits: too seldom to place it and its neighbours.
-SUBTREES_WITH_ZERO = 0.15
+SUBTREES_WITH_ZERO = 0.3
 
 
 class Sample(NamedTuple):

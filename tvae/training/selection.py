@@ -7,8 +7,8 @@ from tvae.training.member import Record
 
 __all__ = ["Standing", "standing"]
 
-# Hierarchies this near to each other count as equal, and richness decides.
-HIERARCHY_STEP = 1e-4
+# Hierarchies this near to each other count as equal, and richness decides: at -0.8319 a run is at the ceiling.
+HIERARCHY_STEP = 1.5e-4
 
 Standing = tuple[float, ...]
 """Standings compare as tuples: the greater is the better epoch."""
@@ -17,7 +17,7 @@ Standing = tuple[float, ...]
 def standing(record: Record, measured: Measurement | None, n_trits: int) -> Standing:
     """Return what an epoch is compared by.
 
-    With a projection: coverage, then hierarchy in steps of 1e-4 from its ceiling, then ordered levels, then richness;
+    With a projection: coverage, then hierarchy in steps of 1.5e-4 from its ceiling, then ordered levels, then richness;
     where distances are learned, the tree's loss comes right after coverage. Without one: coverage, then the loss.
 
     Args:

@@ -46,10 +46,10 @@ class Step:
         self._in_order = torch.argsort(self._mixed)
         self._levels = architecture.n_trits + 1
         self._valuations = torch.from_numpy(ternary.valuations(architecture.n_trits).copy()).to(device)
-        # The first trit that is not -1 says which of a level's two balls an operation lies in; 0 has none.
-        powers = 3 ** ternary.valuations(architecture.n_trits).astype(np.int64)
-        balls = np.arange(3**architecture.n_trits) // powers % 3 == 2
-        self._branches = torch.from_numpy(balls).long().to(device)
+        # Which of its two coarse balls an operation of the parted level lies in.
+        self._parted = objectives.parted_level(self._levels)
+        balls = np.arange(3**architecture.n_trits) // 3**self._parted % 3 == 2
+        self._branches = torch.from_numpy(balls).to(device)
         self._trits = metrics.trit_table(architecture.n_trits).to(device)
         self._targets = metrics.targets(architecture.n_trits).to(device)
 
@@ -99,10 +99,9 @@ class Step:
         terms: dict[str, Tensor] = {}
         if self.encodes:
             mean, log_variance = model.encode(self._trits[index])
-            noise = [torch.randn(mean.shape[-2:], generator=g)[:n] for g in self._generators]
-            latent = mean[:, :n] + torch.exp(log_variance[:, :n] / 2) * torch.stack(noise).to(self._device)
-            logits = model.decode(latent)
-            terms |= objectives.elbo_terms(logits, self._targets[population], mean[:, :n], log_variance[:, :n])
+            noise = torch.stack([torch.randn(mean.shape[-2:], generator=g) for g in self._generators])
+            logits = model.decode(mean + torch.exp(log_variance / 2) * noise.to(self._device))
+            terms |= objectives.elbo_terms(logits, self._targets[index], mean, log_variance)
         else:
             rows = (self._first_latent + index).flatten()
             mean = self._latents.index_select(0, rows).reshape(*index.shape, -1)
@@ -119,7 +118,7 @@ class Step:
                 largest_radius=self._largest_radius,
                 max_radius=self._max_radius,
                 n_levels=self._levels,
-                branches=self._branches[index[:, n:]] if self.distances else None,
+                branches=self._branches[sample.stratified[:, step, self._parted]] if self.distances else None,
             )
             if self._level_mean:
                 terms |= objectives.level_mean_terms(placed, self._initial_variance)
