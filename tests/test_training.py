@@ -1045,10 +1045,10 @@ def test_the_whole_tree_is_learned_exactly() -> None:
 @pytest.mark.parametrize("seed", [0, 1])
 def test_a_small_tree_is_learned_but_for_a_few_neighbourhoods(seed: int) -> None:
     small = Architecture(n_trits=5, latent_dim=8, encoder_hidden=(64,), decoder_hidden=(32,), hidden_dim=32)
-    quick = {"batch_size": 32, "epochs": 60, "patience": 60, "seed": seed}
+    quick = {"batch_size": 32, "epochs": 120, "patience": 120, "seed": seed}
     architecture, configuration = resolve("exact_tree", quick)
     small = changed(small, max_radius=architecture.max_radius)
-    foundation = train(from_scratch(small, FOUNDATION.replace(lr=1e-2, **quick | {"epochs": 40})))
+    foundation = train(from_scratch(small, FOUNDATION.replace(lr=1e-2, **quick | {"epochs": 40, "patience": 40})))
     found = evaluate(train(from_foundation(foundation, configuration)).model)
     assert found.tree_precision > 0.99
     assert found.coverage == 1.0
