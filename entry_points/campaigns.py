@@ -321,7 +321,7 @@ def opened(
                 _close_what_was_open(client, children)
                 say(f"Going on with run {run.id}: its own trials and settings count.")
             yield campaign, [Trial.from_dict(values) for values in plan]
-        except BaseException:
+        except BaseException:  # whatever ends it, a signal too: what is finished can be gone on with
             say(f"Go on with it: mlflow run . -e {entry_point} -P resume={run.id} --env-manager=local")
             raise
         say_where(run.page("artifacts/report.html"))

@@ -115,7 +115,7 @@ def hostile_files(folder: Path) -> dict[str, Path]:
         ends = list(itertools.accumulate(4 * torch.Size(shape).numel() for shape in shapes.values()))
         return {
             name: {"dtype": "F32", "shape": list(shape), "data_offsets": [start, stop]}
-            for (name, shape), start, stop in zip(shapes.items(), [0, *ends], ends, strict=False)
+            for (name, shape), start, stop in zip(shapes.items(), [0, *ends[:-1]], ends, strict=True)
         }
 
     headers = {

@@ -220,7 +220,7 @@ def test_a_level_that_was_drawn_from_one_ball_alone_says_nothing() -> None:
 
 
 @pytest.mark.parametrize(("levels", "parted"), [(10, 7), (5, 2), (3, 0), (2, 0)])
-def test_the_parted_level_is_the_highest_whose_balls_have_siblings(levels: int, parted: int) -> None:
+def test_the_parted_level_is_two_below_the_last_where_there_is_one(levels: int, parted: int) -> None:
     assert parted_level(levels) == parted
 
 
@@ -284,7 +284,7 @@ def test_margin_grows_with_every_growth_of_curvature(term: str, wide: float, nar
 
 def naive_level_mean(placed: Placed, initial_variance: Floats, member: int) -> dict[str, float]:
     _, norm, _, v, _ = parts(placed, member)
-    groups = {level: [x for x, u in zip(norm, v, strict=False) if u == level] for level in set(v)}
+    groups = {level: [x for x, u in zip(norm[: len(v)], v, strict=True) if u == level] for level in set(v)}
     top = placed.n_levels - 1
     means = {level: sum(xs) / len(xs) for level, xs in groups.items()}
     hierarchy = sum((mean - (0.9 - 0.8 * level / top)) ** 2 for level, mean in means.items()) / len(groups)

@@ -13,7 +13,7 @@ import torch
 from exact_model import exact_model
 from torch import Tensor
 
-from tvae import metrics, ternary
+from tvae import metrics, objectives, ternary
 from tvae.architecture import Architecture
 from tvae.configuration import FOUNDATION, SCHEDULERS, Configuration
 from tvae.errors import ConfigurationError, TrainingError
@@ -224,6 +224,21 @@ def test_places_in_a_subtree_differ_first_at_the_bit_of_the_valuation(n_trits: i
     place = np.arange(len(tree))
     highest = np.frexp(place[:, None] ^ place)[1]  # 1 for the least significant bit, 0 for no difference
     assert np.array_equal(ternary.valuation(tree[:, None] - tree, n_trits), n_trits - highest)
+
+
+@pytest.mark.parametrize("way", ["encoder", "distance_all"])
+def test_coverage_is_asked_of_the_rare_operations_in_every_step(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_operation_0: list[bool] = []
+    original = objectives.elbo_terms
+
+    def watched(logits: Tensor, target: Tensor, *posterior: Tensor) -> dict[str, Tensor]:
+        with_operation_0.append(bool((target == 0).all(-1).any()))
+        return original(logits, target, *posterior)
+
+    monkeypatch.setattr(objectives, "elbo_terms", watched)
+    train(member(**WAYS[way], epochs=3))
+    assert len(with_operation_0) > 3
+    assert all(with_operation_0)
 
 
 def test_a_subtree_is_of_different_operations() -> None:

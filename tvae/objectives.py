@@ -44,7 +44,7 @@ RICHNESS_TARGET = 0.54
 RICHNESS_SCALE = 0.004
 LEAST_SPREAD = 0.003
 LEAST_SPREAD_SCALE = 0.3
-# Of a difference, not of its square: where two balls lie at one radius, the square has no slope to part them by.
+# In shares of max_radius; of a difference, not of its square, which has no slope where two balls lie at one radius.
 BETWEEN_SCALE = 0.1
 BETWEEN_TARGET = 0.374
 

@@ -37,7 +37,7 @@ def replace(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
             stream.flush()
             os.fsync(stream.fileno())
             os.replace(temporary, target)
-    except BaseException:
+    except BaseException:  # a signal as well as an error leaves nothing half-written
         with suppress(OSError):
             temporary.unlink()
         raise

@@ -99,6 +99,7 @@ class Step:
         terms: dict[str, Tensor] = {}
         if self.encodes:
             mean, log_variance = model.encode(self._trits[index])
+            # Of the whole batch: in the population part alone the rare operations are too rare to stay covered.
             noise = torch.stack([torch.randn(mean.shape[-2:], generator=g) for g in self._generators])
             logits = model.decode(mean + torch.exp(log_variance / 2) * noise.to(self._device))
             terms |= objectives.elbo_terms(logits, self._targets[index], mean, log_variance)
