@@ -1,6 +1,7 @@
 """What every test starts from."""
 
 import random
+import signal
 
 import numpy as np
 import pytest
@@ -8,6 +9,8 @@ import torch
 
 # The tensors of a test are small. On a busy machine threads that wait for one another made them ten times slower.
 torch.set_num_threads(1)
+# `make test &` in a script starts with Ctrl-C ignored, and the commands that the tests interrupt would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
