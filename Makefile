@@ -2,7 +2,11 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-PORT ?= 5000
+ifndef PORT
+PORT := $(or $(MLFLOW_PORT),5000)
+endif
+# The commands print links to this port.
+export MLFLOW_PORT := $(PORT)
 SERVE_PORT ?= 5001
 FREE = $(BIN)/python -c 'import socket, sys; s = socket.socket(); s.settimeout(1); sys.exit(s.connect_ex(("127.0.0.1", $(1))) == 0 and "Port $(1) is taken: pass $(2)=another")'
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -54,6 +58,7 @@ embed: .venv/ready ## Write all embeddings of the champion: ARGS='--out FOLDER'
 
 ui: .venv/ready ## Open MLflow on what was run
 	@$(call FREE,$(PORT),PORT)
+	@case "$$MLFLOW_TRACKING_URI" in http*) echo "Runs go to the server that MLFLOW_TRACKING_URI names: open that. Unset it for the local store." >&2; exit 1;; esac
 	@echo 'All experiments: http://127.0.0.1:$(PORT)/#/experiments?workflowType=machine_learning'
 	@echo 'Runs of make:    http://127.0.0.1:$(PORT)/#/experiments/1/runs?viewStateShareKey=tvae&workflowType=machine_learning'
 	$(BIN)/mlflow ui --host 127.0.0.1 --port $(PORT)
@@ -62,6 +67,8 @@ serve: .venv/ready ## Serve the champion on http://127.0.0.1:5001 (SERVE_PORT=an
 	@$(call FREE,$(SERVE_PORT),SERVE_PORT)
 	@$(BIN)/python -c 'import mlflow; mlflow.MlflowClient().get_model_version_by_alias("tvae", "champion")' 2>/dev/null \
 		|| { echo 'There is no champion to serve yet: run make finetune.' >&2; exit 1; }
+	@echo 'Ask it from another terminal:'
+	@echo "  curl -s 127.0.0.1:$(SERVE_PORT)/invocations -H 'Content-Type: application/json' -d '{\"inputs\": [[5]]}'"
 	$(BIN)/mlflow models serve -m models:/tvae@champion --env-manager local --host 127.0.0.1 --port $(SERVE_PORT) --workers 1
 
 bench: .venv/ready ## What training many runs at once is worth; writes benchmarks/RESULTS.md

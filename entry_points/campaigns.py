@@ -16,7 +16,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run as StoredRun
 from mlflow.exceptions import MlflowException
 
-from entry_points.console import say, say_where
+from entry_points.console import next_command, say, say_where
 from entry_points.foundations import foundation_command, record_foundation
 from entry_points.options import FLEET
 from tvae import registry
@@ -166,6 +166,9 @@ class Campaign:
         foundations = self._foundations([trial.architecture for trial in missing], min(_seeds(missing)))
         tasks = cohorts(missing, self.fleet.width)
         started = [[self._start(trial, foundations) for trial in cohort] for cohort in tasks]
+        longest = max(trial.configuration.epochs for trial in missing)
+        parts = "as one batch" if len(tasks) == 1 else f"in {len(tasks)} batches"
+        say(f"Training {len(missing)} trials {parts}, each of at most {longest} epochs.")
         done = failed = 0
         for trained in self.fleet.train([[member for member, _ in cohort] for cohort in started]):
             cohort = tasks[trained.task]
@@ -185,7 +188,8 @@ class Campaign:
             if trained.error is not None:
                 say(f"Lost: {len(cohort)} trials. {trained.error}")
             else:
-                say(f"{done} of {len(missing)} trials: {len(cohort)} trained as one in {trained.seconds:.1f} s.")
+                of_all = f"{len(trials) - len(missing) + done} of {len(trials)} trials"
+                say(f"{len(cohort)} trained in {trained.seconds:.1f} s; {of_all} are done.")
 
     def finish(self, command: str, metrics: Callable[[list[dict[str, float]]], dict[str, float]] | None = None) -> None:
         """Write the report, what the trials come to, and the description; say where to look.
@@ -321,8 +325,8 @@ def opened(
                 _close_what_was_open(client, children)
                 say(f"Going on with run {run.id}: its own trials and settings count.")
             yield campaign, [Trial.from_dict(values) for values in plan]
-        except BaseException:  # whatever ends it, a signal too: what is finished can be gone on with
-            say(f"Go on with it: mlflow run . -e {entry_point} -P resume={run.id} --env-manager=local")
+        except BaseException as error:  # whatever ends it, a signal too: what is finished can be gone on with
+            error.add_note(f"Go on with it: {next_command(entry_point, resume=run.id)}")
             raise
         say_where(run.page("artifacts/report.html"))
 

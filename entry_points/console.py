@@ -14,7 +14,17 @@ from tqdm import tqdm
 
 from tvae.errors import ArchitectureError, ConfigurationError, TVAEError, without_credentials
 
-__all__ = ["Progress", "command", "command_line", "defaults_of", "run_name", "say", "say_where", "show_table"]
+__all__ = [
+    "Progress",
+    "command",
+    "command_line",
+    "defaults_of",
+    "next_command",
+    "run_name",
+    "say",
+    "say_where",
+    "show_table",
+]
 
 
 def say(text: str) -> None:
@@ -72,23 +82,29 @@ def command(main: Callable[..., None]) -> click.Command:
         try:
             main(*args, **kwargs)
         except (ArchitectureError, ConfigurationError) as error:
-            raise click.UsageError(without_credentials(str(error))) from error
+            raise click.UsageError(without_credentials(_with_notes(str(error), error))) from error
         except TVAEError as error:
-            raise click.ClickException(without_credentials(str(error))) from error
+            raise click.ClickException(without_credentials(_with_notes(str(error), error))) from error
         except click.ClickException:
             raise
         except KeyboardInterrupt as stop:
-            click.echo(f"Stopped {str(stop) or 'by the user'}: what was logged until then is in its run.", err=True)
+            text = f"Stopped {str(stop) or 'by the user'}: what was logged until then is in its run."
+            click.echo(_with_notes(text, stop), err=True)
             raise SystemExit(128 + getattr(stop, "number", signal.SIGINT)) from stop
         except Exception as error:
             if os.environ.get("TVAE_TRACEBACK"):
                 raise
-            text = without_credentials(str(error)).strip().splitlines()
-            raise click.ClickException(
-                f"{type(error).__name__}: {text[0] if text else 'no further word'} (set TVAE_TRACEBACK=1 to see where)"
-            ) from error
+            lines = without_credentials(str(error)).strip().splitlines()
+            what = f"{type(error).__name__}: {lines[0] if lines else 'no further word'}"
+            text = _with_notes(f"{what} (set TVAE_TRACEBACK=1 to see where)", error)
+            raise click.ClickException(text) from error
 
     return _Command.of(guarded)
+
+
+def _with_notes(text: str, error: BaseException) -> str:
+    """Return a message, and under it what was noted on its way up: how to go on."""
+    return "\n".join([text, *getattr(error, "__notes__", [])])
 
 
 def _stop(number: int, _: object) -> None:
@@ -144,6 +160,21 @@ def command_line(name: str, values: Mapping[str, Any], defaults: Mapping[str, An
     """Return the `mlflow run` command that repeats a run: what differs from the defaults is named."""
     named = [f"-P {key}={shlex.quote(str(value))}" for key, value in values.items() if value != defaults.get(key)]
     return " ".join(["mlflow run .", f"-e {name}", *named, "--env-manager=local"])
+
+
+def next_command(name: str, **options: object) -> str:
+    """Return a command that a user may want next, in the way that this one was started: `mlflow run`, make, or itself.
+
+    Args:
+        name: of the entry point, which is also the target of make.
+        options: other than the defaults.
+    """
+    if "MLFLOW_RUN_ID" in os.environ:
+        return command_line(name, options, {})
+    arguments = " ".join(f"--{key} {shlex.quote(str(value))}" for key, value in options.items())
+    if "MAKELEVEL" in os.environ:
+        return f"make {name} ARGS={shlex.quote(arguments)}"
+    return f"python -m entry_points.{name} {arguments}"
 
 
 def run_name(kind: str, values: Mapping[str, Any], defaults: Mapping[str, Any]) -> str:

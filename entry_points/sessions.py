@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from mlflow import MlflowClient
 
-from entry_points.console import Progress, command_line, say, say_where, show_table
+from entry_points.console import Progress, command_line, next_command, say, say_where, show_table
 from entry_points.foundations import Foundation, foundation_command, record_foundation, training_record
 from tvae import registry
 from tvae.aides import Aides, aides
@@ -257,11 +257,11 @@ def opened(
         repeat = partial(_repeat, entry_point, asked, defaults)
         try:
             yield Session(client, run, architecture, configuration, device, asked["promote"], ready, repeat)
-        except (*STORE_ERRORS, TrackingError, RegistryError, KeyboardInterrupt):
+        except (*STORE_ERRORS, TrackingError, RegistryError, KeyboardInterrupt) as error:
             if kept := run.keep_checkpoint():
                 use = "finetune" if entry_point == "train" else "promote"
-                say(f"The trained model is not lost: {kept}")
-                say(f"Go on with it: mlflow run . -e {use} -P checkpoint={kept} --env-manager=local")
+                error.add_note(f"The trained model is not lost: {kept}")
+                error.add_note(f"Go on with it: {next_command(use, checkpoint=kept)}")
             raise
         say_where(run.page())
 

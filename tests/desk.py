@@ -17,10 +17,9 @@ class Desk:
 
     def __init__(self, folder: Path, uri: str | None = None) -> None:
         self.folder = folder
-        self.environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")} | {
-            "PYTHONPATH": str(ROOT),
-            "MLFLOW_DISABLE_TELEMETRY": "true",
-        }
+        # Not make's either: by it a command tells how it was started.
+        ours = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_") and k != "MAKELEVEL"}
+        self.environment = ours | {"PYTHONPATH": str(ROOT), "MLFLOW_DISABLE_TELEMETRY": "true"}
         self.uri = uri or f"sqlite:///{folder}/mlflow.db"
         if uri:
             self.environment["MLFLOW_TRACKING_URI"] = uri

@@ -101,7 +101,7 @@ def test_the_parent_has_report_plan_and_times(swept: tuple[Desk, str]) -> None:
 def test_the_command_says_where_to_look(swept: tuple[Desk, str]) -> None:
     desk, out = swept
     assert f"/runs/{parent(desk).info.run_id}/artifacts/report.html" in out
-    assert "6 of 6 trials" in out
+    assert "6 of 6 trials are done" in out
 
 
 def test_what_is_finished_is_not_trained_again(swept: tuple[Desk, str]) -> None:

@@ -132,8 +132,8 @@ def test_a_training_that_ends_while_it_is_written_leaves_no_half_and_no_run_at_w
     assert not list((desk.folder / "mlruns").rglob(FILE_NAME))
     if number != signal.SIGKILL and fault == IN_LOGGING:
         kept = desk.folder / "kept" / run.info.run_id / FILE_NAME
-        assert f"The trained model is not lost: {kept}" in out
-        assert f"mlflow run . -e finetune -P checkpoint={kept} --env-manager=local" in out
+        assert f"The trained model is not lost: {kept}\n" in err
+        assert f"Go on with it: python -m entry_points.finetune --checkpoint {kept}\n" in err
         assert read(kept).trained == ("encoder", "decoder")
 
 
@@ -146,7 +146,7 @@ def test_ctrl_c_while_a_model_is_verified_reaches_all_processes_and_loses_nothin
     assert "Traceback" not in out + err
     run = only(desk)
     assert run.info.status == "KILLED"
-    assert f"The trained model is not lost: runs:/{run.info.run_id}/checkpoint" in out
+    assert f"The trained model is not lost: runs:/{run.info.run_id}/checkpoint\n" in err
     assert read(desk.artifact(run, "checkpoint") / FILE_NAME).trained == ("encoder", "decoder")
 
 

@@ -318,7 +318,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Swept:
 
 @pytest.mark.integration
 def test_mlflow_run_passes_hostile_values_on_as_they_are(swept: Swept) -> None:
-    assert "3 of 3 trials" in swept.said
+    assert "3 of 3 trials are done" in swept.said
     assert not [*swept.desk.folder.rglob("trace"), *swept.project.rglob("trace")]
 
 

@@ -15,6 +15,7 @@ __all__ = ["fetch", "model_named", "run_named", "short"]
 
 _RUN_ID = r"[0-9a-f]{32}"
 _MODEL_ID = r"m-[0-9a-f]{32}"
+_ADVICE = " The first verified `finetune` becomes it."
 # MLflow follows `..` out of a run's artifacts, and reads %2e as a dot.
 _INSIDE = re.compile(r"(runs|models):/(?!/|.*/\.\.)[^%]*")
 
@@ -54,7 +55,7 @@ def fetch(address: str, folder: Path) -> Path:
         except (MlflowException, OSError) as error:
             raise CheckpointError(
                 f"`checkpoint` must name a checkpoint, got {address}; {reason(error)} in "
-                f"{without_credentials(mlflow.get_tracking_uri())}. A `finetune` registers a first champion."
+                f"{without_credentials(mlflow.get_tracking_uri())}.{_ADVICE if address.endswith('@champion') else ''}"
             ) from error
     if len(found) != 1:
         what = "nothing is there" if not found else f"{len(found)} of them are there, name one"

@@ -4,13 +4,16 @@ A page is an address within the UI, `#/…`. Descriptions hold pages, which open
 what is printed is the whole address.
 """
 
+import os
+
 import mlflow
 
 from tvae.errors import without_credentials
 
 __all__ = ["address", "model_page", "needs_ui", "run_page", "runs_page"]
 
-LOCAL_UI = "http://127.0.0.1:5000"
+# The variable is MLflow's own, by which `mlflow ui` too chooses its port.
+PORT, PORT_VARIABLE = "5000", "MLFLOW_PORT"
 _VIEW = "workflowType=machine_learning"
 
 
@@ -22,7 +25,7 @@ def needs_ui() -> bool:
 def address(page: str) -> str:
     """Return the whole address of a page: on the tracking server, or on the UI that `make ui` starts."""
     if needs_ui():
-        return f"{LOCAL_UI}/{page}"
+        return f"http://127.0.0.1:{os.environ.get(PORT_VARIABLE, PORT)}/{page}"
     return f"{without_credentials(mlflow.get_tracking_uri()).rstrip('/')}/{page}"
 
 

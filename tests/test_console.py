@@ -1,0 +1,55 @@
+"""What commands print: links that open, and what to do next in the reader's own way of starting them."""
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from entry_points.console import command, next_command
+from tvae.errors import TVAEError
+from tvae.tracking.links import address, run_page
+
+
+@pytest.fixture(autouse=True)
+def by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MLFLOW_RUN_ID", "MLFLOW_TRACKING_URI", "MLFLOW_PORT", "MAKELEVEL"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.parametrize(
+    ("variable", "shown"),
+    [
+        ("none", "python -m entry_points.sweep --resume 'a b' --seeds 3"),
+        ("MAKELEVEL", """make sweep ARGS='--resume '"'"'a b'"'"' --seeds 3'"""),
+        ("MLFLOW_RUN_ID", "mlflow run . -e sweep -P resume='a b' -P seeds=3 --env-manager=local"),
+    ],
+)
+def test_the_next_command_is_typed_as_this_one_was(variable: str, shown: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(variable, "1")
+    assert next_command("sweep", resume="a b", seeds=3) == shown
+
+
+def test_a_link_opens_at_the_port_that_mlflow_ui_takes(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    assert address(run_page("1", "r")).startswith("http://127.0.0.1:5000/#/experiments/1/")
+    monkeypatch.setenv("MLFLOW_PORT", "5050")
+    assert address(run_page("1", "r")).startswith("http://127.0.0.1:5050/#/experiments/1/")
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (TVAEError("It broke."), 1, "Error: It broke.\n"),
+        (ValueError("It broke.\nsomewhere"), 1, "Error: ValueError: It broke. (set TVAE_TRACEBACK=1 to see where)\n"),
+        (KeyboardInterrupt(), 130, "Stopped by the user: what was logged until then is in its run.\n"),
+    ],
+)
+def test_what_to_do_comes_after_what_happened(error: BaseException, code: int, message: str) -> None:
+    error.add_note("Go on with it: so")
+
+    @command
+    def fails() -> None:
+        raise error
+
+    assert isinstance(fails, click.Command)
+    found = CliRunner().invoke(fails)
+    assert (found.exit_code, found.output) == (code, f"{message}Go on with it: so\n")
