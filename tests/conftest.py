@@ -2,10 +2,13 @@
 
 import random
 import signal
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from desk import Desk
 
 # The tensors of a test are small. On a busy machine threads that wait for one another made them ten times slower.
 torch.set_num_threads(1)
@@ -18,3 +21,11 @@ def seed() -> None:
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Iterator[Desk]:
+    """A desk at which nothing is left at work, however a test ends."""
+    desk = Desk(tmp_path)
+    yield desk
+    desk.leave()

@@ -47,6 +47,9 @@ class Desk:
         for process in self.started:
             process.kill()
             process.wait()
+            for stream in (process.stdout, process.stderr):
+                if stream is not None:
+                    stream.close()
 
     def type(self, *words: str, **environment: str) -> tuple[int, str, str]:
         process = self.start(*words, **environment)

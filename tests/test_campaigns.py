@@ -152,14 +152,13 @@ def store(desk: Desk) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGTERM], ids=["KILL", "TERM"])
-def test_a_killed_sweep_goes_on_with_what_is_missing(tmp_path: Path, signal_number: int) -> None:
-    desk = Desk(tmp_path)
+def test_a_killed_sweep_goes_on_with_what_is_missing(desk: Desk, signal_number: int) -> None:
     words = ("entry_points.sweep", "--grid", grid(desk, MANY), "--seeds", "1")
     process = desk.start(*words)
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         time.sleep(0.02)
-        if (tmp_path / "mlflow.db").exists():
+        if (desk.folder / "mlflow.db").exists():
             try:
                 finished = [name for name, status in store(desk) if name.startswith("batch=") and status == "FINISHED"]
             except sqlite3.OperationalError:
@@ -186,26 +185,21 @@ def test_a_killed_sweep_goes_on_with_what_is_missing(tmp_path: Path, signal_numb
     assert not [name for name, status in store(desk) if status == "RUNNING"]
 
 
-def test_a_sweep_at_work_is_not_gone_on_with(tmp_path: Path) -> None:
-    desk = Desk(tmp_path)
-    process = desk.start("entry_points.sweep", "--grid", grid(desk, MANY), "--seeds", "1")
-    try:
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline:
-            time.sleep(0.05)
-            if (tmp_path / "mlflow.db").exists():
-                try:
-                    if [name for name, status in store(desk) if name.startswith("sweep") and status == "RUNNING"]:
-                        break
-                except sqlite3.OperationalError:
-                    continue
-        time.sleep(0.5)  # its tags are written right after
-        code, _, err = desk.type("entry_points.sweep", "--resume", parent(desk).info.run_id)
-        assert code == 2
-        assert "still at work" in err
-    finally:
-        process.kill()
-        process.communicate(timeout=60)
+def test_a_sweep_at_work_is_not_gone_on_with(desk: Desk) -> None:
+    desk.start("entry_points.sweep", "--grid", grid(desk, MANY), "--seeds", "1")
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        time.sleep(0.05)
+        if (desk.folder / "mlflow.db").exists():
+            try:
+                if [name for name, status in store(desk) if name.startswith("sweep") and status == "RUNNING"]:
+                    break
+            except sqlite3.OperationalError:
+                continue
+    time.sleep(0.5)  # its tags are written right after
+    code, _, err = desk.type("entry_points.sweep", "--resume", parent(desk).info.run_id)
+    assert code == 2
+    assert "still at work" in err
 
 
 # Stability

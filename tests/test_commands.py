@@ -332,11 +332,10 @@ STOPS = [(signal.SIGINT, "by the user"), (signal.SIGTERM, "by SIGTERM"), (signal
 
 
 @pytest.mark.parametrize(("number", "reason"), STOPS, ids=[name for _, name in STOPS])
-def test_a_signal_ends_the_run_as_killed_with_its_reason(tmp_path: Path, number: signal.Signals, reason: str) -> None:
-    desk = Desk(tmp_path)
+def test_a_signal_ends_the_run_as_killed_with_its_reason(desk: Desk, number: signal.Signals, reason: str) -> None:
     process = desk.start("entry_points.train", "--epochs", "10000", "--patience", "10000", "--promote", "never")
     deadline = time.monotonic() + 120
-    while not epochs_logged(tmp_path / "mlflow.db"):
+    while not epochs_logged(desk.folder / "mlflow.db"):
         assert time.monotonic() < deadline
         assert process.poll() is None
         time.sleep(0.2)

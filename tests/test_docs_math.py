@@ -23,11 +23,11 @@ from torch import Tensor
 from tvae import metrics, objectives, poincare, ternary
 from tvae.architecture import Architecture
 from tvae.configuration import Configuration
+from tvae.experiments.start import from_scratch
 from tvae.metrics import Evaluation, Measurement, measure
 from tvae.model import Embedding
 from tvae.objectives import TERMS, Placed
-from tvae.training import Result
-from tvae.training.cohort import JUDGED_SUBTREES
+from tvae.training import Result, train
 from tvae.training.sampling import binary_subtrees
 from tvae.training.selection import standing
 
@@ -659,6 +659,26 @@ def test_ranking_richness(spread: float) -> None:
     assert float(objectives.ranking_terms(placed)["richness"]) == pytest.approx(expected, rel=1e-12)
 
 
+@claim(36)
+def test_ranking_separation_where_distances_are_learned() -> None:
+    assert "an operation of valuation 7 stands in (36) at the middle between the means of its two balls" in PROSE
+    placed, branches = batch(spread=2.0), torch.tensor([[1, 0, 0, 1]])
+    apart = torch.tensor([0.3, -0.1, -0.1, 0.3]) * placed.largest_radius[0]
+    placed.radius[0, 34:38] = (
+        placed.radius[0, 38:42].mean() + apart
+    )  # one ball of the parted level within the next level
+    levels = (placed.radius / placed.largest_radius)[0, 30:].reshape(4, 4).tolist()
+    first, second = (
+        np.mean([r for r, ball in zip(levels[1], branches[0].tolist(), strict=True) if ball == b]) for b in (0, 1)
+    )
+    outer = [levels[0], [float(first + second) / 2] * 4, levels[2]]
+    gaps = [a - b for far, near in zip(outer, levels[1:], strict=True) for a in far for b in near]
+    expected = evaluated(36, margin=naive_margin(placed), gap=np.array(gaps))
+    found = objectives.ranking_terms(dataclasses.replace(placed, branches=branches))["separation"]
+    assert float(found) == pytest.approx(expected, rel=1e-12)
+    assert float(found) != pytest.approx(float(objectives.ranking_terms(placed)["separation"]), rel=1e-3)
+
+
 @claim(38)
 def test_ranking_richness_where_distances_are_learned() -> None:
     placed, branches = batch(), torch.tensor([[1, 0, 0, 1]])
@@ -749,10 +769,21 @@ def test_elbo_terms() -> None:
 
 
 def epoch(**changes: float) -> tuple[float, ...]:
-    """What an epoch is compared by, under the names of the page."""
+    """What an epoch is compared by, under the names of the page; without a tree_loss where that is NaN."""
     at = {"coverage": 0.9, "tree_loss": 0.5, "hierarchy": -0.5, "ordered_levels": 5, "richness": 0.01} | changes
     embedding = Measurement(at["hierarchy"], at["richness"], int(at["ordered_levels"]), 0.0, (), ())
-    return standing({"coverage": at["coverage"], "tree_loss": at["tree_loss"]}, embedding, 9)
+    learned = not math.isnan(at["tree_loss"])
+    return standing({"coverage": at["coverage"], "tree_loss": at["tree_loss"]}, embedding, 9, distances=learned)
+
+
+@claim(48)
+def test_tree_loss() -> None:
+    asked = Configuration(seed=0, epochs=2, unfreeze="encoder", richness_weight=6.0, distance_weight=4.0)
+    last = train(from_scratch(Architecture(n_trits=4), asked)).history[-1]
+    distance, richness = last["term_distance"], last["term_richness"]
+    assert min(distance, richness) > 0
+    expected = evaluated(48, distance=distance, richness=richness, richness_weight=6.0, distance_weight=4.0)
+    assert last["tree_loss"] == pytest.approx(expected, rel=1e-12)
 
 
 @claim(47)
@@ -765,15 +796,28 @@ def test_best_epoch() -> None:
         better[name], worse[name] = ({"ordered_levels": 5, "hierarchy": -0.5, "tree_loss": 0.5, "coverage": 0.9,
                                       "richness": 0.01}[name] + sign * gain * (1 if name == "ordered_levels" else 0.005)
                                      for sign in (1, -1))  # fmt: skip
-    names = list(better)
+    names, without = list(better), {"tree_loss": math.nan}
+    step = float(re.search(r"whole steps of ([\d.]+) above", PROSE)[1])  # type: ignore[index]
+    tree_step = float(re.search(r"in whole steps of ([\d.]+), fewer", PROSE)[1])  # type: ignore[index]
+    better["tree_loss"], worse["tree_loss"] = 0.5 - tree_step, 0.5 + tree_step
     for place, name in enumerate(names):
         later = {other: worse[other] for other in names[place + 1 :]}
-        assert epoch(**{name: better[name]}, **later) > epoch()
-    step = float(re.search(r"whole steps of ([\d.]+) above", PROSE)[1])  # type: ignore[index]
+        if name != "richness":
+            assert epoch(**{name: better[name]}, **later) > epoch()
+        if name != "tree_loss":
+            assert epoch(**{name: better[name]}, **later | without) > epoch(**without)
     ceiling = metrics.hierarchy_ceiling()
-    assert epoch(hierarchy=ceiling + 0.9 * step) == epoch(hierarchy=ceiling) > epoch(hierarchy=ceiling + 1.1 * step)
-    assert "on four fixed subtrees" in PROSE
-    assert JUDGED_SUBTREES == 4
+    near, limit, far = (epoch(hierarchy=ceiling + share * step, **without) for share in (0.9, 0, 1.1))
+    assert near == limit > far
+    # Where distances are learned the loss of the tree counts twice: in steps, and last as it is.
+    assert "where distances are learned `tree_loss` instead" in PROSE
+    near, limit, far = (epoch(tree_loss=share * tree_step, richness=-share) for share in (0.9, 0, 1.1))
+    assert far < near < limit
+    assert epoch(tree_loss=0.9 * tree_step, hierarchy=-0.6) > epoch(tree_loss=0.0)
+    assert epoch(richness=1.0) == epoch()
+    # Before training there is no tree_loss.
+    embedding = Measurement(-0.5, 0.01, 5, 0.0, (), ())
+    assert epoch(tree_loss=9.0) > standing({"coverage": 0.9}, embedding, 9, distances=True)
     # Without a projection.
     assert standing({"coverage": 1.0, "loss": 2.0}, None, 9) > standing({"coverage": 0.9, "loss": 1.0}, None, 9)
     assert standing({"coverage": 1.0, "loss": 1.0}, None, 9) > standing({"coverage": 1.0, "loss": 2.0}, None, 9)

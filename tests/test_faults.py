@@ -9,7 +9,6 @@ import signal
 import sqlite3
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -37,13 +36,6 @@ def count(desk: Desk, query: str) -> int:
             return int(database.execute(f"SELECT count(*) FROM {query}").fetchone()[0])
     except sqlite3.OperationalError:
         return 0
-
-
-@pytest.fixture
-def desk(tmp_path: Path) -> Iterator[Desk]:
-    desk = Desk(tmp_path)
-    yield desk
-    desk.leave()
 
 
 def only(desk: Desk, experiment: str = "tvae") -> Run:

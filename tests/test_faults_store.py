@@ -117,13 +117,6 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Iterator[Desk]:
-    desk = Desk(tmp_path)
-    yield desk
-    desk.leave()
-
-
-@pytest.fixture
 def client_desk(desk: Desk, running: Server) -> Desk:
     """A desk whose commands log to the server."""
     desk.uri = desk.environment["MLFLOW_TRACKING_URI"] = running.uri

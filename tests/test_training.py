@@ -316,6 +316,7 @@ def by_torch(model: TernaryVAE, lr: float, steps: int) -> None:
     for _ in range(steps):
         optimizer.zero_grad()
         any_loss(model).backward()
+        torch.nn.utils.clip_grad_norm_([p for group in groups for p in group["params"]], max_norm=1.0)
         optimizer.step()
 
 
@@ -345,6 +346,14 @@ def test_steps_are_those_of_torch_for_members_that_go_on_alone() -> None:
     by_torch(single, LR[2], 20)
     expected = {name: single.get_parameter(name).detach() for name in found}
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_no_gradient_is_longer_than_1_and_a_shorter_one_is_as_it_is() -> None:
+    weights = Weights(models(3), LEARNING, torch.device("cpu"))
+    long, short = (weights.gradient(any_loss(weights.model) * scale).norm(dim=1) for scale in (1.0, 1e-6))
+    torch.testing.assert_close(long, torch.ones(3))
+    assert (short < 1e-2).all()
+    assert (short > 0).all()
 
 
 def test_what_does_not_learn_never_moves() -> None:
@@ -467,13 +476,15 @@ def test_the_better_epoch_stands_higher(better: tuple[float, Measurement], worse
         (({"coverage": 1.0, "tree_loss": 0.5}, -0.4), ({"coverage": 1.0, "tree_loss": 0.6}, -0.7)),
         (({"coverage": 1.0, "tree_loss": 0.6}, -0.4), ({"coverage": 0.9, "tree_loss": 0.5}, -0.7)),
         (({"coverage": 1.0, "tree_loss": 0.5}, -0.7), ({"coverage": 1.0, "tree_loss": 0.5}, -0.4)),
+        (({"coverage": 1.0, "tree_loss": 0.004}, -0.7), ({"coverage": 1.0, "tree_loss": 0.001}, -0.4)),
+        (({"coverage": 1.0, "tree_loss": 0.001}, -0.5), ({"coverage": 1.0, "tree_loss": 0.004}, -0.5)),
     ],
-    ids=["tree before hierarchy", "coverage before tree", "then hierarchy"],
+    ids=["tree before hierarchy", "coverage before tree", "then hierarchy", "margins can wait", "and decide last"],
 )
 def test_where_distances_are_learned_the_tree_counts_right_after_coverage(
     better: tuple[Record, float], worse: tuple[Record, float]
 ) -> None:
-    first, second = (standing(record, measured(hierarchy), 4) for record, hierarchy in (better, worse))
+    first, second = (standing(record, measured(hierarchy), 4, distances=True) for record, hierarchy in (better, worse))
     assert first > second
 
 

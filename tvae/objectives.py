@@ -86,6 +86,7 @@ def ranking_terms(placed: Placed) -> dict[str, Tensor]:
     - hierarchy: mean over pairs of different level in the population part of relu(margin - (r_low - r_high)), r_low the
       radius of the operation of lower valuation; plus a wall before the sigmoid's saturation.
     - separation: the same over pairs of neighbouring levels in the stratified part, each pair of levels counting alike.
+      Where distances are learned, an operation of `parted_level` counts at the middle of the level against the next.
     - richness: what the variance of the unit norm within levels still lacks to its target. Where distances are learned
       it is what the two coarse balls of one level, `parted_level`, lack to their distance in mean unit norm: a shift
       that a whole subtree shares leaves the order of distances within it as it is.
@@ -109,7 +110,14 @@ def ranking_terms(placed: Placed) -> dict[str, Tensor]:
     wall = torch.relu(share - (1 - room)).sum(1) / share.shape[1] * ((1 - SATURATION) / room)
 
     levels = scaled[:, n:].reshape(members, placed.n_levels, -1)
-    gaps = levels[:, :-1, :, None] - levels[:, 1:, None, :]
+    outer, inner = levels[:, :-1], levels[:, 1:]
+    if placed.branches is not None:
+        # The nearer of its balls may lie within the next level: kept outside of that, it would crowd what is left.
+        parted = parted_level(placed.n_levels)
+        first, second = _branch_means(levels[:, parted], placed.branches)
+        middle = ((first + second) / 2).expand(-1, outer.shape[2])
+        outer = torch.cat([outer[:, :parted], middle[:, None], outer[:, parted + 1 :]], 1)
+    gaps = outer[..., :, None] - inner[..., None, :]
     crossed = torch.relu(margin[:, :, None, None] - gaps).mean((1, 2, 3))
 
     spread = share[:, n:].reshape(members, placed.n_levels, -1)[:, :-1]
@@ -118,8 +126,8 @@ def ranking_terms(placed: Placed) -> dict[str, Tensor]:
         too_narrow = torch.relu(LEAST_SPREAD - (variance + 1e-10).sqrt()).sum(1) / (placed.n_levels - 1)
         richness = RICHNESS_SCALE * torch.relu(RICHNESS_TARGET - 4 * variance.sum(1)) + LEAST_SPREAD_SCALE * too_narrow
     else:
-        parted = _difference(spread[:, parted_level(placed.n_levels)], placed.branches)
-        richness = BETWEEN_SCALE * torch.relu(BETWEEN_TARGET - parted)
+        first, second = _branch_means(spread[:, parted_level(placed.n_levels)], placed.branches)
+        richness = BETWEEN_SCALE * torch.relu(BETWEEN_TARGET - (first - second).abs()).squeeze(1)
     return {
         "hierarchy": violation / pairs.clamp(min=1) + SATURATION_WEIGHT * wall,
         "separation": crossed,
@@ -136,19 +144,19 @@ def parted_level(n_levels: int) -> int:
     return max(0, n_levels - 3)
 
 
-def _difference(spread: Tensor, branches: Tensor) -> Tensor:
-    """Return how far the mean unit norms of a level's two balls lie apart, shape `(M,)`; 0 where one was not drawn.
+def _branch_means(values: Tensor, branches: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the means of a level's two balls, `(M, 1)` each; that of the other where one was not drawn.
 
     Args:
-        spread: unit norms as shares, shape `(M, S)`.
+        values: of the operations of the level, shape `(M, S)`.
         branches: 0 or 1, shape `(M, S)`.
     """
-    second = branches.to(spread.dtype)
-    count = second.sum(1)
-    mean_second = (spread * second).sum(1) / count.clamp(min=1)
-    mean_first = (spread * (1 - second)).sum(1) / (spread.shape[1] - count).clamp(min=1)
-    both = (count > 0) & (count < spread.shape[1])
-    return torch.where(both, (mean_second - mean_first).abs(), 0.0)
+    second = branches.to(values.dtype)
+    count = second.sum(1, keepdim=True)
+    other = values.shape[1] - count
+    mean_second = (values * second).sum(1, keepdim=True) / count.clamp(min=1)
+    mean_first = (values * (1 - second)).sum(1, keepdim=True) / other.clamp(min=1)
+    return torch.where(other > 0, mean_first, mean_second), torch.where(count > 0, mean_second, mean_first)
 
 
 def _partners(values: Tensor) -> Tensor:
@@ -275,19 +283,24 @@ def _mirrored(radius: Tensor) -> Tensor:
 def _extreme(radius: Tensor, direction: Tensor, curvature: Tensor) -> tuple[Tensor, Tensor]:
     """Return places of the farthest near and the nearest far partner at each level, `(M, T, n - 1, 2^n)`.
 
-    They are found by cosh a·cosh b - sinh a·sinh b·cos, one product for a whole subtree; its digits are enough to
-    choose by, and distances are computed anew.
+    They are found by cosh a·cosh b - sinh a·sinh b·cos, one product for each pair of sibling nodes; its digits are
+    enough to choose by, and distances are computed anew.
     """
     size = radius.shape[-1]
     a = radius * curvature[..., None].sqrt()
-    out, up = torch.sinh(a)[..., None] * direction, torch.cosh(a)
-    apart = up[..., :, None] * up[..., None, :] - out @ out.mT
-    # Column x of row i becomes that of place i xor x: all that differ from i first at one bit then lie side by side.
+    out, up = torch.sinh(a)[..., None] * direction, torch.cosh(a)[..., None]
+    point, dual = torch.cat([up, out], -1), torch.cat([up, -out], -1)
     place = torch.arange(size, device=radius.device)
-    apart = apart.gather(3, (place[:, None] ^ place).expand_as(apart))
-    widths = [size >> level for level in range(1, size.bit_length())]
-    farthest = [place ^ (apart[..., width : 2 * width].argmax(3) + width) for width in widths[1:]]
-    nearest = [place ^ (apart[..., width : 2 * width].argmin(3) + width) for width in widths[:-1]]
+    farthest, nearest = [], []
+    for width in (size >> level for level in range(1, size.bit_length())):
+        # Nodes of the tree in pairs of siblings, the operations of each as a row; a partner is in the other node.
+        nodes = (*radius.shape[:2], size // (2 * width), 2, width, point.shape[-1])
+        apart = point.view(nodes) @ dual.view(nodes).flip(3).mT
+        first = (place ^ width) & -width
+        if width < size // 2:
+            farthest.append(first + apart.argmax(-1).flatten(2))
+        if width > 1:
+            nearest.append(first + apart.argmin(-1).flatten(2))
     return torch.stack(farthest, 2), torch.stack(nearest, 2)
 
 

@@ -37,7 +37,10 @@ def refusing(path: Path) -> Iterator[None]:
         raise CheckpointError(f"{path}: {refused}") from None
     # A path with a NUL in it is a ValueError.
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: the file must be readable; found: {reason(error)}.") from error
+        text = f"{path}: the file must be readable; found: {reason(error)}."
+        if path.parts[:1] in (("runs:",), ("models:",)):
+            text += " For an address of MLflow, load what mlflow.artifacts.download_artifacts(address) returns."
+        raise CheckpointError(text) from error
 
 
 def reason(error: Exception) -> str:

@@ -13,7 +13,8 @@ __all__ = ["PRESETS", "PRESET_SETTINGS", "resolve"]
 # neighbourhoods of 157,464, at 0.97 none did.
 _TREE = {
     "max_radius": 0.97,
-    "lr": 1e-2,
+    "lr": 1.5e-2,
+    "batch_size": 1024,
     "epochs": 55,
     "patience": 55,
     "unfreeze": "encoder",

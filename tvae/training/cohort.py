@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from tvae import metrics, objectives, poincare
+from tvae import metrics
 from tvae.architecture import differences
 from tvae.configuration import SHARED_SETTINGS, Configuration
 from tvae.errors import ConfigurationError, EvaluationError, TrainingError
@@ -17,7 +17,7 @@ from tvae.metrics import Measurement
 from tvae.objectives import TERMS
 from tvae.training.controller import controlled_weights, controller_loss
 from tvae.training.member import Member, Observer, Record, Result
-from tvae.training.sampling import Sample, Sampler, binary_subtrees
+from tvae.training.sampling import Sample, Sampler
 from tvae.training.schedule import Schedule
 from tvae.training.selection import Standing, standing
 from tvae.training.step import Step
@@ -39,8 +39,6 @@ ROWS_AT_A_TIME = 16_384
 DEGRADATION_WARNING, DEGRADATION_EPOCHS = 0.01, 3
 COVERAGE_WARNING = 0.001
 CONTROLLER_LR_SHARE = 0.1
-# Where distances are learned, each epoch is also judged by these binary subtrees, the same for every run.
-JUDGED_SUBTREES, SUBTREE_SEED = 4, 20_251_229
 _ADVICE = "Try a lower `lr`; smaller weights of the terms help too."
 
 
@@ -320,13 +318,11 @@ class _Cohort:
                     self._fail(run, epoch, "a radius", str(error))
                     continue
                 record |= _record(measured)
-                if self.step.distances:
-                    record["tree_loss"] = self._tree_loss(run, unit_norms[row], directions[row])
             if trained is not None:
                 record |= self._trained_record(row, trained)
             elif measured is not None:
                 self.initial_variance[row] = torch.tensor(measured.level_variances)
-            self._select(run, row, record, standing(record, measured, self.n_trits))
+            self._select(run, row, record, standing(record, measured, self.n_trits, distances=self.step.distances))
 
     def _trained_record(self, row: int, trained: "_Epoch") -> Record:
         terms, shares = trained.terms[row].tolist(), trained.weights[row].tolist()
@@ -336,6 +332,10 @@ class _Cohort:
                 record[f"term_{name}"] = term
                 if self.controls:
                     record[f"controller_{name}"] = share
+        if self.step.distances:
+            asked = self.active[row].configuration
+            share = asked.richness_weight / asked.distance_weight
+            record["tree_loss"] = record["term_distance"] + share * record["term_richness"]
         return record
 
     def _select(self, run: _Run, row: int, record: Record, reached: Standing) -> None:
@@ -422,20 +422,6 @@ class _Cohort:
         if direction is not None:
             self.chords[run.place] = metrics.pair_chords(direction, n_trits=self.n_trits)
         return metrics.measure_norms(unit_norm, self.chords[run.place], n_trits=self.n_trits, curvature=run.curvature)
-
-    def _tree_loss(self, run: _Run, unit_norm: Tensor, direction: Tensor | None) -> float:
-        """Return what the fixed subtrees cost; 0 where every distance in them is in order, with its margin."""
-        assert direction is not None, "directions learn where distances do"
-        generator = torch.Generator().manual_seed(SUBTREE_SEED)
-        places = binary_subtrees(JUDGED_SUBTREES, self.n_trits, generator)
-        return float(
-            objectives.distance_term(
-                poincare.radius(unit_norm[places], curvature=run.curvature)[None],
-                direction[places][None],
-                curvature=torch.tensor([[run.curvature]]),
-                largest_radius=torch.tensor([[run.result.model.architecture.largest_radius]]),
-            )
-        )
 
     # Telling
 

@@ -10,6 +10,9 @@ from tvae.model import TernaryVAE
 __all__ = ["Weights"]
 
 BETAS, EPSILON = (0.9, 0.99), 1e-8
+# Of a member. Radii and reconstruction stay below it; distances alone have steeper steps, and a few of those would
+# undo what was learned.
+LARGEST_GRADIENT = 1.0
 # Each parameter starts on a 64-byte boundary of every row: products then take the same path for every member.
 ALIGNMENT = 16
 
@@ -24,7 +27,8 @@ class Weights:
 
     Source:
         Adam: Kingma & Ba 2015, arXiv:1412.6980, algorithm 1, with β₂ = 0.99 instead of 0.999: a training of some
-        hundred steps is over before a mean over a thousand has formed.
+        hundred steps is over before a mean over a thousand has formed. Clipping of the norm: Pascanu et al. 2013,
+        arXiv:1211.5063, algorithm 1.
     """
 
     def __init__(self, models: Sequence[TernaryVAE], learning: Mapping[str, float], device: torch.device) -> None:
@@ -54,12 +58,16 @@ class Weights:
         self._bind(values)
 
     def gradient(self, loss: Tensor) -> Tensor:
-        """Return the gradient of a loss, a row a member; members do not mix, so `loss` may be their sum."""
+        """Return the gradient of a loss, a row a member, none longer than `LARGEST_GRADIENT`.
+
+        Members do not mix, so `loss` may be their sum.
+        """
         parameters = [self.model.get_parameter(name) for name in self._slots]
         gradient = torch.zeros_like(self._values)
         for slot, part in zip(self._slots.values(), torch.autograd.grad(loss, parameters), strict=True):
             gradient[:, slot] = part.flatten(1)
-        return gradient
+        length: Tensor = torch.linalg.vector_norm(gradient, dim=1, keepdim=True)
+        return gradient * (LARGEST_GRADIENT / length).clamp(max=1)
 
     def step(self, gradient: Tensor, lr: Tensor) -> None:
         """Move every member against its gradient, by its own learning rate, shape `(M,)`."""
