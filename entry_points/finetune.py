@@ -4,7 +4,6 @@ from typing import Any
 
 from entry_points.console import command, defaults_of, run_name
 from entry_points.options import ARCHITECTURE, TRAINING, options
-from tvae.aides import aides
 from tvae.configuration import FINETUNE
 from tvae.experiments.presets import resolve
 
@@ -23,15 +22,13 @@ def main(**asked: Any) -> None:
         asked["preset"], {name: value for name, value in asked.items() if name not in _OWN}, base=FINETUNE
     )
 
-    # Before the imports, which take as long as those of the aides.
-    with aides() as ready:
-        from entry_points.sessions import opened
+    from entry_points.sessions import opened
 
-        defaults = defaults_of(main)
-        name = run_name("finetune", asked, defaults)
-        with opened("finetune", name, asked, defaults, architecture, configuration, ready) as session:
-            checkpoint = session.starting_checkpoint(asked["checkpoint"])
-            session.finetune(checkpoint, new_projection=asked["new_projection"])
+    defaults = defaults_of(main)
+    name = run_name("finetune", asked, defaults)
+    with opened("finetune", name, asked, defaults, architecture, configuration) as session:
+        checkpoint = session.starting_checkpoint(asked["checkpoint"])
+        session.finetune(checkpoint, new_projection=asked["new_projection"])
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ from typing import Any
 
 from entry_points.console import command, defaults_of, run_name
 from entry_points.options import ARCHITECTURE, TRAINING, options
-from tvae.aides import aides
 from tvae.configuration import FINETUNE, FOUNDATION
 from tvae.experiments.presets import resolve
 
@@ -21,14 +20,12 @@ def main(**asked: Any) -> None:
     epochs = asked["foundation_epochs"]
     foundation = FOUNDATION.replace(epochs=epochs, patience=epochs, seed=configuration.seed, beta=configuration.beta)
 
-    # Before the imports, which take as long as those of the aides.
-    with aides() as ready:
-        from entry_points.sessions import opened
+    from entry_points.sessions import opened
 
-        defaults = defaults_of(main)
-        name = run_name("scratch", asked, defaults)
-        with opened("scratch", name, asked, defaults, architecture, configuration, ready) as session:
-            session.scratch(foundation)
+    defaults = defaults_of(main)
+    name = run_name("scratch", asked, defaults)
+    with opened("scratch", name, asked, defaults, architecture, configuration) as session:
+        session.scratch(foundation)
 
 
 if __name__ == "__main__":

@@ -234,7 +234,6 @@ def opened(
     defaults: Mapping[str, Any],
     architecture: Architecture,
     configuration: Configuration,
-    ready: Aides,
 ) -> Iterator[Session]:
     """Open the run of a command, log its settings, and say at the end where to look.
 
@@ -245,11 +244,11 @@ def opened(
         defaults: of the options.
         architecture: what `asked` came to.
         configuration: what `asked` came to.
-        ready: aides that were started before this module was imported.
     """
     device = resolve_device(asked["device"])
     client = connect()
-    with open_run(client, name=name, tags={"stage": entry_point, "device": device}) as run:
+    # They import while the model trains, which leaves a core idle; sooner, they would slow the imports of the command.
+    with aides() as ready, open_run(client, name=name, tags={"stage": entry_point, "device": device}) as run:
         values = architecture.to_dict() | configuration.to_dict()
         resolved = {f"resolved.{key}": values[key] for key in asked if key in values}
         run.log_parameters({**asked, **resolved})

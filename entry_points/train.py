@@ -4,7 +4,6 @@ from typing import Any
 
 from entry_points.console import command, defaults_of
 from entry_points.options import ARCHITECTURE, options
-from tvae.aides import aides
 from tvae.configuration import FOUNDATION
 from tvae.experiments.presets import resolve
 
@@ -21,13 +20,11 @@ def main(**asked: Any) -> None:
     settings = {key: value for key, value in asked.items() if key not in ("device", "promote")}
     architecture, configuration = resolve("default", settings, base=FOUNDATION)
 
-    # Before the imports, which take as long as those of the aides.
-    with aides() as ready:
-        from entry_points.sessions import opened
+    from entry_points.sessions import opened
 
-        name = f"foundation d={architecture.latent_dim} seed={configuration.seed}"
-        with opened("train", name, asked, defaults_of(main), architecture, configuration, ready) as session:
-            session.train_foundation()
+    name = f"foundation d={architecture.latent_dim} seed={configuration.seed}"
+    with opened("train", name, asked, defaults_of(main), architecture, configuration) as session:
+        session.train_foundation()
 
 
 if __name__ == "__main__":
