@@ -249,7 +249,7 @@ def test_what_auto_came_to_is_logged_as_resolved(run: Recorder, monkeypatch: pyt
     monkeypatch.setattr(sessions, "open_run", opened)
     asked = {"lr": "auto", "epochs": "auto", "curvature": 2.0}
     options = {**asked, "device": "cpu", "promote": "never"}
-    with sessions.opened("finetune", "", options, {}, *resolve("default", asked), Aides((), None)):  # type: ignore[arg-type]
+    with sessions.opened("finetune", "", options, {}, *resolve("default", asked)):
         pass
     example = re.search(r"params\.`(resolved\.lr)` = '([\d.]+)'", PROSE)
     assert example is not None
