@@ -7,6 +7,7 @@ Between the presets, and beyond `balanced`, only the target of richness between 
 import argparse
 import statistics
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from tvae import objectives
@@ -101,27 +103,39 @@ def table(points: Sequence[Point]) -> str:
 
 
 def plot(points: Sequence[Point]) -> Figure:
-    """Draw tree precision against richness, every run a dot and every point a line's corner."""
-    figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
+    """Draw what the tree loses against richness, every run a dot and every point a line's corner."""
+    figure, (above, below) = plt.subplots(2, 1, figsize=(7, 5.6), sharex=True, layout="constrained")
+    misplaced = [Point(p.name, [replace(f, tree_precision=1 - f.tree_precision) for f in p.found], 0) for p in points]
+    _draw(above, misplaced, "tree_precision", "share of neighbours out of place:\n1 - tree precision", 8)
+    # Runs without one are on the axis.
+    above.set_yscale("symlog", linthresh=1e-6, linscale=0.5)
+    above.set_ylim(0, 3)
+    _draw(below, points, "distance_fidelity", "distance fidelity", -16)
+    below.set_xlabel("richness: mean variance of the unit norm within a level")
+    return figure
+
+
+def _draw(axes: Axes, points: Sequence[Point], metric: str, label: str, raised: int) -> None:
     learned = [point for point in points if point.name != "default"]  # which learns no distances
-    line = [(point.mean("richness"), point.mean("tree_precision")) for point in learned]
-    axes.plot(*zip(*line, strict=True), color="0.7", zorder=1)
+    axes.plot(*zip(*((p.mean("richness"), p.mean(metric)) for p in learned), strict=True), color="0.7", zorder=1)
     for point in points:
         named = not point.name.startswith("asked")
         axes.scatter(
             [found.richness for found in point.found],
-            [found.tree_precision for found in point.found],
+            [getattr(found, metric) for found in point.found],
             s=36 if named else 14,
             color="tab:red" if named else "tab:blue",
-            zorder=2,
+            clip_on=False,
+            zorder=3,
         )
         if named:
-            where = (point.mean("richness"), point.mean("tree_precision"))
-            axes.annotate(point.name, where, (6, -14), textcoords="offset points", color="tab:red")
-    axes.set_xlabel("richness: mean variance of the unit norm within a level")
-    axes.set_ylabel("tree precision")
+            left = point.name == "default"
+            where, offset = (point.mean("richness"), point.mean(metric)), (-8, -3) if left else (8, raised)
+            axes.annotate(
+                point.name, where, offset, textcoords="offset points", color="tab:red", ha="right" if left else "left"
+            )
+    axes.set_ylabel(label)
     axes.grid(alpha=0.3)
-    return figure
 
 
 if __name__ == "__main__":
