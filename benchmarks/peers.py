@@ -410,7 +410,8 @@ limit is the same without the sign. `tvae/metrics.py` defines them, and its func
 
 ## How they were set
 
-- **tvae**: as `scratch` runs it: a foundation, then the preset. Time includes the metrics of every epoch.
+- **tvae**: as `scratch` runs it: a foundation, then the preset. Time includes the metrics of every epoch. `exact_tree`
+  takes batches of {tree_batch:,}, two subtrees.
 - **pythae**: encoder and decoder of our sizes in its `BaseEncoder` and `BaseDecoder`; its `BaseTrainer` with Adam, its
   default; until coverage has not improved for {patience} epochs, {epochs} at most. Of epochs with equal coverage the
   last counts. Time is that of its Trainer, without our measurements between its epochs. *Defaults*: squared error on
@@ -460,6 +461,7 @@ def page(rows: Sequence[Row], size: Size, command: str, load: float) -> str:
         seed=SEED,
         threads=f"{threads} thread{'s' * (threads > 1)}",
         batch=BATCH,
+        tree_batch=resolve("exact_tree", {})[1].batch_size,
         ceiling=metrics.hierarchy_ceiling(size.n_trits),
         patience=size.patience,
         epochs=size.epochs,
