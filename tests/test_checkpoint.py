@@ -267,7 +267,7 @@ class TestReadingRefuses:
             assert "found a socket" in refusal(Path("s"))
 
     def test_a_path_with_nul(self) -> None:
-        assert "embedded null byte" in refusal(Path("a\0b"))
+        assert "embedded null" in refusal(Path("a\0b"))
 
     def test_an_empty_file(self, file: Path) -> None:
         file.write_bytes(b"")
