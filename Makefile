@@ -100,7 +100,7 @@ test-clusters: .venv/ready ## The tests on Dask and Ray, which they install
 	$(BIN)/pytest -m cluster -n 0 tests/test_fanout.py
 
 test-faults: .venv/ready ## The tests of killed processes, lost servers and full disks, as root
-	$(BIN)/pytest -m fault tests/test_faults.py tests/test_faults_store.py
+	$(BIN)/pytest -m fault tests/test_faults.py tests/test_faults_store.py tests/test_commands.py tests/test_campaigns.py
 
 test-server: .venv/ready ## The tests on a team's server with PostgreSQL, as root; they install its driver
 	$(BIN)/python -m pip install --quiet --config-settings editable_mode=compat --editable '.[test,server]'
