@@ -103,8 +103,16 @@ def command(main: Callable[..., None]) -> click.Command:
 
 
 def _with_notes(text: str, error: BaseException) -> str:
-    """Return a message, and under it what was noted on its way up: how to go on."""
-    return "\n".join([text, *getattr(error, "__notes__", [])])
+    """Return a message, and under it what was noted on its way up: how to go on.
+
+    An error may have taken the place of the one that the note was for, as where a run cannot be closed either.
+    """
+    lines = [text]
+    origin: BaseException | None = error
+    while origin is not None:
+        lines += getattr(origin, "__notes__", [])
+        origin = origin.__cause__ or origin.__context__
+    return "\n".join(lines)
 
 
 def _stop(number: int, _: object) -> None:

@@ -53,3 +53,17 @@ def test_what_to_do_comes_after_what_happened(error: BaseException, code: int, m
     assert isinstance(fails, click.Command)
     found = CliRunner().invoke(fails)
     assert (found.exit_code, found.output) == (code, f"{message}Go on with it: so\n")
+
+
+def test_what_to_do_is_not_lost_where_another_error_takes_its_place() -> None:
+    @command
+    def fails() -> None:
+        try:
+            error = TVAEError("It broke.")
+            error.add_note("Go on with it: so")
+            raise error
+        except TVAEError:
+            raise TVAEError("It could not be closed.") from None
+
+    assert isinstance(fails, click.Command)
+    assert CliRunner().invoke(fails).output == "Error: It could not be closed.\nGo on with it: so\n"
