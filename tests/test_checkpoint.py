@@ -248,7 +248,7 @@ class TestReadingRefuses:
 
     @pytest.mark.parametrize("address", ["runs:/abc/checkpoint/checkpoint.safetensors", "models:/tvae@champion"])
     def test_an_address_of_mlflow(self, address: str) -> None:
-        assert "mlflow.artifacts.download_artifacts(address)" in refusal(Path(address))
+        assert "the .safetensors that mlflow.artifacts.download_artifacts(address) brings" in refusal(Path(address))
 
     def test_a_folder(self, tmp_path: Path) -> None:
         assert "must be a regular file; found a folder" in refusal(tmp_path)

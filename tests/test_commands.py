@@ -256,9 +256,9 @@ def test_another_architecture_than_the_checkpoints_is_refused_field_by_field(fin
         "entry_points.finetune", "--checkpoint", str(path), "--curvature", "1", "--hidden_dim", "64"
     )
     assert code == 1
-    assert "`curvature` is 2.0 in the file, 1.0 was asked for" in err
-    assert "`hidden_dim` is 128 in the file, 64 was asked for" in err
-    assert "new_projection=true" in err
+    assert "`curvature` is 2.0 in the file, 1.0 here" in err
+    assert "`hidden_dim` is 128 in the file, 64 here" in err
+    assert "or `new_projection` to true" in err
     failed = next(r for r in desk.runs() if r.info.status == "FAILED")
     desk.client.delete_run(failed.info.run_id)
 

@@ -165,7 +165,7 @@ def test_trit_of_another_value_is_refused(value: float) -> None:
 
 @pytest.mark.parametrize("k", [-1, 10])
 def test_ball_of_a_level_out_of_range_is_refused(k: int) -> None:
-    with pytest.raises(ValueError, match=rf"^`k` must be in 0 … 9, got {k}\.$"):
+    with pytest.raises(ValueError, match=rf"^`level` must be in 0 … 9, got {k}\.$"):
         ternary.ball(0, k)
 
 

@@ -7,6 +7,7 @@ __all__ = [
     "CheckpointError",
     "ConfigurationError",
     "EvaluationError",
+    "OperationError",
     "PointError",
     "RegistryError",
     "TVAEError",
@@ -38,6 +39,10 @@ class CheckpointError(TVAEError):
 
 class EvaluationError(TVAEError):
     """A model whose metrics cannot be computed, such as one with a radius that is NaN."""
+
+
+class OperationError(TVAEError, ValueError):
+    """An operation, a level of the tree or a number of them that there is not."""
 
 
 class PointError(TVAEError, ValueError):

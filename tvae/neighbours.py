@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 
 from tvae import poincare, ternary
+from tvae.errors import OperationError
 from tvae.model import TernaryVAE
 from tvae.nearest import nearest
 from tvae.reading import Codebook, Operations, codebook, decode
@@ -47,12 +48,12 @@ def nearest_operations(operation: npt.ArrayLike, source: Source, *, count: int =
         The operations, each with its hyperbolic distance; of equally near ones that of the lower index first.
 
     Raises:
-        ValueError: if there is no such operation, or `count` is out of range.
+        OperationError: if there is no such operation, or `count` is out of range.
     """
     book = codebook(source)
     i = _index(operation, book.n_trits)
     if not 1 <= count < len(book.points):
-        raise ValueError(f"`count` must be in 1 … {len(book.points) - 1}, got {count}.")
+        raise OperationError(f"`count` must be in 1 … {len(book.points) - 1}, got {count}.")
     found = nearest(book.points[i : i + 1], book.points, curvature=book.curvature, count=count + 1)
     index, distance = (column[0].numpy() for column in found)
     # With more others at its own point than were asked for, the operation itself may not be among them.
@@ -72,7 +73,7 @@ def adic_ball(operation: npt.ArrayLike, level: int, source: Source) -> Operation
         The members, the operation itself first, then by hyperbolic distance from it.
 
     Raises:
-        ValueError: if there is no such operation or level.
+        OperationError: if there is no such operation or level.
     """
     book = codebook(source)
     i = _index(operation, book.n_trits)
@@ -93,10 +94,10 @@ def geodesic(start: npt.ArrayLike, end: npt.ArrayLike, source: Source, *, count:
         count: how many points, both ends among them; at least 2.
 
     Raises:
-        ValueError: if there is no such operation, or `count` is below 2.
+        OperationError: if there is no such operation, or `count` is below 2.
     """
     if count < 2:
-        raise ValueError(f"`count` must be at least 2, both ends, got {count}.")
+        raise OperationError(f"`count` must be at least 2, both ends, got {count}.")
     book = codebook(source)
     z, w = (book.points[_index(operation, book.n_trits)].double() for operation in (start, end))
     t = torch.linspace(0, 1, count, dtype=torch.float64)
@@ -109,5 +110,5 @@ def _index(operation: npt.ArrayLike, n_trits: int) -> int:
     """Return the index of an operation given by index or trits."""
     given = np.asarray(operation)
     if given.ndim and given.shape != (n_trits,):
-        raise ValueError(f"`operation` must be an index or {n_trits} trits, got an array of shape {given.shape}.")
+        raise OperationError(f"`operation` must be an index or {n_trits} trits, got an array of shape {given.shape}.")
     return int(ternary.to_index(given if given.ndim else ternary.to_trits(given, n_trits)))

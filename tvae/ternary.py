@@ -13,6 +13,8 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from tvae.errors import OperationError
+
 __all__ = [
     "N_OPERATIONS",
     "N_TRITS",
@@ -44,7 +46,7 @@ def to_trits(index: npt.ArrayLike, n_trits: int = N_TRITS) -> npt.NDArray[np.int
         Shape `(…, n_trits)`, values in {-1, 0, 1}, least significant first.
 
     Raises:
-        ValueError: if an index is not an integer or out of range.
+        OperationError: if an index is not an integer or out of range.
 
     Example:
         >>> to_trits(5).tolist()
@@ -64,7 +66,7 @@ def to_index(trits: npt.ArrayLike) -> IntArray:
         Shape `(…)`, in 0 … 3^n_trits - 1.
 
     Raises:
-        ValueError: if a value is not in {-1, 0, 1}.
+        OperationError: if a value is not in {-1, 0, 1}.
 
     Example:
         >>> int(to_index([1, 0, -1, -1, -1, -1, -1, -1, -1]))
@@ -72,7 +74,7 @@ def to_index(trits: npt.ArrayLike) -> IntArray:
     """
     t = np.asarray(trits)
     if not np.isin(t, (-1, 0, 1)).all():
-        raise ValueError(f"`trits` must be -1, 0 or 1, got {t[~np.isin(t, (-1, 0, 1))].flat[0]}.")
+        raise OperationError(f"`trits` must be -1, 0 or 1, got {t[~np.isin(t, (-1, 0, 1))].flat[0]}.")
     powers: IntArray = 3 ** np.arange(t.shape[-1], dtype=np.int64)
     index: IntArray = (t.astype(np.int64) + 1) @ powers
     return index
@@ -136,33 +138,33 @@ def distance(i: npt.ArrayLike, j: npt.ArrayLike, n_trits: int = N_TRITS) -> npt.
     return np.where(difference == 0, 0.0, 3.0 ** -valuation(difference, n_trits).astype(np.float64))
 
 
-def ball(i: int, k: int, n_trits: int = N_TRITS) -> IntArray:
-    """Return the 3-adic ball i + 3^k·Z around an operation: every index that agrees with `i` on the first k trits.
+def ball(i: int, level: int, n_trits: int = N_TRITS) -> IntArray:
+    """Return the 3-adic ball i + 3^level·Z around an operation: all indices with its first `level` trits.
 
     Args:
         i: the centre, an index.
-        k: level, in 0 … n_trits; the ball has 3^(n_trits - k) members, `i` among them.
+        level: in 0 … n_trits; the ball has 3^(n_trits - level) members, `i` among them.
         n_trits: number of trits.
 
     Returns:
-        Shape `(3^(n_trits - k),)`, ascending.
+        Shape `(3^(n_trits - level),)`, ascending.
 
     Raises:
-        ValueError: if `i` or `k` is out of range.
+        OperationError: if `i` or `level` is out of range.
     """
     _as_index(i, n_trits)
-    if not 0 <= k <= n_trits:
-        raise ValueError(f"`k` must be in 0 … {n_trits}, got {k}.")
-    return np.arange(i % 3**k, 3**n_trits, 3**k, dtype=np.int64)
+    if not 0 <= level <= n_trits:
+        raise OperationError(f"`level` must be in 0 … {n_trits}, got {level}.")
+    return np.arange(i % 3**level, 3**n_trits, 3**level, dtype=np.int64)
 
 
 def _as_index(index: npt.ArrayLike, n_trits: int) -> IntArray:
     i = np.asarray(index)
     if not np.issubdtype(i.dtype, np.integer):
-        raise ValueError(f"`index` must be integers, got {i.dtype}.")
+        raise OperationError(f"`index` must be integers, got {i.dtype}.")
     outside = (i < 0) | (i >= 3**n_trits)
     if outside.any():
-        raise ValueError(f"`index` must be in 0 … {3**n_trits - 1}, got {i[outside].flat[0]}.")
+        raise OperationError(f"`index` must be in 0 … {3**n_trits - 1}, got {i[outside].flat[0]}.")
     return i.astype(np.int64)
 
 

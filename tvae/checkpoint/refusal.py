@@ -39,7 +39,7 @@ def refusing(path: Path) -> Iterator[None]:
     except (OSError, ValueError) as error:
         text = f"{path}: the file must be readable; found: {reason(error)}."
         if path.parts[:1] in (("runs:",), ("models:",)):
-            text += " For an address of MLflow, load what mlflow.artifacts.download_artifacts(address) returns."
+            text += " Of an address, load the .safetensors that mlflow.artifacts.download_artifacts(address) brings."
         raise CheckpointError(text) from error
 
 

@@ -4,6 +4,7 @@ A component comes from the file if its weights were learned there, and is drawn 
 the file are made of cannot be asked for differently: another curvature would give the same weights another meaning.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -96,24 +97,29 @@ def _binding(checkpoint: Checkpoint, taken: tuple[str, ...]) -> set[str]:
     return fields
 
 
+_ANEW = "`new_projection` to true, to learn a new projection on this encoder"
+
+
 def _refusal(checkpoint: Checkpoint, differing: list[Difference], taken: tuple[str, ...]) -> str:
-    listed = "; ".join(
-        f"`{d.field}` is {_shown(d.found)} in the file, {_shown(d.expected)} was asked for" for d in differing
-    )
-    keep = " ".join(f"{d.field}={_shown(d.found)}" for d in differing)
+    listed = "; ".join(f"`{d.field}` is {_shown(d.found)} in the file, {_shown(d.expected)} here" for d in differing)
+    keep = _settings(differing)
     codec = {field for name in taken for field in _CODEC_FIELDS.get(name, ())}
     renewable = any(name in taken for name in _RENEWABLE)
     if not renewable or codec >= {d.field for d in differing}:
-        advice = f"pass {keep}"
+        advice = f"set {keep}"
     elif fixed := [d for d in differing if d.field in codec]:
-        also = " ".join(f"{d.field}={_shown(d.found)}" for d in fixed)
-        advice = f"pass {keep}, or {also} with new_projection=true to learn a new projection on this encoder"
+        advice = f"set {keep}; or {_settings(fixed)} and {_ANEW}"
     else:
-        advice = f"pass {keep}, or new_projection=true to learn a new projection on this encoder"
+        advice = f"set {keep}; or {_ANEW}"
     return (
         f"{checkpoint.path}: the architecture asked for must be the file's in what comes from the file "
         f"({', '.join(taken)}): {listed}; {advice}."
     )
+
+
+def _settings(differing: Iterable[Difference]) -> str:
+    """Return what to set, in words that fit options, `-P` and Python alike."""
+    return " and ".join(f"`{d.field}` to {_shown(d.found)}" for d in differing)
 
 
 def _shown(value: object) -> str:

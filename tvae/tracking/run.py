@@ -46,7 +46,7 @@ class Run:
     def __init__(self, client: MlflowClient, run_id: str, experiment_id: str, folder: Path) -> None:
         self._client = client
         self.id, self.experiment_id, self.folder = run_id, experiment_id, folder
-        self._missed: list[tuple[Sequence[Record], int]] = []
+        self._missed: list[Metric] = []
         self._checkpoint: Path | str | None = None
 
     def page(self, within: str = "") -> str:
@@ -72,15 +72,16 @@ class Run:
         Raises:
             TrackingError: the first time that the store does not take epochs.
         """
-        if not self._missed:
-            try:
-                with using_store():
-                    log_history(self._client, self.id, records, offset)
-            except TrackingError:
-                self._missed.append((records, offset))
-                raise
-        else:
-            self._missed.append((records, offset))
+        metrics = _metrics(records, offset)
+        if self._missed:
+            self._missed += metrics
+            return
+        try:
+            with using_store():
+                _log_metrics(self._client, self.id, metrics)
+        except TrackingError:
+            self._missed += metrics
+            raise
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Set tags."""
@@ -120,8 +121,7 @@ class Run:
         self.log_file(path, "checkpoint")
         self._checkpoint = f"runs:/{self.id}/checkpoint"
         self.log_file(written)
-        for records, offset in self._missed:
-            log_history(self._client, self.id, records, offset)
+        _log_metrics(self._client, self.id, self._missed)
         self._missed = []
 
     def keep_checkpoint(self) -> str | None:
@@ -227,14 +227,26 @@ def _close(client: MlflowClient, run_id: str, text: str, *, stopped: bool) -> bo
 
 
 def log_history(client: MlflowClient, run_id: str, records: Sequence[Record], offset: int = 0) -> None:
-    """Log all metrics of some epochs, in as few calls as MLflow allows: a call costs more than its metrics."""
+    """Log all metrics of some epochs."""
+    _log_metrics(client, run_id, _metrics(records, offset))
+
+
+def _metrics(records: Sequence[Record], offset: int) -> list[Metric]:
+    """Return the metrics of some epochs, with the time of now.
+
+    Logged again with that time, as where a server took them and its answer was lost, they are the same rows in MLflow.
+    """
     now = int(time.time() * 1000)
-    metrics = [
+    return [
         Metric(name, value, now, offset + int(record["epoch"]))
         for record in records
         for name, value in record.items()
         if name != "epoch"
     ]
+
+
+def _log_metrics(client: MlflowClient, run_id: str, metrics: Sequence[Metric]) -> None:
+    """Log metrics in as few calls as MLflow allows: a call costs more than its metrics."""
     for first in range(0, len(metrics), _MOST_METRICS):
         client.log_batch(run_id, metrics=metrics[first : first + _MOST_METRICS])
 
