@@ -11,6 +11,10 @@ SERVE_PORT ?= 5001
 FREE = $(BIN)/python -c 'import socket, sys; s = socket.socket(); s.settimeout(1); sys.exit(s.connect_ex(("127.0.0.1", $(1))) == 0 and "Port $(1) is taken: pass $(2)=another")'
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
+# `make finetune seed=1` would otherwise train with seed 0 and say nothing.
+$(foreach name,preset checkpoint seed seeds curvature lr epochs objective unfreeze grid phase resume runs trials out device promote mode rollback,\
+	$(if $(findstring command,$(origin $(name))),$(error Options go into ARGS, as in: make finetune ARGS='--$(name) $($(name))')))
+
 .PHONY: help setup store train finetune scratch stability sweep report verify promote embed ui serve bench bench-serving bench-startup bench-peers frontier test test-clusters test-faults test-server test-ui quick lint fix clean
 
 help: ## List the targets

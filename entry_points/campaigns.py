@@ -212,7 +212,7 @@ class Campaign:
         look = f"[report]({self.run.page('artifacts/report.html')})"
         self.run.describe(f"{look}\n\n{headline(found)}\n\nRepeat it:\n\n```sh\n{command}\n```")
         say("")
-        say(headline(found))
+        say(headline(found).replace("**", ""))
 
     def _foundations(self, architectures: Sequence[Architecture], seed: int) -> dict[str, tuple[str, Checkpoint]]:
         """Return the foundation of each architecture and its address, by encoder and decoder; train what is missing."""

@@ -54,7 +54,7 @@ def fetch(address: str, folder: Path) -> Path:
             found = sorted(Path(mlflow.artifacts.download_artifacts(address, dst_path=inside)).rglob(FILE_NAME))
         except (MlflowException, OSError) as error:
             raise CheckpointError(
-                f"`checkpoint` must name a checkpoint, got {address}; {reason(error)} in "
+                f"`checkpoint` must name a checkpoint, got {address}; {reason(error).rstrip('.')}, in "
                 f"{without_credentials(mlflow.get_tracking_uri())}.{_ADVICE if address.endswith('@champion') else ''}"
             ) from error
     if len(found) != 1:
