@@ -20,13 +20,14 @@ from tvae.tracking.store import connect
 PATIENCE_SECONDS = 400
 
 _START = """
-import runpy, signal, sys
-import sys
+import runpy, signal, sys, time
 from pathlib import Path
 
 def halt():
     Path("halted").touch()
-    signal.pause()
+    # Not signal.pause(): a signal that comes right before it would not end it.
+    while True:
+        time.sleep(0.05)
 
 # Where the tests run in the background of a shell, Ctrl-C is ignored, also by what they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
