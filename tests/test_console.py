@@ -1,5 +1,10 @@
 """What commands print: links that open, and what to do next in the reader's own way of starting them."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import click
 import pytest
 from click.testing import CliRunner
@@ -67,3 +72,16 @@ def test_what_to_do_is_not_lost_where_another_error_takes_its_place() -> None:
 
     assert isinstance(fails, click.Command)
     assert CliRunner().invoke(fails).output == "Error: It could not be closed.\nGo on with it: so\n"
+
+
+@pytest.mark.parametrize(
+    ("asked", "count"),
+    [({}, "10000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "PASSIVE"}, "None")],
+    ids=["by default", "of the user's own", "waiting of the user's own"],
+)
+def test_threads_that_wait_spin_a_little_unless_the_user_says_otherwise(asked: dict[str, str], count: str) -> None:
+    ours = {k: v for k, v in os.environ.items() if k not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    script = "import os, entry_points; print(os.environ.get('GOMP_SPINCOUNT'))"
+    path = {"PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run([sys.executable, "-c", script], env=ours | path | asked, capture_output=True, text=True)
+    assert done.stdout.strip() == count

@@ -22,7 +22,7 @@ from tvae.experiments.start import from_foundation, from_scratch
 from tvae.metrics import Measurement, evaluate
 from tvae.model import TernaryVAE
 from tvae.objectives import TERMS
-from tvae.training import Member, Record, Result, train, train_cohort
+from tvae.training import Member, Record, Result, train, train_cohort, weights
 from tvae.training.cohort import MAX_REDRAWS
 from tvae.training.controller import controlled_weights, controller_loss
 from tvae.training.sampling import Sample, Sampler, binary_subtrees, population_size
@@ -1139,6 +1139,17 @@ def test_finetuning_reaches_the_ceiling_with_its_levels_spread(finetuned: list[R
 def test_finetuning_ends_where_it_was_best(finetuned: list[Result], place: int) -> None:
     assert finetuned[place].summary()["degradation"] <= 0.0005
     assert finetuned[place].events == [event for event in finetuned[place].events if "redraw" in event]
+
+
+@pytest.mark.integration
+def test_a_default_run_is_the_same_without_clipping(
+    start: Callable[..., Member], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = []
+    for largest in (weights.LARGEST_GRADIENT, math.inf):
+        monkeypatch.setattr(weights, "LARGEST_GRADIENT", largest)
+        runs.append(train(start(Architecture(), Configuration(seed=0))).model)
+    assert same_weights(*runs)
 
 
 @pytest.mark.integration

@@ -10,8 +10,8 @@ from tvae.model import TernaryVAE
 __all__ = ["Weights"]
 
 BETAS, EPSILON = (0.9, 0.99), 1e-8
-# Of a member. Radii and reconstruction stay below it; distances alone have steeper steps, and a few of those would
-# undo what was learned.
+# Of a member. Where radii alone learn none is longer; distances have steeper steps, and a few of those would undo what
+# was learned.
 LARGEST_GRADIENT = 1.0
 # Each parameter starts on a 64-byte boundary of every row: products then take the same path for every member.
 ALIGNMENT = 16
