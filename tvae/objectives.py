@@ -298,20 +298,21 @@ def _extreme(radius: Tensor, direction: Tensor, curvature: Tensor) -> tuple[Tens
         apart = point.view(nodes) @ dual.view(nodes).flip(3).mT
         first = (place ^ width) & -width
         if width < size // 2:
-            farthest.append(first + apart.argmax(-1).flatten(2))
+            farthest.append(first + apart.max(-1).indices.flatten(2))
         if width > 1:
-            nearest.append(first + apart.argmin(-1).flatten(2))
+            nearest.append(first + apart.min(-1).indices.flatten(2))
     return torch.stack(farthest, 2), torch.stack(nearest, 2)
 
 
 def _partner_distances(radius: Tensor, direction: Tensor, place: Tensor, curvature: Tensor) -> Tensor:
     """Return the distances of every operation from its partners at `place`, `(M, T, rows, 2^n)`."""
-    chosen = place.flatten(2)
-    there = direction.gather(2, chosen[..., None].expand(-1, -1, -1, direction.shape[-1]))
+    members, subtrees, size, dim = direction.shape
+    first = torch.arange(members * subtrees, device=place.device).view(members, subtrees, 1, 1) * size
+    chosen = (first + place).flatten()  # rows of all subtrees: whole rows are quicker to find than single numbers
     return poincare.distance(
         radius[:, :, None],
         direction[:, :, None],
-        radius.gather(2, chosen).view(place.shape),
-        there.view(*place.shape, -1),
+        radius.flatten().index_select(0, chosen).view(place.shape),
+        direction.flatten(0, 2).index_select(0, chosen).view(*place.shape, dim),
         curvature=curvature[..., None, None],
     )

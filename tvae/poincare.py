@@ -98,7 +98,7 @@ def distance_from_chord(radius_a: Tensor, radius_b: Tensor, chord: Tensor, *, cu
     Returns:
         Shape `(…)`, hyperbolic length.
     """
-    return 2 * torch.asinh(_safe_sqrt(excess(radius_a, radius_b, chord, curvature=curvature) / 2)) / _sqrt(curvature)
+    return _arcosh_1p(excess(radius_a, radius_b, chord, curvature=curvature)) / _sqrt(curvature)
 
 
 def excess(radius_a: Tensor, radius_b: Tensor, chord: Tensor, *, curvature: float | Tensor) -> Tensor:
@@ -134,7 +134,7 @@ def distance_between_points(z: Tensor, w: Tensor, *, curvature: float | Tensor) 
     """
     root = _sqrt(curvature)
     conformal = _one_minus_square(z, root) * _one_minus_square(w, root)
-    return 2 * torch.asinh(_safe_sqrt((z - w).square().sum(-1) * root**2 / conformal)) / root
+    return _arcosh_1p(2 * (z - w).square().sum(-1) * root**2 / conformal) / root
 
 
 def inside(z: Tensor, *, curvature: float) -> Tensor:
@@ -177,6 +177,11 @@ def geodesic(z: Tensor, w: Tensor, t: Tensor, *, curvature: float) -> Tensor:
     of_w = torch.where(still, t, torch.sinh(t * safe) / torch.sinh(safe)) / _one_minus_square(w, root)
     time = of_z * (1 + z.square().sum() * curvature) + of_w * (1 + w.square().sum() * curvature)
     return 2 * (of_z.unsqueeze(-1) * z + of_w.unsqueeze(-1) * w) / (1 + time).unsqueeze(-1)
+
+
+def _arcosh_1p(x: Tensor) -> Tensor:
+    """Return arcosh(1 + x) for x >= 0, as log1p(x + sqrt(x·(x + 2))): exact for small x, with gradient 0 at 0."""
+    return torch.log1p(x + _safe_sqrt(x * (x + 2)))
 
 
 def _one_minus_square(z: Tensor, root: float | Tensor) -> Tensor:

@@ -98,14 +98,13 @@ class Step:
 
         terms: dict[str, Tensor] = {}
         if self.encodes:
-            mean, log_variance = model.encode(self._trits[index])
+            mean, log_variance = model.encode(_rows(self._trits, index))
             # Of the whole batch: in the population part alone the rare operations are too rare to stay covered.
             noise = torch.stack([torch.randn(mean.shape[-2:], generator=g) for g in self._generators])
             logits = model.decode(mean + torch.exp(log_variance / 2) * noise.to(self._device))
-            terms |= objectives.elbo_terms(logits, self._targets[index], mean, log_variance)
+            terms |= objectives.elbo_terms(logits, _rows(self._targets, index), mean, log_variance)
         else:
-            rows = (self._first_latent + index).flatten()
-            mean = self._latents.index_select(0, rows).reshape(*index.shape, -1)
+            mean = _rows(self._latents, self._first_latent + index)
 
         statistics = torch.zeros(len(index), 2, device=self._device)
         if self.projects:
@@ -129,12 +128,17 @@ class Step:
                 statistics = torch.stack([unit_norm.mean(1), unit_norm.std(1)], 1).detach()
             if self.distances:
                 subtrees = (len(index), -1, 2 ** (self._levels - 1))
-                direction = model.projection.direction(mean[:, self._in_order])
+                direction = model.projection.direction(mean.index_select(1, self._in_order))
                 terms["distance"] = objectives.distance_term(
-                    radius[:, self._in_order].reshape(subtrees),
-                    direction.reshape(*subtrees, direction.shape[-1]),
+                    radius.index_select(1, self._in_order).view(subtrees),
+                    direction.view(*subtrees, direction.shape[-1]),
                     curvature=self._curvature,
                     largest_radius=self._largest_radius,
                 )
         unused = torch.zeros(len(index), device=self._device)
         return torch.stack([terms.get(name, unused) for name in TERMS], 1), statistics
+
+
+def _rows(table: Tensor, index: Tensor) -> Tensor:
+    """Return rows of a table, `(N, D)` to `(…, D)`: as `table[index]`, at a fraction of the time."""
+    return table.index_select(0, index.flatten()).view(*index.shape, -1)

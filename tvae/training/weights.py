@@ -43,7 +43,7 @@ class Weights:
             if name.startswith(prefix)
         }
         sizes = {name: self.model.get_parameter(name)[0].numel() for name in shares}
-        padded = {name: -(-size // ALIGNMENT) * ALIGNMENT for name, size in sizes.items()}
+        padded = {name: size + -size % ALIGNMENT for name, size in sizes.items()}
         self._share = torch.cat([torch.full((padded[name],), share) for name, share in shares.items()]).to(device)
         self._slots: dict[str, slice] = {}
         start = 0
@@ -63,9 +63,9 @@ class Weights:
         Members do not mix, so `loss` may be their sum.
         """
         parameters = [self.model.get_parameter(name) for name in self._slots]
-        gradient = torch.zeros_like(self._values)
-        for slot, part in zip(self._slots.values(), torch.autograd.grad(loss, parameters), strict=True):
-            gradient[:, slot] = part.flatten(1)
+        parts = torch.autograd.grad(loss, parameters)
+        aligned = ((part.flatten(1), pad) for part, pad in zip(parts, self._pads, strict=True))
+        gradient = torch.cat([piece for pair in aligned for piece in pair], 1)
         length: Tensor = torch.linalg.vector_norm(gradient, dim=1, keepdim=True)
         return gradient * (LARGEST_GRADIENT / length).clamp(max=1)
 
@@ -98,6 +98,9 @@ class Weights:
     def _bind(self, values: Tensor) -> None:
         """Make the model's parameters that learn views of one matrix."""
         self._values = values
+        self._pads = [
+            values.new_zeros(len(values), -(slot.stop - slot.start) % ALIGNMENT) for slot in self._slots.values()
+        ]
         for name, slot in self._slots.items():
             parameter = self.model.get_parameter(name)
             parameter.data = values[:, slot].view(parameter.shape)
