@@ -39,7 +39,7 @@ from tvae.tracking.store import adopted_run_id, connect
 from tvae.training import Member, Result
 from tvae.training.device import resolve_device
 
-__all__ = ["Campaign", "Fleet", "opened"]
+__all__ = ["Campaign", "Fleet", "covered", "opened", "run_to_resume"]
 
 PLAN = "plan.json"
 RESUME_NEVER, RESUME_AUTO = "none", "auto"
@@ -305,7 +305,7 @@ def opened(
     plan = [trial.to_dict() for trial in trials or []]
     tags = {"stage": entry_point, "device": fleet.device}
     identity = _identity(entry_point, trials, asked)
-    resumed = _run_to_resume(client, entry_point, identity, asked["resume"])
+    resumed = run_to_resume(client, entry_point, identity, asked["resume"])
     with (
         _pointer(client, entry_point, resumed),
         open_run(
@@ -343,7 +343,12 @@ def _pointer(client: MlflowClient, entry_point: str, resumed: StoredRun | None) 
         yield
 
 
-def _run_to_resume(client: MlflowClient, entry_point: str, identity: str, resume: str) -> StoredRun | None:
+def run_to_resume(client: MlflowClient, entry_point: str, identity: str, resume: str) -> StoredRun | None:
+    """Return the run that the option `resume` means, None for a new one; `identity` tells which trials are asked for.
+
+    Raises:
+        ConfigurationError: if the run is not there, is of another command, or is still at work.
+    """
     if resume == RESUME_NEVER:
         return None
     if resume == RESUME_AUTO:
@@ -356,7 +361,14 @@ def _run_to_resume(client: MlflowClient, entry_point: str, identity: str, resume
             say(f"Left alone: run {run.info.run_id}, RUNNING on {host}. If it is dead, pass resume={run.info.run_id}.")
         free = [run for run in idle if not _elsewhere(run)]
         if not free:
-            say("No unfinished run of the same trials is there; its options say which they are. Starting a new one.")
+            done = client.search_runs(
+                experiments,
+                f"tags.plan = '{identity}' and attributes.status = 'FINISHED'",
+                max_results=1,
+                order_by=["attributes.start_time DESC"],
+            )
+            found = f"run {done[0].info.run_id} has finished all of them" if done else "the options say which they are"
+            say(f"No unfinished run of the same trials is there: {found}. Starting a new one.")
         return free[0] if free else None
     try:
         run = client.get_run(resume)

@@ -14,7 +14,7 @@ import pytest
 from desk import Desk
 from mlflow.entities import Run
 
-from entry_points.campaigns import covered
+from entry_points.campaigns import covered, run_to_resume
 from tvae.checkpoint import read
 
 pytestmark = pytest.mark.integration
@@ -82,6 +82,15 @@ def test_a_trials_checkpoint_says_what_the_run_says(swept: tuple[Desk, str]) -> 
     assert checkpoint.metrics["hierarchy"] == run.data.metrics["best_hierarchy"]
     assert checkpoint.training["configuration"]["lr"] == float(run.data.params["lr"])
     assert checkpoint.architecture.n_trits == 4
+
+
+def test_what_has_finished_is_not_gone_on_with(swept: tuple[Desk, str], capsys: pytest.CaptureFixture[str]) -> None:
+    desk, _ = swept
+    done = parent(desk)
+    assert run_to_resume(desk.client, "sweep", done.data.tags["plan"], "auto") is None
+    assert f"run {done.info.run_id} has finished all of them. Starting a new one." in capsys.readouterr().out
+    assert run_to_resume(desk.client, "sweep", "0" * 16, "auto") is None
+    assert "the options say which they are. Starting a new one." in capsys.readouterr().out
 
 
 def test_the_parent_has_report_plan_and_times(swept: tuple[Desk, str]) -> None:

@@ -1,5 +1,7 @@
 """What is asked of an embedding, against all distances."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -118,3 +120,17 @@ def test_a_level_that_is_not_there_is_refused(book: tvae.Codebook) -> None:
 def test_a_geodesic_needs_both_ends(book: tvae.Codebook) -> None:
     with pytest.raises(ValueError, match="at least 2, both ends, got 1"):
         tvae.geodesic(0, 1, book, count=1)
+
+
+ASKED = (
+    tvae.evaluate,
+    tvae.codebook,
+    lambda path: tvae.nearest_operations(5, path),
+    lambda path: tvae.decode([], path),
+)
+
+
+@pytest.mark.parametrize("ask", ASKED)
+def test_a_path_in_place_of_a_model_is_named(ask: Callable[[str], object]) -> None:
+    with pytest.raises(TypeError, match=r"`tvae\.load\(path\)` returns it, got 'checkpoint\.safetensors'"):
+        ask("checkpoint.safetensors")

@@ -208,6 +208,12 @@ def test_all_mistakes_are_named_at_once(tmp_path: Path) -> None:
     assert "`c`" not in str(error.value)
 
 
+def test_a_mistake_that_all_cells_share_is_named_once(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="every cell: `lr` must be") as error:
+        grid_trials(write(tmp_path, {"base": {"lr": -1}, "grid": {"epochs": [2, 3, 4]}}))
+    assert str(error.value).count("`lr` must be") == 1
+
+
 def test_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"nosuch\.yaml"):
         grid_trials(tmp_path / "nosuch.yaml")

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from tvae import poincare, ternary
 from tvae.errors import EvaluationError
-from tvae.model import Embedding, TernaryVAE
+from tvae.model import Embedding, TernaryVAE, require_model
 from tvae.nearest import nearest
 
 __all__ = [
@@ -158,7 +158,9 @@ def evaluate(model: TernaryVAE) -> Evaluation:
 
     Raises:
         EvaluationError: if a radius is NaN, infinite or outside the ball, or a direction is not finite.
+        TypeError: if it is no model.
     """
+    require_model(model)
     n_trits, curvature = model.architecture.n_trits, model.architecture.curvature
     with torch.no_grad():
         latent = posterior_mean(model)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from tvae.architecture import Architecture
 
-__all__ = ["COMPONENTS", "Embedding", "TernaryVAE"]
+__all__ = ["COMPONENTS", "Embedding", "TernaryVAE", "require_model"]
 
 N_CLASSES = 3
 N_STATISTICS = 8
@@ -252,6 +252,12 @@ class TernaryVAE(nn.Module):
             Shape `(B, D)`, inside the ball: c·|z|² < 1.
         """
         return self.project(self.encode(trits)[0]).points(self.architecture.curvature)
+
+
+def require_model(found: object) -> None:
+    """Raise a TypeError unless `found` is a model: a path is what is given most often instead."""
+    if not isinstance(found, TernaryVAE):
+        raise TypeError(f"A model is needed here, as `tvae.load(path)` returns it, got {found!r}.")
 
 
 def _pairs(widths: Sequence[int]) -> list[tuple[int, int]]:

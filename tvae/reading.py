@@ -18,7 +18,7 @@ from torch import Tensor
 from tvae import poincare, ternary
 from tvae.errors import EvaluationError, PointError
 from tvae.metrics import posterior_mean
-from tvae.model import TernaryVAE
+from tvae.model import TernaryVAE, require_model
 from tvae.nearest import nearest
 
 __all__ = ["Codebook", "Operations", "codebook", "decode"]
@@ -80,9 +80,11 @@ def codebook(source: TernaryVAE | Codebook) -> Codebook:
 
     Raises:
         EvaluationError: if a point is not finite or not inside the ball.
+        TypeError: if it is neither.
     """
     if isinstance(source, Codebook):
         return source
+    require_model(source)
     n_trits, curvature = source.architecture.n_trits, source.architecture.curvature
     with torch.no_grad():
         points = source.project(posterior_mean(source)).points(curvature).cpu()

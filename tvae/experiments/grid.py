@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -54,16 +54,17 @@ def grid_trials(path: Path, *, objective: str = "ranking", seeds: int = 3, first
             f"{MOST_TRIALS}. Take fewer values."
         )
     trials: list[Trial] = []
-    problems: list[str] = []
+    problems: dict[str, list[str]] = {}
     for name, settings in cells.items():
         try:
             seen = {"objective": objective, **base, **settings}
             _check(seen)
             trials += cell_trials(GRID, name, seen, range(first_seed, first_seed + seeds))
         except TVAEError as error:
-            problems.append(f"cell `{name}`: {error}")
+            problems.setdefault(str(error), []).append(f"`{name}`")
     if problems:
-        raise ConfigurationError(f"{path}: nothing was trained. " + " ".join(problems))
+        found = (f"{_where(names, len(cells))}: {problem}" for problem, names in problems.items())
+        raise ConfigurationError(f"{path}: nothing was trained. " + " ".join(found))
     require_distinct(trials)
     return tuple(trials)
 
@@ -131,6 +132,13 @@ def _check(settings: Mapping[str, Any]) -> None:
         raise ConfigurationError(f"`load` must be one of {', '.join(LOADS)}, got {load!r}.")
     if settings["objective"] == "elbo":
         raise ConfigurationError("`objective` must be ranking or level_mean, got 'elbo': a sweep learns projections.")
+
+
+def _where(names: Sequence[str], cells: int) -> str:
+    """Say in which cells a mistake is: one of `base` is in all of them."""
+    if len(names) == cells > 1:
+        return "every cell"
+    return f"cell{'s' if len(names) > 1 else ''} {', '.join(names)}"
 
 
 def _shown(value: Any) -> str:

@@ -44,7 +44,8 @@ def summary(study: Study) -> Iterator[tuple[str, str]]:
         phase, cell = best[0]
         yield (
             f"{'Best: ' if len(best) > 1 else ''}{cell.name} ({phase.title}), {_measured(cell)}.",
-            f"The limit is {cell.hierarchy_limit:.5f}; richness {figure(cell.spread(RICHNESS.metric))}.",
+            f"The limit is {cell.hierarchy_limit:.5f}; richness {figure(cell.spread(RICHNESS.metric))}, "
+            f"Q {figure(cell.spread('best_q'), 4)}. Best is by coverage, hierarchy, Q and richness, in this order.",
         )
     for phase in study.phases:
         for cell in phase.cells:
