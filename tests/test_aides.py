@@ -1,5 +1,6 @@
 """Aides: processes that wait for their task, do it, and never outlive whoever started them."""
 
+import os
 import subprocess
 import sys
 import time
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 from exact_model import exact_model
 
-from tvae.aides import RELOADS, Aide, AideError, aides
+from tvae.aides import NICENESS, RELOADS, Aide, AideError, aides
 from tvae.checkpoint import save, verify
 from tvae.drawing import Drawing, draw
 from tvae.metrics import evaluate
@@ -79,3 +80,9 @@ def is_at_work(pid: str) -> bool:
         return bool(Path(f"/proc/{pid}/cmdline").read_bytes())
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+def test_an_aide_does_not_take_time_from_the_training() -> None:
+    with aides() as ready:
+        found = [os.getpriority(os.PRIO_PROCESS, aide._process.pid) for aide in (*ready.reload, ready.draw)]
+    assert found == [os.getpriority(os.PRIO_PROCESS, 0) + NICENESS] * 3
