@@ -69,6 +69,7 @@ class Progress:
     def event(self, text: str) -> None:
         """Print one sentence above the bar."""
         self._bar.write(text, file=sys.stdout)
+        sys.stdout.flush()  # where it is not a terminal, what happened would be read only at the end
 
 
 def command(main: Callable[..., None]) -> click.Command:
