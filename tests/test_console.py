@@ -1,6 +1,7 @@
 """What commands print: links that open, and what to do next in the reader's own way of starting them."""
 
 import os
+import select
 import subprocess
 import sys
 from pathlib import Path
@@ -85,3 +86,15 @@ def test_threads_that_wait_spin_a_little_unless_the_user_says_otherwise(asked: d
     path = {"PYTHONPATH": str(Path(__file__).parents[1])}
     done = subprocess.run([sys.executable, "-c", script], env=ours | path | asked, capture_output=True, text=True)
     assert done.stdout.strip() == count
+
+
+def test_what_happens_in_training_is_told_at_once_where_output_is_no_terminal() -> None:
+    code = (
+        "import time; from entry_points.console import Progress\n"
+        "with Progress('train', 3) as progress:\n    progress.event('lost'); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdout is not None
+        told, _, _ = select.select([process.stdout], [], [], 30)
+        process.kill()
+    assert told
