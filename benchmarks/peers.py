@@ -36,12 +36,12 @@ from pythae.trainers.training_callbacks import TrainingCallback
 from scipy.stats import spearmanr
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
+from tvae.experiments.foundations import foundation_configuration
 
 import tvae
 from tvae import metrics
 from tvae.architecture import Architecture
 from tvae.configuration import FINETUNE, FOUNDATION
-from tvae.experiments.foundations import foundation_configuration
 from tvae.experiments.presets import PRESETS, resolve
 from tvae.experiments.start import from_foundation, from_scratch
 from tvae.model import Embedding

@@ -25,8 +25,8 @@ from tvae.architecture import Architecture
 from tvae.checkpoint import Checkpoint, read
 from tvae.errors import ConfigurationError
 from tvae.experiments.fanout import Trained, train_cohorts
-from tvae.experiments.foundations import foundation_configuration
 from tvae.experiments.planning import cohorts
+from tvae.experiments.presets import resolve_foundation
 from tvae.experiments.start import from_checkpoint, from_mismatched, from_scratch
 from tvae.experiments.trial import Trial
 from tvae.markdown import escaped
@@ -228,7 +228,7 @@ class Campaign:
             else:
                 found[codec] = address, read(registry.fetch(address, self._folder(f"foundation-{len(found)}")))
                 say(f"Starting from {address} where latent_dim is {architecture.latent_dim}.")
-        members = [[from_scratch(a, foundation_configuration(a, seed))] for a in missing.values()]
+        members = [[from_scratch(a, resolve_foundation(a, {"seed": seed}))] for a in missing.values()]
         # All first: a verification starts processes, and would take the cores from those that still train.
         for trained in list(self.fleet.train(members)):
             codec, architecture = list(missing.items())[trained.task]

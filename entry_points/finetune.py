@@ -4,7 +4,6 @@ from typing import Any
 
 from entry_points.console import command, defaults_of, run_name
 from entry_points.options import ARCHITECTURE, TRAINING, options
-from tvae.configuration import FINETUNE
 from tvae.experiments.presets import resolve
 
 _OWN = ("preset", "checkpoint", "new_projection", "device", "promote")
@@ -19,7 +18,7 @@ def main(**asked: Any) -> None:
     of its own.
     """
     architecture, configuration = resolve(
-        asked["preset"], {name: value for name, value in asked.items() if name not in _OWN}, base=FINETUNE
+        asked["preset"], {name: value for name, value in asked.items() if name not in _OWN}
     )
 
     from entry_points.sessions import opened

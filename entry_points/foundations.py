@@ -9,7 +9,7 @@ from tvae import registry
 from tvae.aides import Aides
 from tvae.architecture import Architecture
 from tvae.checkpoint import Checkpoint, Verification, read
-from tvae.configuration import FOUNDATION, Configuration
+from tvae.configuration import Configuration
 from tvae.tracking.description import describe_foundation
 from tvae.tracking.outcome import log_foundation
 from tvae.tracking.run import Run
@@ -59,8 +59,8 @@ def record_foundation(
 
 def foundation_command(architecture: Architecture, configuration: Configuration) -> str:
     """Return the command that trains a foundation as it is trained where nobody asks for one."""
-    asked = {"latent_dim": architecture.latent_dim, **configuration.to_dict()}
-    return command_line("train", asked, {"latent_dim": Architecture().latent_dim, **FOUNDATION.to_dict()})
+    asked = {"latent_dim": architecture.latent_dim, "seed": configuration.seed}
+    return command_line("train", asked, {"latent_dim": Architecture().latent_dim, "seed": Configuration().seed})
 
 
 def training_record(stage: str, configuration: Configuration, **further: Any) -> dict[str, Any]:

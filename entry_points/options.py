@@ -7,7 +7,15 @@ from typing import Any
 import click
 
 from tvae.architecture import Architecture
-from tvae.configuration import BACKENDS, FOUNDATION, INITIAL_HIERARCHY, OBJECTIVES, SCHEDULERS, UNFREEZE, Configuration
+from tvae.configuration import (
+    BACKENDS,
+    INITIAL_HIERARCHY,
+    OBJECTIVES,
+    OPTIMIZERS,
+    SCHEDULERS,
+    UNFREEZE,
+    Configuration,
+)
 from tvae.experiments.phases import ALL, PHASES
 from tvae.experiments.presets import PRESET_SETTINGS, PRESETS
 from tvae.experiments.trial import LOADS
@@ -15,7 +23,7 @@ from tvae.experiments.trial import LOADS
 __all__ = ["ARCHITECTURE", "CHAMPION", "FLEET", "NONE", "TRAINING", "OrAuto", "address", "options", "out"]
 
 ARCHITECTURE = ("curvature", "max_radius", "hidden_dim", "n_projection_layers", "latent_dim", "use_controller")
-TRAINING = ("objective", *(name for name in PRESET_SETTINGS if name not in ARCHITECTURE), "initial_hierarchy")
+TRAINING = ("objective", *(name for name in PRESET_SETTINGS if name not in ARCHITECTURE))
 
 FLEET = ("device", "backend", "address", "workers", "resume")
 
@@ -26,11 +34,13 @@ NONE = "none"
 _HELP = {
     "curvature": "c > 0: the ball has sectional curvature -c and Euclidean radius 1/sqrt(c).",
     "max_radius": "Largest unit norm sqrt(c)·|z| of an embedding, in (0, 1).",
+    "centred": "Move the ball so that operation 0 lies at its centre.",
     "hidden_dim": "Width of the projection.",
     "n_projection_layers": "Hidden layers of the projection.",
     "latent_dim": "Dimension of the latent and of the ball.",
     "use_controller": "Let a small net shift weight between the terms of the loss.",
     "objective": "ranking orders radii pair by pair; level_mean is the reference sweep's loss.",
+    "optimizer": "muon moves weight matrices by orthogonal updates; adam is what the reference sweep used.",
     "lr": "Peak learning rate.",
     "epochs": "Passes over all operations.",
     "batch_size": "Operations in a step.",
@@ -41,14 +51,16 @@ _HELP = {
     "decoder_lr_scale": "Learning rate of an unfrozen decoder, as a share of lr.",
     "hierarchy_weight": "Weight of the order of radii by valuation.",
     "coverage_weight": "Weight of the cross-entropy of the trits.",
-    "richness_weight": "Weight of the spread of unit norms within a level.",
+    "richness_weight": "Weight of the spread of unit norms in a level; with distances, between the halves of level 0.",
     "separation_weight": "Weight of the order of neighbouring levels.",
     "distance_weight": "Weight of the order of hyperbolic distances.",
+    "distance_margin": "By how much distances of one level must pass those of the next, as a share of the longest.",
     "beta": "Weight of the Kullback-Leibler divergence.",
     "initial_hierarchy": "Sign that a new projection's hierarchy must have; it is drawn again until it has.",
 }
 _CHOICES = {
     "objective": [name for name in OBJECTIVES if name != "elbo"],
+    "optimizer": list(OPTIMIZERS),
     "scheduler": list(SCHEDULERS),
     "unfreeze": list(UNFREEZE),
     "initial_hierarchy": list(INITIAL_HIERARCHY),
@@ -70,17 +82,12 @@ class OrAuto(click.ParamType[Any]):
         return f"{self.of.name.upper()}|auto"
 
 
-def options(*names: str, base: Configuration = Configuration()) -> Callable[[Command], Command]:  # noqa: B008
-    """Give a command options by name.
-
-    Args:
-        names: of fields of `Architecture` and `Configuration`, or keys of the table of further options.
-        base: the training whose defaults the help names.
-    """
+def options(*names: str) -> Callable[[Command], Command]:
+    """Give a command options by name: of fields of `Architecture` and `Configuration`, or of the table of others."""
 
     def decorate(command: Command) -> Command:
         for name in reversed(names):
-            option = _FURTHER[name] if name in _FURTHER else _setting(name, base, with_preset="preset" in names)
+            option = _FURTHER[name] if name in _FURTHER else _setting(name)
             command = option(command)
         return command
 
@@ -102,13 +109,13 @@ def out(what: str) -> Callable[[Command], Command]:
     return click.option("--out", default=NONE, show_default=True, help=what)
 
 
-def _setting(name: str, base: Configuration, *, with_preset: bool) -> Callable[[Command], Command]:
-    default = getattr(base if name in _SETTINGS else Architecture(), name)
+def _setting(name: str) -> Callable[[Command], Command]:
+    default = getattr(Configuration() if name in _SETTINGS else Architecture(), name)
     of: click.ParamType[Any] = click.Choice(_CHOICES[name]) if name in _CHOICES else _TYPES[type(default)]
-    if not with_preset or name not in PRESET_SETTINGS:
+    if name not in PRESET_SETTINGS:
         return click.option(f"--{name}", type=of, default=default, show_default=True, help=_HELP[name])
     of = click.Choice([*of.choices, "auto"]) if isinstance(of, click.Choice) else OrAuto(of)
-    text = f"{_HELP[name]} auto: what the preset says; {default} without one."
+    text = f"{_HELP[name]} auto: what the preset or the foundation's recipe says."
     return click.option(f"--{name}", type=of, default="auto", show_default=True, help=text)
 
 
@@ -120,9 +127,9 @@ _FURTHER = {
         type=click.Choice(list(PRESETS)),
         default="default",
         show_default=True,
-        help="Named settings for everything that is auto. exact_tree learns distances, so that the whole 3-adic tree "
-        "can be read off them; balanced the tree with some richness. max_hierarchy and stable are the reference "
-        "sweep's, kept to compare; the default reaches further.",
+        help="Named settings for everything that is auto. default: the exact 3-adic tree, operation 0 at the centre; "
+        "rich: the tree with richness; radii: the order of radii alone, the quickest. max_hierarchy and stable are the "
+        "reference sweep's, kept to compare.",
     ),
     "seed": click.option(
         "--seed", type=click.INT, default=Configuration().seed, show_default=True, help="Of weights, batches and noise."
@@ -146,10 +153,10 @@ _FURTHER = {
     ),
     "foundation_epochs": click.option(
         "--foundation_epochs",
-        type=click.INT,
-        default=FOUNDATION.epochs,
+        type=OrAuto(click.INT),
+        default="auto",
         show_default=True,
-        help="Epochs of the first stage, encoder and decoder.",
+        help="Epochs of the first stage, encoder and decoder; auto: as finetune trains a foundation.",
     ),
     "runs": click.option(
         "--runs", type=click.IntRange(1, 10_000), default=25, show_default=True, help="How many seeds, from seed on."

@@ -4,8 +4,7 @@ from typing import Any
 
 from entry_points.console import command, defaults_of, run_name
 from entry_points.options import ARCHITECTURE, TRAINING, options
-from tvae.configuration import FINETUNE, FOUNDATION
-from tvae.experiments.presets import resolve
+from tvae.experiments.presets import resolve, resolve_foundation
 
 _OWN = ("preset", "foundation_epochs", "device", "promote")
 
@@ -15,10 +14,11 @@ _OWN = ("preset", "foundation_epochs", "device", "promote")
 def main(**asked: Any) -> None:
     """Train encoder, decoder and projection in one run, from random weights."""
     architecture, configuration = resolve(
-        asked["preset"], {name: value for name, value in asked.items() if name not in _OWN}, base=FINETUNE
+        asked["preset"], {name: value for name, value in asked.items() if name not in _OWN}
     )
-    epochs = asked["foundation_epochs"]
-    foundation = FOUNDATION.replace(epochs=epochs, patience=epochs, seed=configuration.seed, beta=configuration.beta)
+    foundation = resolve_foundation(
+        architecture, {"epochs": asked["foundation_epochs"], "seed": asked["seed"], "beta": asked["beta"]}
+    )
 
     from entry_points.sessions import opened
 

@@ -18,7 +18,7 @@ from tvae.architecture import Architecture
 from tvae.checkpoint import Checkpoint, read
 from tvae.configuration import Configuration
 from tvae.errors import CheckpointError, RegistryError, TrackingError
-from tvae.experiments.foundations import foundation_configuration
+from tvae.experiments.presets import resolve_foundation
 from tvae.experiments.start import from_checkpoint, from_foundation, from_scratch
 from tvae.metrics import Evaluation, hierarchy_ceiling, richness_ceiling
 from tvae.tracking import links
@@ -162,7 +162,7 @@ class Session:
 
     def _foundation_apart(self) -> Start:
         say("No foundation is registered for this architecture: training one first, in a run of its own.")
-        configuration = foundation_configuration(self.architecture, self.configuration.seed)
+        configuration = resolve_foundation(self.architecture, {"seed": self.configuration.seed})
         name = f"foundation d={self.architecture.latent_dim} seed={configuration.seed}"
         with aides() as ready, open_run(self.client, name=name, tags={"stage": "foundation"}, apart=True) as run:
             run.log_parameters(self.architecture.to_dict() | configuration.to_dict())

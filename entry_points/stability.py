@@ -4,7 +4,6 @@ from typing import Any
 
 from entry_points.console import command, command_line, defaults_of
 from entry_points.options import ARCHITECTURE, FLEET, TRAINING, options
-from tvae.configuration import FINETUNE
 from tvae.experiments.presets import resolve
 
 _OWN = ("preset", "runs", "load", *FLEET)
@@ -18,7 +17,7 @@ def main(**asked: Any) -> None:
     Every seed is a run under one parent, which has mean, standard deviation, best and worst of all.
     """
     architecture, configuration = resolve(
-        asked["preset"], {name: value for name, value in asked.items() if name not in _OWN}, base=FINETUNE
+        asked["preset"], {name: value for name, value in asked.items() if name not in _OWN}
     )
 
     from entry_points.campaigns import opened

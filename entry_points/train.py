@@ -4,21 +4,20 @@ from typing import Any
 
 from entry_points.console import command, defaults_of
 from entry_points.options import ARCHITECTURE, options
-from tvae.configuration import FOUNDATION
-from tvae.experiments.presets import resolve
+from tvae.experiments.presets import resolve, resolve_foundation
 
-_TRAINING = ("lr", "epochs", "batch_size", "patience", "scheduler", "beta")
+_TRAINING = ("optimizer", "lr", "epochs", "batch_size", "patience", "scheduler", "beta")
 
 
 @command
-@options(*ARCHITECTURE, *_TRAINING, "seed", "device", "promote", base=FOUNDATION)
+@options(*ARCHITECTURE, *_TRAINING, "seed", "device", "promote")
 def main(**asked: Any) -> None:
     """Train a foundation: encoder and decoder, to full coverage of all 19,683 operations.
 
     The projection is not trained; `finetune` does that. A verified foundation is registered as tvae-foundation.
     """
-    settings = {key: value for key, value in asked.items() if key not in ("device", "promote")}
-    architecture, configuration = resolve("default", settings, base=FOUNDATION)
+    architecture, _ = resolve("default", {name: asked[name] for name in ARCHITECTURE})
+    configuration = resolve_foundation(architecture, {name: asked[name] for name in (*_TRAINING, "seed")})
 
     from entry_points.sessions import opened
 

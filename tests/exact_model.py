@@ -19,6 +19,8 @@ def architecture(n_trits: int = 3, **changes: object) -> Architecture:
         "decoder_hidden": (2 * n_trits,),
         "hidden_dim": 4,
         "n_projection_layers": 1,
+        "max_radius": 0.95,
+        "centred": False,
         "use_controller": True,
     }
     return Architecture(**(values | changes))

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tvae.experiments.foundations import foundation_configuration
 
 from tvae.architecture import Architecture
 from tvae.configuration import SHARED_SETTINGS, Configuration
 from tvae.errors import ConfigurationError
-from tvae.experiments.foundations import foundation_configuration
 from tvae.experiments.grid import grid_axes, grid_trials
 from tvae.experiments.phases import ALL, PHASES, phase_trials
 from tvae.experiments.planning import LEAST_WORTH_DIVIDING, cohorts, duration

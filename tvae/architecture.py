@@ -22,7 +22,8 @@ class Architecture:
         hidden_dim: width of the projection's direction net; its radius net has `max(32, hidden_dim // 2)`.
         n_projection_layers: hidden layers of each of the projection's nets, 1 … 16.
         curvature: c > 0 for sectional curvature -c; the ball is {z : sqrt(c)·|z| < 1}.
-        max_radius: largest unit norm sqrt(c)·|z| that the projection can give, in (0, 1 - 1e-6].
+        max_radius: largest unit norm sqrt(c)·|z| that an embedding can have, in (0, 1 - 1e-6].
+        centred: whether the ball is moved so that operation 0 lies at its centre.
         use_controller: whether a small net weighs the terms of the loss during training.
 
     Raises:
@@ -36,7 +37,8 @@ class Architecture:
     hidden_dim: int = 128
     n_projection_layers: int = 2
     curvature: float = 2.0
-    max_radius: float = 0.95
+    max_radius: float = 0.9995
+    centred: bool = True
     use_controller: bool = False
 
     def __post_init__(self) -> None:
@@ -65,6 +67,11 @@ class Architecture:
     def largest_radius(self) -> float:
         """Hyperbolic radius of the largest unit norm, (2/sqrt(c))·artanh(max_radius)."""
         return 2 / math.sqrt(self.curvature) * math.atanh(self.max_radius)
+
+    @property
+    def raw_max_radius(self) -> float:
+        """Largest unit norm before the move to the centre: two points of half the radius are as far apart as it is."""
+        return math.tanh(math.atanh(self.max_radius) / 2) if self.centred else self.max_radius
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain JSON values."""
@@ -137,5 +144,5 @@ _RULES = (
         "a number in (0, 1), at most 0.999999",
         lambda value: isinstance(value, float) and 0 < value <= 1 - 1e-6,
     ),
-    ("use_controller", "True or False", lambda value: isinstance(value, bool)),
+    *((name, "True or False", lambda value: isinstance(value, bool)) for name in ("centred", "use_controller")),
 )

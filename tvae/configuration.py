@@ -13,9 +13,9 @@ from tvae.errors import ConfigurationError
 
 __all__ = [
     "BACKENDS",
-    "FINETUNE",
     "FOUNDATION",
     "OBJECTIVES",
+    "OPTIMIZERS",
     "SCHEDULERS",
     "SHARED_SETTINGS",
     "UNFREEZE",
@@ -24,13 +24,23 @@ __all__ = [
 ]
 
 OBJECTIVES = ("ranking", "level_mean", "elbo")
-SCHEDULERS = ("constant", "cosine", "step", "plateau", "one_cycle")
+OPTIMIZERS = ("muon", "adam")
+SCHEDULERS = ("constant", "cosine", "step", "plateau", "one_cycle", "linear")
 UNFREEZE = ("none", "encoder", "all")
 INITIAL_HIERARCHY = ("negative", "any", "positive")
 BACKENDS = ("local", "loky", "dask", "ray")
 """Where cohorts train."""
-SHARED_SETTINGS = ("objective", "batch_size", "unfreeze", "encoder_lr_scale", "decoder_lr_scale")
-"""Settings that shape the batch, and so must be one for all runs that train as one cohort."""
+SHARED_SETTINGS = (
+    "objective",
+    "optimizer",
+    "batch_size",
+    "unfreeze",
+    "encoder_lr_scale",
+    "decoder_lr_scale",
+    "learns_distances",
+    "orders_radii",
+)
+"""What shapes the batch, and so must be one for all runs that train as one cohort."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,17 +49,21 @@ class Configuration:
 
     Attributes:
         objective: `ranking`, `level_mean` (the reference sweep's loss) or `elbo` (encoder and decoder alone).
-        lr: peak learning rate of Adam.
+        optimizer: `muon` (weight matrices by orthogonal updates, the rest by Adam), or `adam` for everything.
+        lr: peak learning rate.
         epochs: passes over all operations.
         batch_size: operations in a step.
         patience: epochs without a better one before training stops.
         scheduler: how the learning rate moves from step to step.
         seed: of weights, redraws, batches and noise.
+        distance_weight: weight of the order of hyperbolic distances.
+        distance_margin: by how much distances of one level must pass those of the next, as a share of the longest that
+            the ball has room for; in (0, 0.1].
         hierarchy_weight: weight of the order of radii by valuation.
         coverage_weight: weight of the cross-entropy of the trits.
-        richness_weight: weight of the spread of unit norms within a level.
+        richness_weight: weight of the spread of unit norms within a level; where distances are learned, of that between
+            the two halves of level 0.
         separation_weight: weight of the order of neighbouring levels.
-        distance_weight: weight of the order of hyperbolic distances.
         beta: weight of the Kullback-Leibler divergence of the posterior from the prior.
         unfreeze: what learns besides the projection: `none`, the `encoder`, or `all`.
         encoder_lr_scale: learning rate of an unfrozen encoder, as a share of `lr`.
@@ -62,22 +76,24 @@ class Configuration:
     """
 
     objective: str = "ranking"
-    lr: float = 3e-2
-    epochs: int = 25
-    batch_size: int = 512
-    patience: int = 25
-    scheduler: str = "one_cycle"
+    optimizer: str = "muon"
+    lr: float = 1.5e-2
+    epochs: int = 16
+    batch_size: int = 1024
+    patience: int = 16
+    scheduler: str = "linear"
     seed: int = 0
-    hierarchy_weight: float = 5.0
+    distance_weight: float = 5.0
+    distance_margin: float = 0.04
+    hierarchy_weight: float = 0.0
     coverage_weight: float = 1.0
-    richness_weight: float = 2.0
-    separation_weight: float = 3.0
-    distance_weight: float = 0.0
+    richness_weight: float = 0.0
+    separation_weight: float = 0.0
     beta: float = 0.01
-    unfreeze: str = "none"
-    encoder_lr_scale: float = 0.1
-    decoder_lr_scale: float = 0.1
-    initial_hierarchy: str = "negative"
+    unfreeze: str = "encoder"
+    encoder_lr_scale: float = 1.0
+    decoder_lr_scale: float = 1.0
+    initial_hierarchy: str = "any"
 
     def __post_init__(self) -> None:
         for name in _FLOATS:
@@ -91,6 +107,28 @@ class Configuration:
         ]
         if problems:
             raise ConfigurationError(" ".join(problems))
+
+    @property
+    def learns_distances(self) -> bool:
+        """Whether the order of hyperbolic distances is part of the loss."""
+        return self.objective == "ranking" and self.distance_weight > 0
+
+    @property
+    def orders_radii(self) -> bool:
+        """Whether the order of radii is part of the loss."""
+        spread = self.richness_weight > 0 and not self.learns_distances
+        ordered = self.hierarchy_weight > 0 or self.separation_weight > 0 or spread
+        return self.objective == "level_mean" or (self.objective == "ranking" and ordered)
+
+    def operations_per_step(self, n_trits: int) -> int:
+        """Return how many operations the population part of a step has: where distances are learned, whole subtrees."""
+        subtree = 2**n_trits
+        return max(1, self.batch_size // subtree) * subtree if self.learns_distances else self.batch_size
+
+    def steps_per_epoch(self, n_trits: int) -> int:
+        """Return how many steps take all operations once."""
+        steps: int = -(-(3**n_trits) // self.operations_per_step(n_trits))
+        return steps
 
     def replace(self, /, **changes: Any) -> "Configuration":
         """Return a copy with some settings changed.
@@ -148,10 +186,11 @@ def _weight(value: object) -> bool:
 
 
 _WEIGHTS = [f"{term}_weight" for term in ("hierarchy", "coverage", "richness", "separation", "distance")]
-_FLOATS = ["lr", *_WEIGHTS, "beta", "encoder_lr_scale", "decoder_lr_scale"]
+_FLOATS = ["lr", *_WEIGHTS, "distance_margin", "beta", "encoder_lr_scale", "decoder_lr_scale"]
 _SCALE = ("a number in (0, 10]", lambda value: isinstance(value, float) and 0 < value <= 10)
 _RULES: dict[str, Any] = {
     "objective": _one_of(*OBJECTIVES),
+    "optimizer": _one_of(*OPTIMIZERS),
     "lr": ("a number in (0, 10]", lambda value: isinstance(value, float) and 0 < value <= 10),
     "epochs": _int_in(1, 100_000),
     "batch_size": _int_in(1, 100_000),
@@ -160,13 +199,12 @@ _RULES: dict[str, Any] = {
     "seed": _int_in(0, 2**32 - 1),
     **dict.fromkeys([*_WEIGHTS, "beta"], ("a number in 0 … 1e6", _weight)),
     "unfreeze": _one_of(*UNFREEZE),
+    # Ten levels of more than a tenth each have no room.
+    "distance_margin": ("a number in (0, 0.1]", lambda value: isinstance(value, float) and 0 < value <= 0.1),
     "encoder_lr_scale": _SCALE,
     "decoder_lr_scale": _SCALE,
     "initial_hierarchy": _one_of(*INITIAL_HIERARCHY),
 }
 
-FINETUNE = Configuration()
-"""What `finetune` does by default: only the projection learns."""
-
-FOUNDATION = Configuration(objective="elbo", lr=4e-3, epochs=12, patience=12, unfreeze="all", initial_hierarchy="any")
+FOUNDATION = Configuration(objective="elbo", epochs=6, patience=6, batch_size=512, unfreeze="all")
 """What `train` does by default: encoder and decoder, to full coverage."""

@@ -6,6 +6,9 @@ Definitions, with N operations and 10 levels of valuation (9 trits):
 - hierarchy: Spearman correlation of valuation and radius, in -1 … 1. Negative is right.
 - richness: (1/10)·Σ over levels with more than one member of the population variance of the unit norm within the level.
 - ordered levels: how many of the 9 neighbouring pairs of levels have strictly falling mean radius.
+- level gap: the smallest over neighbouring levels of (smallest radius of v - largest radius of v + 1), in shares of a
+  ninth of the difference of mean radius between the first level and the last. 1: thin shells, evenly spaced; 0: two
+  levels touch; below 0: they overlap.
 - distance fidelity: Spearman correlation of hyperbolic and 3-adic distance over a fixed sample of pairs.
 - tree precision: for operation i and level k = 1 … 8, of the 3^(9-k) - 1 operations nearest to i, the share in its
   3-adic ball i + 3^k·Z; averaged over k, then over a fixed sample of operations.
@@ -73,17 +76,21 @@ class Measurement:
         hierarchy: in -1 … 1; `hierarchy_ceiling` bounds it where no two radii are equal.
         richness: at least 0; `richness_ceiling` bounds it where levels do not overlap.
         ordered_levels: 0 … n_trits.
+        level_gap: at most 1.
         distance_fidelity: in -1 … 1; `distance_fidelity_ceiling` bounds it where no two distances are equal.
+        level_gaps: the gap between each level and the next, from valuation 0 up; `level_gap` is the smallest.
         level_radii: mean radius of each level, hyperbolic length, from valuation 0 up.
-        level_variances: population variance of the unit norm within each level, from valuation 0 up.
+        level_richness: the summand of richness that each level has, from valuation 0 up.
     """
 
     hierarchy: float
     richness: float
     ordered_levels: int
+    level_gap: float
     distance_fidelity: float
+    level_gaps: tuple[float, ...]
     level_radii: tuple[float, ...]
-    level_variances: tuple[float, ...]
+    level_richness: tuple[float, ...]
 
     @property
     def q(self) -> float:
@@ -100,14 +107,16 @@ class Evaluation:
         hierarchy: in -1 … 1.
         richness: at least 0; `richness_ceiling` bounds it where levels do not overlap.
         ordered_levels: 0 … n_trits.
+        level_gap: at most 1.
         distance_fidelity: in -1 … 1; `distance_fidelity_ceiling` bounds it where no two distances are equal.
         tree_precision: in 0 … 1.
         tree_precision_by_level: tree precision at k = 1 … n_trits - 1, before averaging over k.
         sibling_recall: in 0 … 1.
         ball_coverage: in 0 … 1.
         level_distances: mean hyperbolic distance of two operations, by the valuation of their difference, from 0 up.
+        level_gaps: the gap between each level and the next, from valuation 0 up; `level_gap` is the smallest.
         level_radii: mean radius of each level, hyperbolic length, from valuation 0 up.
-        level_variances: population variance of the unit norm within each level, from valuation 0 up.
+        level_richness: the summand of richness that each level has, from valuation 0 up.
         radii: hyperbolic distance from the origin of every operation in index order, shape `(N,)`, read-only.
         norms: Euclidean norm of every operation's point in the ball, shape `(N,)`, in [0, 1/sqrt(c)), read-only.
     """
@@ -116,14 +125,16 @@ class Evaluation:
     hierarchy: float
     richness: float
     ordered_levels: int
+    level_gap: float
     distance_fidelity: float
     tree_precision: float
     tree_precision_by_level: tuple[float, ...]
     sibling_recall: float
     ball_coverage: float
     level_distances: tuple[float, ...]
+    level_gaps: tuple[float, ...]
     level_radii: tuple[float, ...]
-    level_variances: tuple[float, ...]
+    level_richness: tuple[float, ...]
     radii: Floats
     norms: Floats
 
@@ -139,6 +150,7 @@ class Evaluation:
             "hierarchy": self.hierarchy,
             "richness": self.richness,
             "ordered_levels": float(self.ordered_levels),
+            "level_gap": self.level_gap,
             "distance_fidelity": self.distance_fidelity,
             "tree_precision": self.tree_precision,
             "sibling_recall": self.sibling_recall,
@@ -177,14 +189,16 @@ def evaluate(model: TernaryVAE) -> Evaluation:
         hierarchy=measured.hierarchy,
         richness=measured.richness,
         ordered_levels=measured.ordered_levels,
+        level_gap=measured.level_gap,
         distance_fidelity=measured.distance_fidelity,
         tree_precision=float(np.mean(by_level)),
         tree_precision_by_level=by_level,
         sibling_recall=sibling_recall(embedding, n_trits=n_trits, curvature=curvature),
         ball_coverage=ball_coverage(embedding.points(curvature), curvature=curvature),
         level_distances=tuple(distances_by_valuation(embedding, n_trits=n_trits, curvature=curvature).mean(1).tolist()),
+        level_gaps=measured.level_gaps,
         level_radii=measured.level_radii,
-        level_variances=measured.level_variances,
+        level_richness=measured.level_richness,
         radii=radii,
         norms=norms,
     )
@@ -232,6 +246,7 @@ def measure_norms(unit_norm: Tensor, chords: Tensor, *, n_trits: int, curvature:
     sizes, valuations = ternary.level_sizes(n_trits), ternary.valuations(n_trits)
     hierarchy, fidelity = _rank_correlations(radius, apart, n_trits)
     means = np.bincount(valuations, weights=radius.numpy()) / sizes
+    gaps = _level_gaps(radius.double().numpy(), means, n_trits)
     norm = unit_norm.double().numpy()
     centred = norm - (np.bincount(valuations, weights=norm) / sizes)[valuations]
     variances = np.bincount(valuations, weights=centred**2) / sizes
@@ -239,10 +254,25 @@ def measure_norms(unit_norm: Tensor, chords: Tensor, *, n_trits: int, curvature:
         hierarchy=hierarchy,
         richness=float(variances.sum() / len(sizes)),
         ordered_levels=int((np.diff(means) < 0).sum()),
+        level_gap=min(gaps),
         distance_fidelity=fidelity,
+        level_gaps=gaps,
         level_radii=tuple(means.tolist()),
-        level_variances=tuple(variances.tolist()),
+        level_richness=tuple((variances / len(sizes)).tolist()),
     )
+
+
+def _level_gaps(radius: Floats, means: Floats, n_trits: int) -> tuple[float, ...]:
+    """Return the gap between each level and the next, in shares of the mean distance between levels.
+
+    Where radii rise with valuation the scale is taken as positive, so that the gap is negative; without any scale, at
+    equal mean radii, it is -1 wherever levels overlap.
+    """
+    by_level = radius[_by_level(n_trits)]
+    starts = np.cumsum(ternary.level_sizes(n_trits)) - ternary.level_sizes(n_trits)
+    gaps = np.minimum.reduceat(by_level, starts)[:-1] - np.maximum.reduceat(by_level, starts)[1:]
+    scale = abs(means[0] - means[-1]) / n_trits
+    return tuple((gaps / scale if scale > 0 else -(gaps < 0).astype(float)).tolist())
 
 
 def pair_chords(direction: Tensor, *, n_trits: int) -> Tensor:
@@ -361,7 +391,9 @@ def tree_precision_by_level(
     """
     n = 3**n_trits
     anchors = np.arange(n) if sample >= n else np.random.default_rng(SAMPLE_SEED).choice(n, sample, replace=False)
-    radius, direction = poincare.radius(embedding.unit_norm, curvature=curvature), embedding.direction
+    # float32 is enough of a radius and a direction, if not of a unit norm near 1.
+    radius = poincare.radius(embedding.unit_norm, curvature=curvature).float()
+    direction = embedding.direction.float()
     shares = np.empty((len(anchors), n_trits - 1))
     for start in range(0, len(anchors), ANCHORS):
         some = anchors[start : start + ANCHORS]
@@ -506,6 +538,12 @@ def sample_partners(n_trits: int) -> Tensor:
     # 3^k·u with u not divisible by 3: modulo N there are 2·3^(n_trits - 1 - k) of them.
     u = 3 * rng.integers(3 ** (n_trits - 1 - k), size=(n_trits, n)) + rng.integers(1, 3, size=(n_trits, n))
     return torch.from_numpy((np.arange(n) + 3**k * u) % n)
+
+
+@lru_cache
+def _by_level(n_trits: int) -> npt.NDArray[np.int64]:
+    """Return all operations by valuation, from 0 up."""
+    return np.argsort(ternary.valuations(n_trits), kind="stable")
 
 
 @lru_cache

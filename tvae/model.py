@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from tvae import poincare
 from tvae.architecture import Architecture
 
 __all__ = ["COMPONENTS", "Embedding", "TernaryVAE", "require_model"]
@@ -125,11 +126,11 @@ class Decoder(nn.Module):
 
 
 class Projection(nn.Module):
-    """From the latent into the ball: a direction of norm 1 and a unit norm in (0, max_radius)."""
+    """From the latent into the ball: a direction of norm 1 and a unit norm in (0, raw_max_radius)."""
 
     def __init__(self, architecture: Architecture, members: tuple[int, ...]) -> None:
         super().__init__()
-        self.max_radius = architecture.max_radius
+        self.max_radius = architecture.raw_max_radius
         latent, depth = architecture.latent_dim, architecture.n_projection_layers
         widths = (latent, *[architecture.hidden_dim] * depth)
         direction = [
@@ -238,9 +239,17 @@ class TernaryVAE(nn.Module):
         return logits
 
     def project(self, latent: Tensor) -> Embedding:
-        """Return unit norms `(…, B)` and directions `(…, B, D)` for latents `(…, B, D)`."""
+        """Return unit norms `(…, B)` and directions `(…, B, D)` for latents `(…, B, D)`.
+
+        Where the architecture is centred, the ball is moved so that operation 0 lies at the origin, and both are
+        float64: a distance from the origin is then a distance from operation 0, and no other distance changes.
+        """
         embedding: Embedding = self.projection(latent)
-        return embedding
+        if not self.architecture.centred:
+            return embedding
+        operation_0 = latent.new_full((1, self.architecture.n_trits), -1.0)
+        origin: Embedding = self.projection(self.encode(operation_0)[0])
+        return Embedding(*poincare.translate(*embedding, *origin))
 
     def forward(self, trits: Tensor) -> Tensor:
         """Return the points in the ball, direction·unit norm/sqrt(c), at the posterior mean.

@@ -20,7 +20,7 @@ __all__ = [
     "elbo_terms",
     "level_margin",
     "level_mean_terms",
-    "parted_level",
+    "parting_term",
     "ranking_terms",
 ]
 
@@ -44,12 +44,9 @@ RICHNESS_TARGET = 0.54
 RICHNESS_SCALE = 0.004
 LEAST_SPREAD = 0.003
 LEAST_SPREAD_SCALE = 0.3
-# In shares of max_radius; of a difference, not of its square, which has no slope where two balls lie at one radius.
-BETWEEN_SCALE = 0.1
-BETWEEN_TARGET = 0.374
+# The distance in mean unit norm, in shares of max_radius, that the two halves of level 0 are asked for.
+PARTING_TARGET = 0.6
 
-DISTANCE_MARGIN = 0.3
-DISTANCE_MARGIN_SHARE = 0.0375
 # A mean over what is violated, with this share of everything added to the count, so that it falls to 0 in the end.
 LEAST_VIOLATED = 0.05
 
@@ -66,8 +63,6 @@ class Placed:
         largest_radius: hyperbolic length of max_radius, shape `(M, 1)`.
         max_radius: largest unit norm.
         n_levels: number of levels of valuation.
-        branches: which of the two coarse balls of `parted_level` each of its operations in the stratified part lies in,
-            0 or 1, shape `(M, S)`; None where distances are not learned.
     """
 
     valuations: Tensor
@@ -77,7 +72,6 @@ class Placed:
     largest_radius: Tensor
     max_radius: float
     n_levels: int
-    branches: Tensor | None = None
 
 
 def ranking_terms(placed: Placed) -> dict[str, Tensor]:
@@ -86,10 +80,7 @@ def ranking_terms(placed: Placed) -> dict[str, Tensor]:
     - hierarchy: mean over pairs of different level in the population part of relu(margin - (r_low - r_high)), r_low the
       radius of the operation of lower valuation; plus a wall before the sigmoid's saturation.
     - separation: the same over pairs of neighbouring levels in the stratified part, each pair of levels counting alike.
-      Where distances are learned, an operation of `parted_level` counts at the middle of the level against the next.
-    - richness: what the variance of the unit norm within levels still lacks to its target. Where distances are learned
-      it is what the two coarse balls of one level, `parted_level`, lack to their distance in mean unit norm: a shift
-      that a whole subtree shares leaves the order of distances within it as it is.
+    - richness: what the variance of the unit norm within levels still lacks to its target.
 
     Returns:
         hierarchy, separation and richness, each >= 0, of shape `(M,)`.
@@ -110,24 +101,12 @@ def ranking_terms(placed: Placed) -> dict[str, Tensor]:
     wall = torch.relu(share - (1 - room)).sum(1) / share.shape[1] * ((1 - SATURATION) / room)
 
     levels = scaled[:, n:].reshape(members, placed.n_levels, -1)
-    outer, inner = levels[:, :-1], levels[:, 1:]
-    if placed.branches is not None:
-        # The nearer of its balls may lie within the next level: kept outside of that, it would crowd what is left.
-        parted = parted_level(placed.n_levels)
-        first, second = _branch_means(levels[:, parted], placed.branches)
-        middle = ((first + second) / 2).expand(-1, outer.shape[2])
-        outer = torch.cat([outer[:, :parted], middle[:, None], outer[:, parted + 1 :]], 1)
-    gaps = outer[..., :, None] - inner[..., None, :]
+    gaps = levels[:, :-1, :, None] - levels[:, 1:, None, :]
     crossed = torch.relu(margin[:, :, None, None] - gaps).mean((1, 2, 3))
 
-    spread = share[:, n:].reshape(members, placed.n_levels, -1)[:, :-1]
-    if placed.branches is None:
-        variance = spread.var(2, correction=0)
-        too_narrow = torch.relu(LEAST_SPREAD - (variance + 1e-10).sqrt()).sum(1) / (placed.n_levels - 1)
-        richness = RICHNESS_SCALE * torch.relu(RICHNESS_TARGET - 4 * variance.sum(1)) + LEAST_SPREAD_SCALE * too_narrow
-    else:
-        first, second = _branch_means(spread[:, parted_level(placed.n_levels)], placed.branches)
-        richness = BETWEEN_SCALE * torch.relu(BETWEEN_TARGET - (first - second).abs()).squeeze(1)
+    variance = share[:, n:].reshape(members, placed.n_levels, -1)[:, :-1].var(2, correction=0)
+    too_narrow = torch.relu(LEAST_SPREAD - (variance + 1e-10).sqrt()).sum(1) / (placed.n_levels - 1)
+    richness = RICHNESS_SCALE * torch.relu(RICHNESS_TARGET - 4 * variance.sum(1)) + LEAST_SPREAD_SCALE * too_narrow
     return {
         "hierarchy": violation / pairs.clamp(min=1) + SATURATION_WEIGHT * wall,
         "separation": crossed,
@@ -135,28 +114,29 @@ def ranking_terms(placed: Placed) -> dict[str, Tensor]:
     }
 
 
-def parted_level(n_levels: int) -> int:
-    """Return the level v whose two coarse balls, ±3^v + 3^(v+1)·Z, are moved apart: n - 2, for n trits.
+def parting_term(unit_norm: Tensor, index: Tensor, *, max_radius: float) -> Tensor:
+    """Move the two halves of level 0, the balls ±1 + 3·Z, apart in unit norm: the richness that a tree can have.
 
-    Its balls are three siblings each: the fewest operations that can be moved without parting siblings. Of level n - 1
-    the two balls are single operations, and siblings.
-    """
-    return max(0, n_levels - 3)
-
-
-def _branch_means(values: Tensor, branches: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the means of a level's two balls, `(M, 1)` each; that of the other where one was not drawn.
+    A shift that a whole ball shares leaves the order of distances within it as it is. Level 0 holds two thirds of all
+    operations in two balls, so that a shift of these is the one that the most operations share.
 
     Args:
-        values: of the operations of the level, shape `(M, S)`.
-        branches: 0 or 1, shape `(M, S)`.
+        unit_norm: about operation 0, shape `(M, R)`.
+        index: of the operations, shape `(M, R)`.
+        max_radius: largest unit norm.
+
+    Returns:
+        What the difference of the halves' mean unit norms lacks to 0.6·max_radius, in shares of max_radius, shape
+        `(M,)`: of a difference rather than a variance, which has no slope where both lie at one radius.
     """
-    second = branches.to(values.dtype)
-    count = second.sum(1, keepdim=True)
-    other = values.shape[1] - count
-    mean_second = (values * second).sum(1, keepdim=True) / count.clamp(min=1)
-    mean_first = (values * (1 - second)).sum(1, keepdim=True) / other.clamp(min=1)
-    return torch.where(other > 0, mean_first, mean_second), torch.where(count > 0, mean_second, mean_first)
+    first, second = (_mean_where(unit_norm, index % 3 == branch) for branch in (1, 2))
+    return torch.relu(PARTING_TARGET - (first - second).abs() / max_radius)
+
+
+def _mean_where(values: Tensor, chosen: Tensor) -> Tensor:
+    """Return the mean of the chosen values of each row; 0 of none."""
+    weight = chosen.to(values.dtype)
+    return (values * weight).sum(1) / weight.sum(1).clamp(min=1)
 
 
 def _partners(values: Tensor) -> Tensor:
@@ -234,23 +214,26 @@ def elbo_terms(logits: Tensor, target: Tensor, mean: Tensor, log_variance: Tenso
     return {"coverage": entropy.mean((1, 2)), "kl": divergence.mean(1)}
 
 
-def distance_term(radius: Tensor, direction: Tensor, *, curvature: Tensor, largest_radius: Tensor) -> Tensor:
+def distance_term(radius: Tensor, direction: Tensor, *, curvature: Tensor, longest: Tensor, margin: Tensor) -> Tensor:
     """Order hyperbolic distances as the 3-adic tree does, in binary subtrees, level by level, with a margin.
 
     In a subtree of 2^n operations, the places of two operations, written in binary, differ first at the bit that is the
     valuation of their difference. For each operation i and each level k, with p nearer to i than q by one level,
-    relu(margin + d(i, p) - d(i, q)) is asked of two choices of p and q: those at the mirrored places, and the farthest
-    p and the nearest q of the subtree. Each of the two counts half, as a mean over what is violated: otherwise the last
+    relu(margin + d(i, p) - d(i, q)) is asked of two choices of p and q: those at the mirrored places (i itself for p at
+    the last level), and the farthest p and the nearest q of the subtree. The same is asked with the distance d(j, q) of
+    the operation j at the mirrored place, in another ball of level 1: then distances are in order across the tree, not
+    only around each operation. Each of the four counts a quarter, as a mean over what is violated: otherwise the last
     violations, one in 10⁵, would have no weight.
 
     Args:
         radius: hyperbolic length, shape `(M, T, 2^n)`: `T` subtrees of each member.
         direction: norm 1, shape `(M, T, 2^n, D)`.
         curvature: c > 0, shape `(M, 1)`.
-        largest_radius: hyperbolic length, shape `(M, 1)`.
+        longest: the largest distance that two points can have, hyperbolic length, shape `(M, 1)`.
+        margin: in shares of the longest distance, shape `(M, 1)`.
 
     Returns:
-        Shape `(M,)`, in shares of the largest radius.
+        Shape `(M,)`, in shares of the longest distance.
 
     Source:
         The farthest and the nearest of a batch: Hermans et al. 2017, arXiv:1703.07737, "batch hard".
@@ -259,15 +242,15 @@ def distance_term(radius: Tensor, direction: Tensor, *, curvature: Tensor, large
     # One call for all: what many small ones cost is their number.
     place = torch.cat([mirrored, farthest, nearest], 2)
     levels = mirrored.shape[2]
-    found = torch.split(_partner_distances(radius, direction, place, curvature), [levels, levels - 1, levels - 1], 2)
-    pairs = [(found[0][:, :, 1:], found[0][:, :, :-1]), (found[1], found[2])]
-    margin = (DISTANCE_MARGIN / largest_radius).clamp(max=DISTANCE_MARGIN_SHARE)[..., None, None]
-    scale = largest_radius[..., None, None]
+    distance = _partner_distances(radius, direction, place, curvature) / longest[..., None, None]
+    of_mirrored, farthest_near, nearest_far = torch.split(distance, [levels, levels - 1, levels - 1], 2)
+    nearer = torch.nn.functional.pad(of_mirrored[:, :, 1:], (0, 0, 0, 1))
     total = torch.zeros_like(radius[:, 0, 0])
-    for near, far in pairs:
-        over = torch.relu(margin + (near - far) / scale)
-        violated = (over.detach() > 0).to(over.dtype).sum((1, 2, 3)) + LEAST_VIOLATED * over[0].numel()
-        total = total + over.sum((1, 2, 3)) / violated / 2
+    for near, far in ((nearer, of_mirrored), (farthest_near, nearest_far)):
+        for compared in (far, far.flip(-1)):
+            over = torch.relu(margin[..., None, None] + near - compared)
+            violated = (over.detach() > 0).to(over.dtype).sum((1, 2, 3)) + LEAST_VIOLATED * over[0].numel()
+            total = total + over.sum((1, 2, 3)) / violated / 4
     return total
 
 

@@ -21,6 +21,7 @@ __all__ = [
     "geodesic",
     "inside",
     "radius",
+    "translate",
     "unit_norm",
 ]
 
@@ -177,6 +178,38 @@ def geodesic(z: Tensor, w: Tensor, t: Tensor, *, curvature: float) -> Tensor:
     of_w = torch.where(still, t, torch.sinh(t * safe) / torch.sinh(safe)) / _one_minus_square(w, root)
     time = of_z * (1 + z.square().sum() * curvature) + of_w * (1 + w.square().sum() * curvature)
     return 2 * (of_z.unsqueeze(-1) * z + of_w.unsqueeze(-1) * w) / (1 + time).unsqueeze(-1)
+
+
+def translate(
+    unit_norm: Tensor, direction: Tensor, origin_norm: Tensor, origin_direction: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Move points by the isometry that takes a given point to the origin: the Möbius translation by its negative.
+
+    On the hyperboloid at c = 1, with X = (cosh a, sinh a·u) for a point and (cosh b, sinh b·w) for the new origin, the
+    boost along w takes X to the spatial part s + w·((cosh b - 1)·(s·w) - sinh b·cosh a), s = sinh a·u: that is the new
+    direction. The new radius is the distance of the two points, by the sum of `excess`, in which nothing cancels, and
+    tanh²(d/2) = x/(x + 2) for x = cosh d - 1.
+
+    It computes in float64: unit norms come close to 1, and near the origin differences remain of larger numbers.
+
+    Args:
+        unit_norm: sqrt(c)·|z|, in [0, 1), shape `(…, B)`.
+        direction: norm 1, shape `(…, B, D)`.
+        origin_norm: of the point that becomes the origin, shape `(…, 1)`.
+        origin_direction: of that point, shape `(…, 1, D)`.
+
+    Returns:
+        Unit norms and directions, float64, of the shapes given; the direction of the origin itself has norm 0.
+
+    Source:
+        Ratcliffe, Foundations of Hyperbolic Manifolds (2006), section 3.2 (positive Lorentz transformations).
+    """
+    u, w = direction.double(), origin_direction.double()
+    a, b = (radius(norm.double(), curvature=1.0) for norm in (unit_norm, origin_norm))
+    x = excess(a, b, (u - w).square().sum(-1), curvature=1.0)
+    s, along = torch.sinh(a)[..., None] * u, torch.sinh(a) * (u * w).sum(-1)
+    moved = s + ((torch.cosh(b) - 1) * along - torch.sinh(b) * torch.cosh(a))[..., None] * w
+    return _safe_sqrt(x / (x + 2)), torch.nn.functional.normalize(moved, dim=-1)
 
 
 def _arcosh_1p(x: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ It is a safetensors file: eight bytes of length, a JSON header, then the tensors
 header's `__metadata__` has the one key `tvae` (several would be written in random order), whose text is the canonical
 JSON (keys sorted, no spaces) of these fields:
 
-- `format_version`: an integer, `FORMAT_VERSION`.
+- `format_version`: an integer, `FORMAT_VERSION`. Version 1, which had no `centred`, is read as not centred.
 - `architecture`: the fields of `Architecture`.
 - `trained`: the components whose weights were learned; those of the others were drawn at random.
 - `training`: configuration, seed, start and whatever else the training says of itself.
@@ -51,7 +51,7 @@ __all__ = [
 ]
 
 FILE_NAME = "checkpoint.safetensors"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 # The default architecture takes 0.4 MB. The limit keeps what a hostile file can cost below 0.1 s and 100 MB.
 MAX_BYTES = 64 * 2**20
 MAX_HEADER_BYTES = 2**20
@@ -195,7 +195,7 @@ def _read(path: Path, stream: io.BufferedReader) -> Checkpoint:
     header = _read_header(stream, size)
     tensor_table, text = _split(header)
     fields = _parse_fields(text)
-    architecture = _architecture(fields["architecture"])
+    architecture = _architecture(fields["architecture"], fields["format_version"])
     trained = _components(fields["trained"], architecture)
     metrics = {name: _finite_number(name, value) for name, value in _mapping(fields["metrics"], "metrics").items()}
     for name in ("training", "provenance"):
@@ -205,9 +205,10 @@ def _read(path: Path, stream: io.BufferedReader) -> Checkpoint:
         model = TernaryVAE(architecture)
     shapes = _shapes_of(model)
     _require_same_tensors(tensor_table, shapes)
-    canonical = _canonical(
-        fields | {"architecture": architecture.to_dict(), "trained": list(trained), "metrics": metrics}
-    )
+    stated = architecture.to_dict()
+    if fields["format_version"] == 1:
+        del stated["centred"]
+    canonical = _canonical(fields | {"architecture": stated, "trained": list(trained), "metrics": metrics})
     if _header(canonical, shapes) != header:
         raise RefusedError(
             "The header must have the exact bytes that tvae writes for its content; found others: it was edited or "
@@ -220,7 +221,7 @@ def _read(path: Path, stream: io.BufferedReader) -> Checkpoint:
             f"{'it was cut short' if size < expected else 'something was appended'}."
         )
 
-    stated = fields.pop("digest")
+    stated_digest = fields.pop("digest")
     digest = _new_digest(fields, shapes)
     tensors = {}
     for name, shape in shapes.items():
@@ -231,9 +232,9 @@ def _read(path: Path, stream: io.BufferedReader) -> Checkpoint:
                 f"The file must hold {len(buffer)} bytes for `{name}`; it was cut short while being read."
             )
         digest.update(buffer)
-    if digest.hexdigest() != stated:
+    if digest.hexdigest() != stated_digest:
         raise RefusedError(
-            f"The digest must be the stated {quote(stated)}, found {digest.hexdigest()}: "
+            f"The digest must be the stated {quote(stated_digest)}, found {digest.hexdigest()}: "
             "weights or header were changed after saving. Take another copy of the file."
         )
     for name, tensor in tensors.items():
@@ -247,7 +248,7 @@ def _read(path: Path, stream: io.BufferedReader) -> Checkpoint:
         training=fields["training"],
         provenance=fields["provenance"],
         metrics=metrics,
-        digest=stated,
+        digest=stated_digest,
     )
 
 
@@ -283,9 +284,9 @@ def _split(header: bytes) -> tuple[dict[str, Any], str]:
 def _parse_fields(text: str) -> dict[str, Any]:
     fields = _parse_object(text.encode("utf-8", "surrogatepass"), f"The text of `{_KEY}`")
     version = fields.get("format_version")
-    if type(version) is not int or version != FORMAT_VERSION:
+    if type(version) is not int or not 1 <= version <= FORMAT_VERSION:
         raise RefusedError(
-            f"The format version must be {FORMAT_VERSION}, found {quote(version)}; "
+            f"The format version must be in 1 … {FORMAT_VERSION}, found {quote(version)}; "
             "read the file with the version of tvae that wrote it."
         )
     missing, unknown = sorted(set(_FIELDS) - set(fields)), sorted(set(fields) - set(_FIELDS))
@@ -312,9 +313,12 @@ def _no_constant(name: str) -> None:
     raise ValueError(f"the number {name}, which JSON does not know")
 
 
-def _architecture(values: object) -> Architecture:
+def _architecture(values: object, version: int) -> Architecture:
+    found = dict(_mapping(values, "architecture"))
     try:
-        return Architecture.from_dict(_mapping(values, "architecture"))
+        if version == 1 and "centred" in found:
+            raise ArchitectureError("`centred`, which format version 1 does not have.")
+        return Architecture.from_dict({"centred": False} | found if version == 1 else found)
     except (ArchitectureError, OverflowError) as error:
         raise RefusedError(f"The architecture must be one that can be built; found: {cut(str(error))}") from None
 

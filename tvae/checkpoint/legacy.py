@@ -290,6 +290,7 @@ def _architecture(tensors: Mapping[str, Tensor], layout: _Layout, curvature: flo
             n_projection_layers=len(radius) - 2,
             curvature=curvature,
             max_radius=unit_norm,
+            centred=False,
             use_controller=any(name.startswith("controller.") for name in tensors),
         )
     except ArchitectureError as error:

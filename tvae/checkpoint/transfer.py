@@ -20,7 +20,7 @@ _CODEC_FIELDS = {
     "encoder": {"n_trits", "latent_dim", "encoder_hidden"},
     "decoder": {"n_trits", "latent_dim", "decoder_hidden"},
 }
-_PROJECTION_FIELDS = {"latent_dim", "hidden_dim", "n_projection_layers", "curvature", "max_radius"}
+_PROJECTION_FIELDS = {"latent_dim", "hidden_dim", "n_projection_layers", "curvature", "max_radius", "centred"}
 _RENEWABLE = ("projection", "controller")
 
 

@@ -6,15 +6,21 @@ from typing import Any
 from tvae.architecture import Architecture
 from tvae.configuration import Configuration
 from tvae.errors import ConfigurationError
+from tvae.experiments.presets import PRESETS
 from tvae.experiments.trial import Trial, require_distinct
 
 __all__ = ["ALL", "PHASES", "phase_trials"]
 
 ALL = "all"
 
-# A cell's settings by its name. What a cell does not name is as in `_COMMON`, and beyond that as in `finetune`. The
-# reference trained at a constant learning rate unless it says otherwise, and stopped early only where it says so.
-_COMMON: dict[str, Any] = {"curvature": 2.0, "lr": 5e-4, "scheduler": "constant", "initial_hierarchy": "any"}
+# A cell's settings by its name. What a cell does not name is as in `_COMMON`: the preset `radii` at the reference's
+# rate. The reference trained at a constant rate unless it says otherwise, and stopped early only where it says so.
+_COMMON: dict[str, Any] = PRESETS["radii"] | {
+    "curvature": 2.0,
+    "lr": 5e-4,
+    "scheduler": "constant",
+    "initial_hierarchy": "any",
+}
 _STABILITY = {"lr": 3e-4, "epochs": 50, "patience": 5}
 _RATES = {"epochs": 30, "patience": 5}
 

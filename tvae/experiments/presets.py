@@ -5,43 +5,53 @@ from dataclasses import fields
 from typing import Any
 
 from tvae.architecture import Architecture
-from tvae.configuration import Configuration, check_known
+from tvae.configuration import FOUNDATION, Configuration, check_known
+from tvae.ternary import N_TRITS
 
-__all__ = ["PRESETS", "PRESET_SETTINGS", "resolve"]
+__all__ = ["PRESETS", "PRESET_SETTINGS", "resolve", "resolve_foundation"]
 
-# Distances want an encoder that learns; two subtrees a step, which cost less than two steps; and a ball that is no
-# wider: at a max_radius of 0.9993 some seeds missed a few neighbourhoods of 157,464, at 0.97 none did.
-_TREE = {
-    "max_radius": 0.97,
-    "lr": 1.5e-2,
-    "batch_size": 1024,
-    "epochs": 55,
-    "patience": 55,
-    "unfreeze": "encoder",
-    "encoder_lr_scale": 0.3,
-    "separation_weight": 5.0,
-    "distance_weight": 5.0,
+# The order of radii alone: the encoder stays as it is, and only the radius net learns.
+_RADII: dict[str, Any] = {
+    "max_radius": 0.95,
+    "centred": False,
+    "optimizer": "adam",
+    "lr": 3e-2,
+    "epochs": 25,
+    "batch_size": 512,
+    "scheduler": "one_cycle",
+    "distance_weight": 0.0,
+    "hierarchy_weight": 5.0,
+    "richness_weight": 2.0,
+    "separation_weight": 3.0,
+    "unfreeze": "none",
+    "encoder_lr_scale": 0.1,
+    "decoder_lr_scale": 0.1,
+    "initial_hierarchy": "negative",
 }
 PRESETS: dict[str, dict[str, Any]] = {
+    # The exact 3-adic tree, operation 0 at the centre.
     "default": {},
-    # The whole 3-adic tree, to be read off hyperbolic distances; and the tree with as much richness as it bears.
-    "exact_tree": _TREE | {"richness_weight": 0.0},
-    "balanced": _TREE | {"richness_weight": 6.0},
-    # The two presets of the reference sweep, in its own values; both ran at curvature 2, the default here.
-    "max_hierarchy": {
-        "lr": 3e-4,
-        "epochs": 10,
-        "patience": 5,
-        "scheduler": "constant",
+    # The tree with the halves of level 0 at different radii. The outer half is to lie at a unit norm near 1, and all the
+    # rest within 0.4: that leaves a third of the room for the margins.
+    "rich": {
+        "max_radius": 0.98,
+        "epochs": 20,
+        "distance_margin": 0.009,
         "hierarchy_weight": 5.0,
         "richness_weight": 2.0,
+        "separation_weight": 5.0,
     },
-    "stable": {"lr": 3e-4, "epochs": 60, "patience": 60, "scheduler": "cosine"},
+    "radii": _RADII,
+    # The two presets of the reference sweep, in its own values; both ran at curvature 2, the default here.
+    "max_hierarchy": _RADII | {"lr": 3e-4, "epochs": 10, "patience": 5, "scheduler": "constant"},
+    "stable": _RADII | {"lr": 3e-4, "epochs": 60, "scheduler": "cosine"},
 }
 
 PRESET_SETTINGS = (
     "max_radius",
+    "centred",
     "hidden_dim",
+    "optimizer",
     "lr",
     "epochs",
     "batch_size",
@@ -55,26 +65,28 @@ PRESET_SETTINGS = (
     "richness_weight",
     "separation_weight",
     "distance_weight",
+    "distance_margin",
     "beta",
+    "initial_hierarchy",
 )
 """What a preset may set: commands give these the value `auto` unless the user asks for another."""
 
 
-def resolve(
-    preset: str,
-    asked: Mapping[str, Any],
-    *,
-    base: Configuration = Configuration(),  # noqa: B008 - it is immutable
-) -> tuple[Architecture, Configuration]:
+# A latent with fewer dimensions than an operation has trits must pack them: that takes a longer training, and a prior
+# that presses less.
+_NARROW = {"epochs": 24, "beta": 1e-3}
+
+
+def resolve(preset: str, asked: Mapping[str, Any]) -> tuple[Architecture, Configuration]:
     """Combine defaults, a preset and what a user asks for, the later before the earlier.
 
     Args:
         preset: a key of `PRESETS`.
         asked: fields of `Architecture` and `Configuration` by name; those that are `auto` are left to the preset.
-        base: the defaults of the training.
 
     Returns:
-        The architecture and the configuration.
+        The architecture and the configuration. Epochs that nobody asked for follow from the number of steps that the
+        preset was tuned for: smaller spaces and larger batches take more of them.
 
     Raises:
         ArchitectureError: if an architecture is asked for that cannot be built.
@@ -83,6 +95,38 @@ def resolve(
     of_architecture = [f.name for f in fields(Architecture)]
     check_known([preset], list(PRESETS), "preset")
     check_known(asked, [*of_architecture, *(f.name for f in fields(Configuration))], "setting")
-    values = PRESETS[preset] | {name: value for name, value in asked.items() if value != "auto"}
+    given = {name: value for name, value in asked.items() if value != "auto"}
+    values = PRESETS[preset] | given
     architecture = Architecture(**{k: v for k, v in values.items() if k in of_architecture})
-    return architecture, base.replace(**{k: v for k, v in values.items() if k not in of_architecture})
+    tuned = {k: v for k, v in PRESETS[preset].items() if k not in of_architecture}
+    given = {k: v for k, v in given.items() if k not in of_architecture}
+    return architecture, _with_epochs(Configuration(), tuned, given, architecture.n_trits)
+
+
+def resolve_foundation(architecture: Architecture, asked: Mapping[str, Any]) -> Configuration:
+    """Return how the encoder and decoder of an architecture are trained: the recipe, and what a user asks for.
+
+    Args:
+        architecture: what to train.
+        asked: fields of `Configuration` by name; those that are `auto` are left to the recipe.
+
+    Raises:
+        ConfigurationError: if a setting is unknown or out of range.
+    """
+    given = {name: value for name, value in asked.items() if value != "auto"}
+    tuned = _NARROW if architecture.latent_dim < architecture.n_trits else {}
+    return _with_epochs(FOUNDATION, tuned, given, architecture.n_trits)
+
+
+def _with_epochs(
+    base: Configuration, tuned: Mapping[str, Any], given: Mapping[str, Any], n_trits: int
+) -> Configuration:
+    """Combine settings; epochs give as many steps as the training was tuned for, and patience all epochs."""
+    recipe = base.replace(**tuned)
+    configuration = recipe.replace(**given)
+    if "epochs" not in given:
+        steps = recipe.epochs * recipe.steps_per_epoch(N_TRITS)
+        epochs = max(recipe.epochs, -(-steps // configuration.steps_per_epoch(n_trits)))
+        configuration = configuration.replace(epochs=epochs)
+    stops_early = "patience" in {**tuned, **given}
+    return configuration if stops_early else configuration.replace(patience=configuration.epochs)

@@ -70,8 +70,7 @@ def train_cohort(members: Sequence[Member], *, device: str = "cpu", observer: Ob
     that fails keeps its error, and the others go on.
 
     Args:
-        members: runs whose architectures differ at most in curvature, and whose settings agree in those that shape the
-            batch: objective, batch size, what is unfrozen, and whether distances have a weight.
+        members: runs whose architectures differ at most in curvature, and whose settings agree in `SHARED_SETTINGS`.
         device: a torch device.
         observer: is told of every epoch and event.
 
@@ -105,9 +104,6 @@ def _check_one_shape(first: Member, other: Member) -> None:
     fields = [d.field for d in differences(first.model.architecture, other.model.architecture)]
     fields = [name for name in fields if name != "curvature"]
     fields += [s for s in SHARED_SETTINGS if getattr(first.configuration, s) != getattr(other.configuration, s)]
-    # Distances take draws and weights of their own: beside a member that has them, one without would train otherwise.
-    if (first.configuration.distance_weight > 0) != (other.configuration.distance_weight > 0):
-        fields.append("distance_weight > 0")
     if fields:
         raise ConfigurationError(f"Members of a cohort must agree in {', '.join(fields)}; train them apart.")
 
@@ -154,11 +150,11 @@ class _Cohort:
         self.device, self.observer, self.watched = device, observer, 0.0
         settings, architecture = members[0].configuration, members[0].model.architecture
         self.n_trits = architecture.n_trits
-        distances = settings.objective != "elbo" and any(m.configuration.distance_weight > 0 for m in members)
-        self.step = Step(architecture, settings, distances, device)
+        parts = any(m.configuration.richness_weight > 0 for m in members)
+        self.step = Step(architecture, settings, parts, device)
         self.controls = architecture.use_controller and self.step.projects
         self.runs = [
-            _Run(place, member, Sampler(self.n_trits, settings.batch_size, distances, member.generator))
+            _Run(place, member, Sampler(self.n_trits, settings, member.generator))
             for place, member in enumerate(members)
         ]
         self.first = first
@@ -169,7 +165,8 @@ class _Cohort:
             for run, member in zip(self.runs, members, strict=True):
                 if self.step.projects and "projection" in member.drawn:
                     self._redraw(run)
-            self.weights = Weights([run.result.model for run in self.runs], self._learning(settings), device)
+            models = [run.result.model for run in self.runs]
+            self.weights = Weights(models, self._learning(settings), settings.optimizer, device)
             self.initial_variance = torch.ones(len(members), self.n_trits + 1)
             self.first_terms = torch.ones(len(members), len(TERMS), device=device)
             self.covered: dict[int, float] = {}
@@ -250,6 +247,7 @@ class _Cohort:
         self.term_weights = torch.tensor([r.term_weights(self.step.terms) for r in self.active], device=self.device)
         self.step.set_members(
             [run.curvature for run in self.active],
+            [run.configuration.distance_margin for run in self.active],
             [run.generator for run in self.active],
             self.latents,
             [self.latent_rows[place] for place in places],
@@ -304,8 +302,7 @@ class _Cohort:
         """Measure every member, keep the weights of its best epoch, and tell the observer."""
         latent = self._posterior_mean()
         coverage = self._coverage(latent)
-        unit_norms = self._unit_norms(latent) if self.step.projects else None
-        directions = self._directions(latent) if self.step.projects else []
+        unit_norms, directions = self._embedded(latent) if self.step.projects else (None, [])
         for row, run in enumerate(self.active):
             if run.result.error is not None:
                 continue
@@ -321,7 +318,7 @@ class _Cohort:
             if trained is not None:
                 record |= self._trained_record(row, trained)
             elif measured is not None:
-                self.initial_variance[row] = torch.tensor(measured.level_variances)
+                self.initial_variance[row] = torch.tensor(measured.level_richness) * (self.n_trits + 1)
             self._select(run, row, record, standing(record, measured, self.n_trits, distances=self.step.distances))
 
     def _trained_record(self, row: int, trained: "_Epoch") -> Record:
@@ -335,7 +332,7 @@ class _Cohort:
         if self.step.distances:
             asked = self.active[row].configuration
             share = asked.richness_weight / asked.distance_weight
-            record["tree_loss"] = record["term_distance"] + share * record["term_richness"]
+            record["tree_loss"] = record["term_distance"] + share * record.get("term_richness", 0.0)
         return record
 
     def _select(self, run: _Run, row: int, record: Record, reached: Standing) -> None:
@@ -402,21 +399,18 @@ class _Cohort:
             self.covered = dict(zip((run.place for run in self.active), covered, strict=True))
         return [self.covered[run.place] for run in self.active]
 
-    def _unit_norms(self, latent: Tensor) -> Tensor:
-        """Return the unit norms of every active member, shape `(M, N)`, on the CPU."""
-        chunks = self._chunks(latent)
-        return torch.cat([self.weights.model.projection.unit_norm(chunk) for chunk in chunks], 1).cpu()
+    def _embedded(self, latent: Tensor) -> tuple[Tensor, list[Tensor | None]]:
+        """Return unit norms `(M, N)` and directions `(N, D)` of every active member, on the CPU.
 
-    def _chunks(self, latent: Tensor) -> tuple[Tensor, ...]:
+        A direction is None where it is what it was.
+        """
+        model = self.weights.model
         # A multiple of 16, as in `metrics`.
-        return torch.split(latent, max(256, min(metrics.CHUNK, ROWS_AT_A_TIME // len(latent) // 16 * 16)), dim=1)
-
-    def _directions(self, latent: Tensor) -> list[Tensor | None]:
-        """Return each active member's directions, `(N, D)` on the CPU; None where they are what they were."""
-        if self.chords and not self.step.encodes and not self.step.distances:
-            return [None] * len(self.active)
-        chunks = self._chunks(latent)
-        return list(torch.cat([self.weights.model.projection.direction(chunk) for chunk in chunks], 1).cpu())
+        chunks = torch.split(latent, max(256, min(metrics.CHUNK, ROWS_AT_A_TIME // len(latent) // 16 * 16)), dim=1)
+        if self.chords and not (self.step.encodes or self.step.distances or model.architecture.centred):
+            return torch.cat([model.projection.unit_norm(chunk) for chunk in chunks], 1).cpu(), [None] * len(latent)
+        unit_norms, directions = zip(*(model.project(chunk) for chunk in chunks), strict=True)
+        return torch.cat(unit_norms, 1).cpu(), list(torch.cat(directions, 1).cpu())
 
     def _measure(self, run: _Run, unit_norm: Tensor, direction: Tensor | None) -> Measurement:
         if direction is not None:
@@ -447,6 +441,7 @@ def _record(measured: Measurement) -> Record:
         "hierarchy": measured.hierarchy,
         "richness": measured.richness,
         "ordered_levels": float(measured.ordered_levels),
+        "level_gap": measured.level_gap,
         "distance_fidelity": measured.distance_fidelity,
         **{f"radius_v{level}": radius for level, radius in enumerate(measured.level_radii)},
     }

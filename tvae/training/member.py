@@ -11,7 +11,7 @@ from tvae.model import TernaryVAE
 
 __all__ = ["Member", "Observer", "Record", "Result"]
 
-_AT_BEST = ("coverage", "hierarchy", "richness", "ordered_levels", "distance_fidelity")
+_AT_BEST = ("coverage", "hierarchy", "richness", "ordered_levels", "level_gap", "distance_fidelity")
 
 Record = dict[str, float]
 """The metrics of one epoch of one run, by the names they are logged with, and `epoch`, 0 before training."""

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from tvae import ternary
+from tvae.configuration import Configuration
 
-__all__ = ["Sample", "Sampler", "binary_subtrees", "population_size"]
+__all__ = ["Sample", "Sampler", "binary_subtrees"]
 
 # A random binary subtree holds the operation 0 in one case of (3/2)^n_trits: too seldom to place it and its neighbours.
 SUBTREES_WITH_ZERO = 0.3
@@ -18,7 +19,7 @@ class Sample(NamedTuple):
     """The operations of one epoch, by index.
 
     Attributes:
-        population: a random order of all operations, shape `(N,)`, of which step s sees the next `population_size`;
+        population: a random order of all operations, shape `(N,)`, of which step s sees the next `operations_per_step`;
             or, where distances are learned, the binary subtrees of all steps, one after another.
         stratified: operations drawn evenly within each level, shape `(steps, levels, S)`.
     """
@@ -32,16 +33,17 @@ class Sampler:
 
     Args:
         n_trits: number of trits.
-        batch_size: operations of the population part of a step.
-        subtrees: whether the population part consists of binary subtrees, in which there are pairs of every level.
+        configuration: of the training. Where distances are learned, the population part of a step consists of binary
+            subtrees, in which there are pairs of every level.
         generator: of every draw.
     """
 
-    def __init__(self, n_trits: int, batch_size: int, subtrees: bool, generator: torch.Generator) -> None:
-        self.n_trits, self.batch_size, self.subtrees, self._generator = n_trits, batch_size, subtrees, generator
-        self._size = population_size(n_trits, batch_size, subtrees)
-        self.steps = -(-(3**n_trits) // self._size)
-        self.per_level = max(4, batch_size // 32)
+    def __init__(self, n_trits: int, configuration: Configuration, generator: torch.Generator) -> None:
+        self.n_trits, self._generator = n_trits, generator
+        self.subtrees = configuration.learns_distances
+        self._size = configuration.operations_per_step(n_trits)
+        self.steps = configuration.steps_per_epoch(n_trits)
+        self.per_level = max(4, configuration.batch_size // 32)
         sizes = ternary.level_sizes(n_trits)
         self._by_level = torch.from_numpy(np.argsort(ternary.valuations(n_trits), kind="stable"))
         self._sizes = torch.from_numpy(sizes)[:, None]
@@ -58,11 +60,6 @@ class Sampler:
         member = (share * self._sizes).long().clamp(max=self._sizes - 1)
         stratified = self._by_level[self._starts + member]
         return Sample(population, stratified)
-
-
-def population_size(n_trits: int, batch_size: int, subtrees: bool) -> int:
-    """Return how many operations the population part of a step has: of whole subtrees, at least one of them."""
-    return max(1, batch_size // 2**n_trits) * 2**n_trits if subtrees else batch_size
 
 
 def binary_subtrees(count: int, n_trits: int, generator: torch.Generator) -> Tensor:

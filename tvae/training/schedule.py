@@ -8,6 +8,8 @@ __all__ = ["Schedule"]
 
 # one_cycle: warm up from lr/25 over the first 30 % of all steps, then anneal to lr/10⁴, both along a half cosine.
 WARM_UP, FIRST_SHARE, LAST_SHARE = 0.3, 1 / 25, 1e-4
+# linear: warm up over the first 5 % of all steps, then fall to 0, both along a line.
+LINEAR_WARM_UP = 0.05
 # step: five stages of equal length, each at half the rate of the one before.
 STAGES, STAGE_FACTOR = 5, 0.5
 # plateau: half the rate after each 5 epochs without a better one.
@@ -49,6 +51,8 @@ class Schedule:
                 return STAGE_FACTOR ** min(STAGES - 1, int(progress * STAGES))
             case "plateau":
                 return self._plateau
+            case "linear":
+                return min((progress + 1e-3) / LINEAR_WARM_UP, (1 - progress) / (1 - LINEAR_WARM_UP))
             case "one_cycle" if progress < WARM_UP:
                 return _half_cosine(FIRST_SHARE, 1.0, progress / WARM_UP)
             case "one_cycle":

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -11,7 +10,7 @@ from tvae.architecture import Architecture
 from tvae.configuration import Configuration
 from tvae.model import TernaryVAE
 from tvae.objectives import TERMS, Placed
-from tvae.training.sampling import Sample, population_size
+from tvae.training.sampling import Sample
 
 __all__ = ["Step"]
 
@@ -22,40 +21,39 @@ class Step:
     Args:
         architecture: of the cohort.
         settings: those that the cohort shares.
-        distances: whether distances are part of the loss.
+        parts: whether the halves of level 0 are moved apart, in one member at least.
         device: where to compute.
     """
 
-    def __init__(
-        self, architecture: Architecture, settings: Configuration, distances: bool, device: torch.device
-    ) -> None:
+    def __init__(self, architecture: Architecture, settings: Configuration, parts: bool, device: torch.device) -> None:
         self.projects = settings.objective != "elbo"
         self.encodes = settings.unfreeze != "none" or not self.projects
-        self.distances = distances
+        self.distances, self.orders = settings.learns_distances, settings.orders_radii
+        self._parts = parts and self.distances
         self.terms = [
             *(["coverage", "kl"] if self.encodes else []),
-            *(["hierarchy", "richness", "separation"] if self.projects else []),
-            *(["distance"] if distances else []),
+            *(["hierarchy", "separation"] if self.orders else []),
+            *(["richness"] if self._parts or (self.orders and not self.distances) else []),
+            *(["distance"] if self.distances else []),
         ]
         self._level_mean = settings.objective == "level_mean"
         self._controls = architecture.use_controller
-        self._size = population_size(architecture.n_trits, settings.batch_size, distances)
-        self._device, self._max_radius = device, architecture.max_radius
+        # Where radii count, and are distances from operation 0, that is the last of every batch.
+        self._about_0 = architecture.centred and (self.orders or self._parts or self._controls)
+        self._size = settings.operations_per_step(architecture.n_trits)
+        self._device, self._architecture = device, architecture
         # Operations of a subtree are mixed, so that neighbours in a batch are random partners, and put back in order.
         self._mixed = torch.randperm(self._size, generator=torch.Generator().manual_seed(0)).to(device)
         self._in_order = torch.argsort(self._mixed)
         self._levels = architecture.n_trits + 1
         self._valuations = torch.from_numpy(ternary.valuations(architecture.n_trits).copy()).to(device)
-        # Which of its two coarse balls an operation of the parted level lies in.
-        self._parted = objectives.parted_level(self._levels)
-        balls = np.arange(3**architecture.n_trits) // 3**self._parted % 3 == 2
-        self._branches = torch.from_numpy(balls).to(device)
         self._trits = metrics.trit_table(architecture.n_trits).to(device)
         self._targets = metrics.targets(architecture.n_trits).to(device)
 
     def set_members(
         self,
         curvatures: Sequence[float],
+        margins: Sequence[float],
         generators: Sequence[torch.Generator],
         latents: Tensor,
         latent_rows: Sequence[int],
@@ -65,14 +63,19 @@ class Step:
 
         Args:
             curvatures: c > 0, a member each.
+            margins: `distance_margin`, a member each.
             generators: source of the latents' noise, a member each.
             latents: posterior means of the distinct encoders, shape `(U, N, D)`; used where encoders do not learn.
             latent_rows: which of them each member has.
             initial_variance: variance of the unit norm within levels before training, shape `(M, levels)`.
         """
         self._curvature = torch.tensor(curvatures, device=self._device)[:, None]
-        at_most = torch.full_like(self._curvature, self._max_radius)
-        self._largest_radius = poincare.radius(at_most, curvature=self._curvature)
+        self._margin = torch.tensor(margins, device=self._device)[:, None]
+        largest, raw = (
+            poincare.radius(torch.full_like(self._curvature, norm), curvature=self._curvature)
+            for norm in (self._architecture.max_radius, self._architecture.raw_max_radius)
+        )
+        self._largest_radius, self._longest = largest, 2 * raw
         self._generators, self._latents = generators, latents.flatten(0, 1)
         self._first_latent = torch.tensor(latent_rows, device=self._device)[:, None] * latents.shape[1]
         self._initial_variance = initial_variance.to(self._device)
@@ -89,12 +92,15 @@ class Step:
             The terms in the order of `TERMS`, 0 where not in use, shape `(M, terms)`; and mean and standard deviation
             of the unit norms, without gradient, shape `(M, 2)`, 0 where no controller reads them.
         """
-        part = slice(step * self._size, (step + 1) * self._size)
-        population = sample.population[:, part]
+        population = sample.population[:, step * self._size : (step + 1) * self._size]
         if self.distances:
             population = population[:, self._mixed]
-        n = population.shape[1]
-        index = torch.cat([population, sample.stratified[:, step].flatten(1)], 1) if self.projects else population
+        rows = [population]
+        if self.orders:
+            rows.append(sample.stratified[:, step].flatten(1))
+        elif self._about_0:
+            rows.append(torch.zeros_like(population[:, :1]))
+        index = torch.cat(rows, 1)
 
         terms: dict[str, Tensor] = {}
         if self.encodes:
@@ -110,31 +116,40 @@ class Step:
         if self.projects:
             unit_norm = model.projection.unit_norm(mean)
             radius = poincare.radius(unit_norm, curvature=self._curvature)
-            placed = Placed(
-                valuations=self._valuations[index],
-                n_population=n,
-                unit_norm=unit_norm,
-                radius=radius,
-                largest_radius=self._largest_radius,
-                max_radius=self._max_radius,
-                n_levels=self._levels,
-                branches=self._branches[sample.stratified[:, step, self._parted]] if self.distances else None,
-            )
-            if self._level_mean:
-                terms |= objectives.level_mean_terms(placed, self._initial_variance)
-            else:
-                terms |= objectives.ranking_terms(placed)
-            if self._controls:
-                statistics = torch.stack([unit_norm.mean(1), unit_norm.std(1)], 1).detach()
+            if self.distances or self._about_0:
+                direction = model.projection.direction(mean)
             if self.distances:
                 subtrees = (len(index), -1, 2 ** (self._levels - 1))
-                direction = model.projection.direction(mean.index_select(1, self._in_order))
                 terms["distance"] = objectives.distance_term(
                     radius.index_select(1, self._in_order).view(subtrees),
-                    direction.view(*subtrees, direction.shape[-1]),
+                    direction.index_select(1, self._in_order).view(*subtrees, direction.shape[-1]),
                     curvature=self._curvature,
-                    largest_radius=self._largest_radius,
+                    longest=self._longest,
+                    margin=self._margin,
                 )
+            if self._about_0:
+                radius = poincare.distance(
+                    radius, direction, radius[:, -1:], direction[:, -1:], curvature=self._curvature
+                )
+                unit_norm = poincare.unit_norm(radius, curvature=self._curvature)
+            if self.orders:
+                placed = Placed(
+                    valuations=self._valuations[index],
+                    n_population=population.shape[1],
+                    unit_norm=unit_norm,
+                    radius=radius,
+                    largest_radius=self._largest_radius,
+                    max_radius=self._architecture.max_radius,
+                    n_levels=self._levels,
+                )
+                if self._level_mean:
+                    terms |= objectives.level_mean_terms(placed, self._initial_variance)
+                else:
+                    terms |= objectives.ranking_terms(placed)
+            if self._parts:
+                terms["richness"] = objectives.parting_term(unit_norm, index, max_radius=self._architecture.max_radius)
+            if self._controls:
+                statistics = torch.stack([unit_norm.mean(1), unit_norm.std(1)], 1).detach()
         unused = torch.zeros(len(index), device=self._device)
         return torch.stack([terms.get(name, unused) for name in TERMS], 1), statistics
 
