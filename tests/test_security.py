@@ -259,7 +259,7 @@ def _make_repository(folder: Path) -> None:
 
 
 def test_nothing_evaluates_text_starts_a_shell_or_unpickles_what_came_from_a_file() -> None:
-    """Pickles go between a process and those that it started; `torch.load` is for tensors and plain values only."""
+    """Pickles go between a process and those that it started; legacy files are read without being unpickled."""
     feared = re.compile(
         r"(?<![\w.])(pickle\.loads?|torch\.load|joblib\.load|np\.load|yaml\.\w*load\w*|eval|exec|os\.system|os\.popen)\("
         r"|shell=True"
@@ -278,8 +278,8 @@ def test_nothing_evaluates_text_starts_a_shell_or_unpickles_what_came_from_a_fil
         "tvae/experiments/fanout.py",
         "tvae/experiments/grid.py",
     }
-    (loading,) = [line for path, line in found if path.endswith("legacy.py")]
-    assert "weights_only=True" in loading
+    # What a message advises, for files whose origin the reader knows.
+    assert {line.partition("import")[0] for path, line in found if path.endswith("legacy.py")} == {'load = f"'}
     (reading,) = [line for path, line in found if path.endswith("grid.py")]
     assert "_Loader" in reading
 
