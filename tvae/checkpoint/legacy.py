@@ -37,7 +37,6 @@ from tvae.checkpoint.torch_file import (
     TorchFile,
     number,
     open_torch_file,
-    stored_tensor,
 )
 from tvae.errors import ArchitectureError, EvaluationError
 from tvae.metrics import evaluate
@@ -159,7 +158,7 @@ def convert(
 def _convert(path: Path, content: bytes, branch: str, given: Mapping[str, float | None], override: bool) -> Conversion:
     file = open_torch_file(content)
     where, found = _find_weights(file.value)
-    tensors = _tensors(found, where)
+    tensors = _tensors(file, found, where)
     stated = _statements(file)
     layout = _Layout(branch, tensors)
     isp_c = _isp_c(file, tensors, layout)
@@ -221,7 +220,7 @@ def _anew(path: Path, error: InTheWayError) -> str:
     source, target = repr(str(path)), repr(str(path.with_suffix(".anew.pt")))
     load = f"import torch; file = torch.load({source}, map_location='cpu', weights_only=False)"
     if error.plain:
-        load = f"import pickle, torch; file = pickle.load(open({source}, 'rb'))"
+        load = f"import pathlib, pickle, torch; file = pickle.loads(pathlib.Path({source}).read_bytes())"
     return (
         "These two lines save the file anew, where the old programme can be imported. The first runs whatever the file "
         "names: use it only if you know where the file comes from.\n"
@@ -294,7 +293,7 @@ def _holds_tensors(mapping: Mapping[object, object]) -> bool:
     return any(isinstance(value, Object) and value.name.startswith("torch._") for value in mapping.values())
 
 
-def _tensors(found: Mapping[object, object], where: str) -> dict[str, StoredTensor]:
+def _tensors(file: TorchFile, found: Mapping[object, object], where: str) -> dict[str, StoredTensor]:
     """Return the tensors by their names in the v5.11 layout."""
     names = {name: _unwrapped(name) for name in found if isinstance(name, str)}
     unwrapped = set(names.values())
@@ -311,7 +310,7 @@ def _tensors(found: Mapping[object, object], where: str) -> dict[str, StoredTens
         raise RefusedError("Every tensor must be there once; without `module.` and `_orig_mod.`, names are the same.")
     tensors = {}
     for name, unwrapped_name in names.items():
-        tensor = stored_tensor(name, found[name])
+        tensor = file.tensor(name, found[name])
         if tensor is None:
             raise InTheWayError(f"`{name}` must be a tensor, found {described(found[name])}.", _expression(where))
         if tensor.dtype not in _FLOATS:
@@ -359,9 +358,9 @@ def _statements(file: TorchFile) -> dict[str, dict[str, object]]:
 
 def _plain(file: TorchFile, value: object) -> object:
     """Return the number in a numpy scalar, a wrapper or a tensor of one value; else the value itself."""
-    tensor = stored_tensor("a setting", value) if isinstance(value, Object) else None
+    tensor = file.tensor("a setting", value) if isinstance(value, Object) else None
     if tensor is not None and math.prod(tensor.shape) == 1:
-        return file.read("a setting", tensor).item()
+        return file.read(tensor).item()
     return number(value)
 
 
@@ -394,30 +393,29 @@ def _one(name: str, given: float | None, stated: Mapping[str, object], override:
     if given is None:
         if not stated:
             raise RefusedError(f"The file does not state `{name}`. {_ADVICE[name]}")
-        first = next(iter(stated.values()))
-        if any(not _is_positive(value) for value in stated.values()):
+        first = _positive(next(iter(stated.values())))
+        if first is None or any(_positive(value) is None for value in stated.values()):
             raise RefusedError(
                 f"The file's `{name}` must be a positive number, found {places}. {_ADVICE[name]} Add override=true."
             )
-        assert isinstance(first, int | float)
         if any(not _same(value, first) for value in stated.values()):
             raise RefusedError(
                 f"The file must state one `{name}`, found {places}. Pass {name}={first:g}, or the other, with "
                 "override=true."
             )
-        return float(first)
-    if not _is_positive(given):
+        return first
+    if (chosen := _positive(given)) is None:
         raise RefusedError(f"`{name}` must be a positive number, got {quote(given)}.")
     if not stated:
         notes.append(f"The file does not state `{name}`; {given:g} was given.")
-    elif any(not _same(value, given) for value in stated.values()):
+    elif any(not _same(value, chosen) for value in stated.values()):
         if not override:
             raise RefusedError(
                 f"`{name}` was given as {given:g}, and the file states {places}. Leave it at auto to take the file's, "
                 f"or pass override=true to make yours count."
             )
         notes.append(f"The file states `{name}` {places}; {given:g} was given, and was to count.")
-    return float(given)
+    return chosen
 
 
 def _contradicts(stated: Mapping[str, Mapping[str, object]], curvature: float) -> bool:
@@ -450,21 +448,22 @@ def _isp_c(file: TorchFile, tensors: Mapping[str, StoredTensor], layout: "_Layou
         return None
     if math.prod(tensors[name].shape) != 1:
         raise RefusedError(f"`isp_c` must be one number, found shape {list(tensors[name].shape)}.")
-    stored = float(torch.nn.functional.softplus(file.read(name, tensors[name]).double()))
+    stored = float(torch.nn.functional.softplus(file.read(tensors[name]).double()))
     return float(f"{stored:.5g}") if math.isfinite(stored) else None
 
 
-def _is_positive(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
+def _positive(value: object) -> float | None:
+    """Return a positive number as a float, None for anything else."""
+    try:
+        found = float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+    except OverflowError:
+        found = math.inf
+    return found if 0 < found < math.inf else None
 
 
-def _same(value: object, other: object) -> bool:
-    return (
-        isinstance(value, int | float)
-        and isinstance(other, int | float)
-        and _is_positive(value)
-        and math.isclose(value, other, rel_tol=_SAME)
-    )
+def _same(value: object, other: float) -> bool:
+    found = _positive(value)
+    return found is not None and math.isclose(found, other, rel_tol=_SAME)
 
 
 def _said(value: object) -> str:
@@ -473,8 +472,8 @@ def _said(value: object) -> str:
 
 def _shown(value: object) -> object:
     """Return a value that JSON has, for the header."""
-    plain = isinstance(value, bool) or (isinstance(value, int | float) and math.isfinite(value))
-    return value if plain else described(value)
+    finite = isinstance(value, float) and math.isfinite(value)
+    return value if finite or (isinstance(value, int) and value.bit_length() < 64) else described(value)
 
 
 def _disagreements(stated: Mapping[str, Mapping[str, object]], read_off: Mapping[str, object]) -> list[str]:
@@ -636,7 +635,7 @@ def _weights(
             raise RefusedError(f"`{names[ours]}` must have the shape {list(shape)}, found {list(found)}.")
     weights, rounded = {}, 0.0
     for ours, legacy in names.items():
-        stored = file.read(legacy, tensors[legacy])
+        stored = file.read(tensors[legacy])
         require_finite(legacy, stored)
         weights[ours] = stored.float().contiguous()
         require_finite(legacy, weights[ours])

@@ -24,7 +24,7 @@ from tvae.checkpoint.file import MAX_BYTES
 from tvae.checkpoint.pickled import PERSISTENT, Object, described
 from tvae.checkpoint.refusal import RefusedError, quote
 
-__all__ = ["InTheWayError", "StoredTensor", "TorchFile", "number", "open_torch_file", "stored_tensor"]
+__all__ = ["InTheWayError", "StoredTensor", "TorchFile", "number", "open_torch_file"]
 
 # A file of the v5.11 programme has some 160 entries; Python's zipfile takes 500 bytes and 5 µs for each.
 MAX_ENTRIES = 20_000
@@ -74,8 +74,7 @@ class StoredTensor:
         shape: as the file states it; it has no more values than its storage.
         stride: in values.
         offset: of its first value in the storage.
-        storage: the key of the storage.
-        stored: how many values the storage states.
+        storage: the key of the storage, whose bytes are there.
     """
 
     dtype: torch.dtype
@@ -83,7 +82,6 @@ class StoredTensor:
     stride: tuple[int, ...]
     offset: int
     storage: str
-    stored: int
 
 
 class TorchFile:
@@ -100,67 +98,58 @@ class TorchFile:
         self._storages = storages
         self._big_endian = big_endian
 
-    def read(self, name: str, stored: StoredTensor) -> Tensor:
-        """Return a tensor's values, in their own type.
+    def tensor(self, name: str, value: object) -> StoredTensor | None:
+        """Return the tensor that an object of the pickle is, None if it is none.
 
         Args:
             name: how to call it.
-            stored: as `stored_tensor` found it.
+            value: anything that the pickle holds.
 
         Raises:
-            RefusedError: if its storage has not the bytes that the file states.
+            RefusedError: if it is a tensor that is not dense, or one that states what cannot be or is not there.
         """
-        stated, found = stored.stored * stored.dtype.itemsize, self._storages.get(stored.storage, b"")
-        if len(found) != stated:
+        value = _unwrapped(value)
+        if not isinstance(value, Object) or not value.name.startswith(("torch._utils._rebuild_", "torch._tensor.")):
+            return None
+        arguments = value.arguments
+        if value.name not in _REBUILD or not isinstance(arguments, tuple) or len(arguments) < 4:
+            raise InTheWayError(f"`{name}` must be a dense tensor with values, found {described(value)}.")
+        storage, offset, shape, stride = arguments[:4]
+        key, dtype, stored = _storage(storage)
+        if value.name.endswith("_v3"):
+            dtype = _NAMED_DTYPES.get(_name_of(arguments[6])) if len(arguments) > 6 else None
+            stored //= dtype.itemsize if dtype else 1
+        if key is None or dtype is None:
+            raise InTheWayError(f"`{name}` must have values of a type that is read, found {described(storage)}.")
+        if (there := len(self._storages.get(key, b""))) != stored * dtype.itemsize:
             raise RefusedError(
-                f"The file must hold the {stated} bytes that it states for `{name}`; it has {len(found)}."
+                f"The file must hold the {stored * dtype.itemsize} bytes that it states for `{name}`; it has {there}."
             )
-        raw = bytearray(found)
+        if not (
+            _naturals(shape)
+            and _naturals(stride)
+            and isinstance(offset, int)
+            and offset >= 0
+            and len(shape) == len(stride) <= MAX_DIMENSIONS
+            and math.prod(shape) <= stored
+            and (0 in shape or offset + sum((n - 1) * step for n, step in zip(shape, stride, strict=True)) < stored)
+        ):
+            raise RefusedError(
+                f"`{name}` must lie within its storage of {stored} values; found the shape {quote(shape)} with the "
+                f"strides {quote(stride)} from {quote(offset)} on."
+            )
+        return StoredTensor(dtype, shape, stride, offset, key)
+
+    def read(self, stored: StoredTensor) -> Tensor:
+        """Return the values of a tensor of this file, in their own type."""
+        raw = bytearray(self._storages[stored.storage])
+        if not raw:
+            return torch.empty(stored.shape, dtype=stored.dtype)
         if self._big_endian != (sys.byteorder == "big"):
-            whole = torch.frombuffer(raw, dtype=torch.uint8) if raw else torch.empty(0, dtype=torch.uint8)
-            raw = bytearray(whole.reshape(-1, stored.dtype.itemsize).flip(-1).numpy().tobytes())
-        values = torch.frombuffer(raw, dtype=stored.dtype) if raw else torch.empty(0, dtype=stored.dtype)
-        return values.as_strided(stored.shape, stored.stride, stored.offset)
-
-
-def stored_tensor(name: str, value: object) -> StoredTensor | None:
-    """Return the tensor that an object of the pickle is, None if it is none.
-
-    Args:
-        name: how to call it.
-        value: anything that the pickle holds.
-
-    Raises:
-        RefusedError: if it is a tensor that is not dense, or one that states what cannot be.
-    """
-    value = _unwrapped(value)
-    if not isinstance(value, Object) or not value.name.startswith(("torch._utils._rebuild_", "torch._tensor.")):
-        return None
-    arguments = value.arguments
-    if value.name not in _REBUILD or not isinstance(arguments, tuple) or len(arguments) < 4:
-        raise InTheWayError(f"`{name}` must be a dense tensor with values, found {described(value)}.")
-    storage, offset, shape, stride = arguments[:4]
-    key, dtype, stored = _storage(storage)
-    if value.name.endswith("_v3"):
-        dtype = _NAMED_DTYPES.get(_name_of(arguments[6])) if len(arguments) > 6 else None
-        if dtype is not None:
-            stored //= dtype.itemsize
-    if key is None or dtype is None:
-        raise InTheWayError(f"`{name}` must have values of a type that is read, found {described(storage)}.")
-    if not (
-        _naturals(shape)
-        and _naturals(stride)
-        and isinstance(offset, int)
-        and offset >= 0
-        and len(shape) == len(stride) <= MAX_DIMENSIONS
-        and math.prod(shape) <= stored
-        and (0 in shape or offset + sum((n - 1) * step for n, step in zip(shape, stride, strict=True)) < stored)
-    ):
-        raise RefusedError(
-            f"`{name}` must lie within its storage, which states {stored} values; found the shape {quote(shape)} with "
-            f"the strides {quote(stride)} from {quote(offset)} on."
-        )
-    return StoredTensor(dtype, shape, stride, offset, key, stored)
+            torch.frombuffer(raw, dtype=torch.uint8).view(-1, stored.dtype.itemsize).copy_(
+                torch.frombuffer(bytearray(raw), dtype=torch.uint8).view(-1, stored.dtype.itemsize).flip(-1)
+            )
+        return torch.frombuffer(raw, dtype=stored.dtype).as_strided(stored.shape, stored.stride, stored.offset)
 
 
 def _unwrapped(value: object) -> object:
