@@ -244,16 +244,19 @@ def _find_weights(value: object) -> tuple[str, Mapping[object, object]]:
     if top is None:
         refused = InTheWayError if isinstance(value, Object) else RefusedError
         raise refused(f"A legacy checkpoint must be a dict, found {described(value)}.")
-    found = list(_containers(top, ""))
-    if not found and _holds_tensors(top):
-        found = [("", top)]
+    in_the_way: list[InTheWayError] = []
+    found = list(_containers(top, "", in_the_way))
+    if not found and in_the_way:
+        raise in_the_way[0]
+    if not found and (bare := {name: inner for name, inner in top.items() if _is_tensor(inner)}):
+        return "", bare
     if not found:
         listed = ", ".join(f"`{name}`" for name in _WEIGHTS)
         raise RefusedError(
             f"A legacy checkpoint must hold its weights under one of {listed}, or be a dict of weights itself; "
             f"found the keys {_listed(map(str, top))}."
         )
-    if len(found) > 1:
+    if len({id(mapping) for _, mapping in found}) > 1:
         places = " and ".join(f"`{place}`" for place, _ in found)
         raise InTheWayError(
             f"A legacy checkpoint must hold one set of weights; found {places}, and nothing says which counts.",
@@ -262,22 +265,25 @@ def _find_weights(value: object) -> tuple[str, Mapping[object, object]]:
     return found[0]
 
 
-def _containers(mapping: Mapping[object, object], above: str) -> Iterator[tuple[str, Mapping[object, object]]]:
+def _containers(
+    mapping: Mapping[object, object], above: str, in_the_way: list[InTheWayError]
+) -> Iterator[tuple[str, Mapping[object, object]]]:
     for name in _WEIGHTS:
         value, place = mapping.get(name), f"{above}{name}"
-        if _is_module(value):
-            raise InTheWayError(
-                f"`{place}` must be a dict of weights; it is a pickled whole module, {described(value)}.",
-                f"{_expression(place)}.state_dict()",
-            )
         inner = fields(value)
-        if inner is None:
-            if isinstance(value, Object):
-                raise InTheWayError(f"`{place}` must be a dict of weights, found {described(value)}.")
-        elif _holds_tensors(inner):
+        if _is_module(value):
+            in_the_way.append(
+                InTheWayError(
+                    f"`{place}` must be a dict of weights; it is a pickled whole module, {described(value)}.",
+                    f"{_expression(place)}.state_dict()",
+                )
+            )
+        elif inner is None and isinstance(value, Object):
+            in_the_way.append(InTheWayError(f"`{place}` must be a dict of weights, found {described(value)}."))
+        elif inner is not None and any(map(_is_tensor, inner.values())):
             yield place, inner
-        elif not above:
-            yield from _containers(inner, f"{place}.")
+        elif inner is not None and not above:
+            yield from _containers(inner, f"{place}.", in_the_way)
 
 
 def _expression(place: str) -> str:
@@ -289,8 +295,8 @@ def _is_module(value: object) -> bool:
     return isinstance(state, dict) and "_modules" in state and "_parameters" in state
 
 
-def _holds_tensors(mapping: Mapping[object, object]) -> bool:
-    return any(isinstance(value, Object) and value.name.startswith("torch._") for value in mapping.values())
+def _is_tensor(value: object) -> bool:
+    return isinstance(value, Object) and value.name.startswith(("torch._utils._rebuild_", "torch._tensor."))
 
 
 def _tensors(file: TorchFile, found: Mapping[object, object], where: str) -> dict[str, StoredTensor]:

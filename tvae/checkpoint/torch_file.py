@@ -237,10 +237,15 @@ def _entries(content: bytes) -> dict[str, bytes]:
                 raise RefusedError(f"The archive must unpack to at most {MAX_BYTES} bytes; it states {size}.")
             if any(entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for entry in listed):
                 raise RefusedError("The archive's entries must be stored or deflated, as torch and zip write them.")
-            return {entry.filename: archive.read(entry) for entry in listed}
+            return {entry.filename: _content(archive, entry) for entry in listed}
     # A bad checksum, another entry's header, a password, bytes that do not inflate, an end before the end, …
     except (zipfile.BadZipFile, zlib.error, struct.error, RuntimeError, EOFError, ValueError) as error:
         raise RefusedError(f"The archive is damaged or cut short: {quote(str(error))}.") from None
+
+
+def _content(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
+    with archive.open(entry) as stream:
+        return stream.read(entry.file_size)  # without the number, all that it inflates to
 
 
 def _open_stream(content: bytes) -> TorchFile:
