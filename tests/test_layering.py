@@ -37,6 +37,7 @@ class Room(NamedTuple):
 ROOMS = {
     "errors": Room("", NOTHING),
     "aides": Room("", NOTHING),
+    "locks": Room("", NOTHING),
     "architecture": Room("errors", NOTHING),
     "configuration": Room("errors architecture", NOTHING),
     "bounds": Room("", NOTHING),
@@ -52,7 +53,7 @@ ROOMS = {
     "reading": Room("errors ternary poincare model nearest metrics", STATISTICS),
     "training": Room("errors architecture configuration ternary poincare model objectives metrics", STATISTICS),
     "embedding": Room("errors ternary poincare model metrics", STATISTICS),
-    "checkpoint": Room("errors aides architecture bounds markdown ternary poincare model metrics", STATISTICS),
+    "checkpoint": Room("errors aides locks architecture bounds markdown ternary poincare model metrics", STATISTICS),
     # What a user asks of an embedding; nothing else in the project needs it.
     "neighbours": Room("errors ternary poincare model nearest reading", STATISTICS),
     "experiments": Room("errors architecture configuration ternary model metrics training checkpoint", STATISTICS),
