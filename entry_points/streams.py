@@ -43,7 +43,7 @@ def _open_closed_descriptors() -> None:
 
 def _writable(stream: TextIO | None, original: TextIO | None) -> TextIO:
     if stream is None:
-        return open(os.devnull, "w", encoding="utf-8", errors="replace")  # noqa: SIM115
+        return open(os.devnull, "w", encoding="utf-8", errors="replace")
     if stream is not original or not isinstance(stream, io.TextIOWrapper):
         return stream
     with suppress(OSError):
