@@ -153,9 +153,7 @@ def test_locks_that_are_always_held_are_an_error_and_leave_nothing(
     old: Path, monkeypatch: pytest.MonkeyPatch, code: str
 ) -> None:
     failing(monkeypatch, fcntl, "flock", getattr(errno, code))
-    with pytest.raises(
-        CheckpointError, match=r"by another process at once\. What stood there before is"
-    ):
+    with pytest.raises(CheckpointError, match=r"by another process at once\. What stood there before is"):
         write(old, seed=1)
     assert read(old).training == {"seed": 0}
     assert names(old.parent) == ["c"]

@@ -391,9 +391,10 @@ class _Process:
 
     def end(self) -> str:
         """End the process if it is alive, and return how it ended."""
-        # A process inherits what is ignored, and goes on ignoring it.
-        ignored = signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
-        (self._process.kill if ignored else self._process.terminate)()
+        if self._process.is_alive():
+            # A process ignores what the one that started it ignores.
+            ignored = signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
+            os.kill(self._process.pid, signal.SIGKILL if ignored else signal.SIGTERM)
         self._process.join()
         self.pipe.close()
         code: int = self._process.exitcode
