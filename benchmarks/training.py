@@ -131,7 +131,7 @@ def _family(pid: int) -> list[int]:
 def _resident(pid: int) -> int:
     """Return the bytes a process holds, pages that it shares with others divided among them."""
     with suppress(OSError, StopIteration, IndexError, ValueError):
-        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+        text = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="utf-8")
         return int(next(line for line in text.splitlines() if line.startswith("Pss:")).split()[1]) * 1024
     return 0
 
@@ -169,7 +169,7 @@ def machine() -> str:
     """Describe the machine in a sentence."""
     name = platform.processor() or platform.machine()
     with suppress(OSError, StopIteration):
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         name = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     return (
         f"{name}, {os.cpu_count()} processors, {platform.system()}, Python {platform.python_version()}, "

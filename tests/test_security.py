@@ -449,7 +449,7 @@ def listening(processes: list[int]) -> set[str]:
                 inodes.add(os.readlink(descriptor).removeprefix("socket:[").removesuffix("]"))
     found = set()
     for table, states in (("tcp", {"0A"}), ("tcp6", {"0A"}), ("udp", {"07"}), ("udp6", {"07"})):
-        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+        for line in Path(f"/proc/net/{table}").read_text(encoding="utf-8").splitlines()[1:]:
             fields = line.split()
             if fields[3] in states and fields[9] in inodes:
                 address, _, port = fields[1].partition(":")

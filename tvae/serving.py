@@ -36,6 +36,7 @@ from tvae.checkpoint import load, read
 from tvae.errors import EvaluationError
 from tvae.metrics import posterior_mean
 from tvae.model import TernaryVAE
+from tvae.torch_defaults import torch_defaults
 
 __all__ = ["MAX_ROWS", "Answers", "ServedModel", "answers", "pyfunc_arguments"]
 
@@ -98,6 +99,7 @@ class Answers:
         ]
 
 
+@torch_defaults(threads=1)
 def answers(model: TernaryVAE) -> Answers:
     """Run a model on every operation, at the posterior mean.
 
@@ -108,9 +110,8 @@ def answers(model: TernaryVAE) -> Answers:
         EvaluationError: if a radius or a point is NaN or infinite.
     """
     n_trits, curvature = model.architecture.n_trits, model.architecture.curvature
-    with torch.no_grad():
-        embedding = model.project(posterior_mean(model))
-        radius, points = poincare.radius(embedding.unit_norm, curvature=curvature), embedding.points(curvature)
+    embedding = model.project(posterior_mean(model))
+    radius, points = poincare.radius(embedding.unit_norm, curvature=curvature), embedding.points(curvature)
     finite = radius.isfinite() & points.isfinite().all(-1)
     if not bool(finite.all()):
         raise EvaluationError(

@@ -37,6 +37,7 @@ from tvae.checkpoint.provenance import provenance
 from tvae.checkpoint.refusal import RefusedError, cut, open_regular, quote, reason, refusing, require_finite
 from tvae.errors import ArchitectureError, CheckpointError
 from tvae.model import COMPONENTS, TernaryVAE
+from tvae.torch_defaults import torch_defaults
 
 __all__ = [
     "FILE_NAME",
@@ -159,6 +160,7 @@ def load(path: str | os.PathLike[str]) -> TernaryVAE:
     return read(path).model
 
 
+@torch_defaults()
 def read(path: str | os.PathLike[str]) -> Checkpoint:
     """Read a checkpoint: the model is built from the file, and exposed only after every check has passed.
 

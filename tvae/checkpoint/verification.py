@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from tvae.aides import Aide, AideError
@@ -21,6 +20,7 @@ from tvae.checkpoint.refusal import cut, reason
 from tvae.errors import CheckpointError, EvaluationError
 from tvae.markdown import escaped
 from tvae.metrics import Evaluation, evaluate, hierarchy_ceiling, posterior_mean, reproduced
+from tvae.torch_defaults import torch_defaults
 
 __all__ = ["FILE_NAME", "Bounds", "Check", "Verification", "verify"]
 
@@ -174,6 +174,7 @@ def verify(
     return Verification(path, checkpoint.digest, scope, (loaded, again, *checks), metrics)
 
 
+@torch_defaults(threads=1)
 def judge_model(checkpoint: Checkpoint, bounds: Bounds) -> Judgement:
     """Check a model with a learned projection.
 
@@ -182,8 +183,7 @@ def judge_model(checkpoint: Checkpoint, bounds: Bounds) -> Judgement:
         bounds: what it must reach.
     """
     model, n_trits = checkpoint.model, checkpoint.architecture.n_trits
-    with torch.no_grad():
-        unit_norm, direction = model.project(posterior_mean(model))
+    unit_norm, direction = model.project(posterior_mean(model))
     not_finite = int((~(unit_norm.isfinite() & direction.isfinite().all(-1))).sum())
     outside = int((~((unit_norm >= 0) & (unit_norm < 1))).sum())
     ordered = n_trits if bounds.ordered_levels is None else bounds.ordered_levels
@@ -207,6 +207,7 @@ def judge_model(checkpoint: Checkpoint, bounds: Bounds) -> Judgement:
     return Judgement(checks, metrics)
 
 
+@torch_defaults(threads=1)
 def judge_foundation(checkpoint: Checkpoint, bounds: Bounds) -> Judgement:
     """Check a model whose projection was never learned.
 
@@ -214,8 +215,7 @@ def judge_foundation(checkpoint: Checkpoint, bounds: Bounds) -> Judgement:
         checkpoint: the model and its claims.
         bounds: what it must reach; only coverage counts.
     """
-    with torch.no_grad():
-        coverage = float(reproduced(checkpoint.model, posterior_mean(checkpoint.model)).double().mean())
+    coverage = float(reproduced(checkpoint.model, posterior_mean(checkpoint.model)).double().mean())
     recomputed = {"coverage": coverage}
     # What is claimed of a random projection means nothing, but must not be false either.
     if set(checkpoint.metrics) - set(recomputed) and (measured := _evaluation(checkpoint)):

@@ -253,7 +253,7 @@ def _log_metrics(client: MlflowClient, run_id: str, metrics: Sequence[Metric]) -
 
 def write_json(path: Path, content: Any) -> Path:
     """Write JSON for people, and return the path."""
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return path
 
 
@@ -261,7 +261,7 @@ def write_history(folder: Path, history: list[Record]) -> Path:
     """Write `history.csv`, an epoch a row, and return its path."""
     path = folder / HISTORY
     columns = list(dict.fromkeys(name for record in history for name in record))
-    with path.open("w", newline="") as file:
+    with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns, restval="")
         writer.writeheader()
         writer.writerows(history)

@@ -1,6 +1,5 @@
 """Where runs are kept: the tracking store, and the experiment that a command logs to."""
 
-import fcntl
 import logging
 import os
 import sqlite3
@@ -8,8 +7,9 @@ import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
+from traceback import walk_tb
 
 import mlflow
 from mlflow import MlflowClient
@@ -18,6 +18,7 @@ from sqlalchemy import NullPool, create_engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from tvae.errors import TrackingError, without_credentials
+from tvae.locks import lock
 from tvae.tracking import links
 from tvae.tracking.failure import NOTE, close_ended
 from tvae.tracking.view import VIEW
@@ -104,23 +105,36 @@ def connect() -> MlflowClient:
 
 @contextmanager
 def using_store() -> Iterator[None]:
-    """Turn what goes wrong in the tracking store into one sentence.
+    """Turn what goes wrong in the tracking store into one sentence; errors from elsewhere pass as they are.
 
     Raises:
-        TrackingError: for an error of MLflow, of its store, or of the disk; or if the driver of a database is missing.
+        TrackingError: for an error of MLflow, of its store, or of the store's disk; or if the driver of a database is
+            missing.
     """
     try:
         yield
     except STORE_ERRORS as error:
+        if not _from_mlflow(error):
+            raise
         raise TrackingError(
             f"The tracking store {without_credentials(mlflow.get_tracking_uri())} must be usable; "
             f"found: {reason(error)}. Mend it, or set MLFLOW_TRACKING_URI to another."
         ) from error
     except ModuleNotFoundError as error:
+        if not _from_mlflow(error):
+            raise
         raise TrackingError(
             f"The tracking store {without_credentials(mlflow.get_tracking_uri())} must have its driver here; "
             f"found: {error}. For PostgreSQL run `pip install 'tvae[server]'` and begin the address with postgresql+psycopg2://."
         ) from error
+
+
+def _from_mlflow(error: BaseException) -> bool:
+    """Whether an error came out of a call to MLflow: a command has files and streams of its own that may fail."""
+    if isinstance(error, MlflowException | SQLAlchemyError):
+        return True
+    modules = (str(frame.f_globals.get("__name__")) for frame, _ in walk_tb(error.__traceback__))
+    return any(module.partition(".")[0] in ("mlflow", "sqlalchemy") for module in modules)
 
 
 @contextmanager
@@ -216,15 +230,16 @@ def _first_use(uri: str) -> Iterator[None]:
     """Held while a store may be creating its tables: MLflow's migration does not bear two at once.
 
     What is locked is the store's own, so that every way to write its address and every user of it meet at one lock. A
-    server has created its tables before it answers.
+    server has created its tables before it answers. Where the file system has no locks, `make store` before several
+    commands that begin at once does the same.
     """
     if uri.startswith("sqlite:///"):
-        folder = os.open(_file_of(uri).parent, os.O_RDONLY)
-        try:
-            fcntl.flock(folder, fcntl.LOCK_EX)
+        with ExitStack() as opened:
+            with suppress(PermissionError):  # a folder may be writable and not readable
+                folder = os.open(_file_of(uri).parent, os.O_RDONLY)
+                opened.callback(os.close, folder)
+                lock(folder, wait=True)
             yield
-        finally:
-            os.close(folder)
     elif uri.startswith("postgresql"):
         with create_engine(uri, poolclass=NullPool).connect() as connection:
             connection.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK})"))
