@@ -17,10 +17,9 @@ from mlflow.entities import Run as StoredRun
 from mlflow.exceptions import MlflowException
 
 from entry_points.console import next_command, say, say_where
-from entry_points.foundations import foundation_command, record_foundation
+from entry_points.foundations import foundation_apart
 from entry_points.options import FLEET
 from tvae import registry
-from tvae.aides import aides
 from tvae.architecture import Architecture
 from tvae.checkpoint import Checkpoint, read
 from tvae.errors import ConfigurationError
@@ -242,18 +241,13 @@ class Campaign:
     def _record(self, architecture: Architecture, result: Result) -> tuple[str, Checkpoint]:
         if result.error is not None:
             raise result.error
-        configuration = result.configuration
-        name = f"foundation d={architecture.latent_dim} seed={configuration.seed}"
-        tags = {"stage": "foundation", CAMPAIGN: self.run.id, **codec_tags(architecture)}
-        with aides() as ready, open_run(self.client, name=name, tags=tags, apart=True) as run:
-            run.log_parameters(architecture.to_dict() | configuration.to_dict())
-            run.log_operations()
+
+        def train(run: Run) -> Result:
             run.log_epochs(result.history)
-            command = foundation_command(architecture, configuration)
-            foundation = record_foundation(self.client, run, result, ready, command=command, register=True)
-            if not foundation.verification.passed:
-                say(f"Not registered: {foundation.verification.failures}. These trials start from it all the same.")
-            return f"runs:/{run.id}/checkpoint", foundation.checkpoint
+            return result
+
+        tags = {CAMPAIGN: self.run.id, **codec_tags(architecture)}
+        return foundation_apart(self.client, architecture, result.configuration, train, tags)
 
     def _unregistered(self, architecture: Architecture) -> str | None:
         """Return the address of the foundation that an earlier attempt of this campaign trained, if there is one."""

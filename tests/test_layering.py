@@ -36,7 +36,7 @@ class Room(NamedTuple):
 # From the bottom up: a room knows only rooms above its line, and loads no less than they do.
 ROOMS = {
     "errors": Room("", NOTHING),
-    "aides": Room("", NOTHING),
+    "fresh": Room("", NOTHING),
     "locks": Room("", NOTHING),
     "architecture": Room("errors", NOTHING),
     "configuration": Room("errors architecture", NOTHING),
@@ -57,7 +57,7 @@ ROOMS = {
     ),
     "embedding": Room("errors ternary poincare model metrics torch_defaults", STATISTICS),
     "checkpoint": Room(
-        "errors aides locks architecture bounds markdown ternary poincare model metrics torch_defaults", STATISTICS
+        "errors fresh locks architecture bounds markdown ternary poincare model metrics torch_defaults", STATISTICS
     ),
     # What a user asks of an embedding; nothing else in the project needs it.
     "neighbours": Room("errors ternary poincare model nearest reading torch_defaults", STATISTICS),
@@ -66,7 +66,7 @@ ROOMS = {
     ),
     "plots": Room("errors ternary poincare model metrics training", DRAWING),
     # It draws in another process; `test_whoever_has_figures_drawn_does_not_import_matplotlib` holds that.
-    "drawing": Room("aides plots", DRAWING),
+    "drawing": Room("plots", DRAWING),
     # The only room that is made for scikit-learn, whose estimators import pandas where it is installed.
     "transformer": Room("errors ternary model reading checkpoint", DRAWING | {"pandas"}),
     "serving": Room("errors architecture ternary poincare model metrics checkpoint torch_defaults", None),
@@ -83,7 +83,7 @@ ROOMS = {
 # Imports the rooms in turn, and after each prints every foreign package that has come in since the start.
 PROBE = """
 import importlib, json, sys
-own = {"tvae"} | set(sys.stdlib_module_names) | {name.partition(".")[0] for name in sys.modules}
+own = {"tvae", "__mp_main__"} | set(sys.stdlib_module_names) | {name.partition(".")[0] for name in sys.modules}
 for room in sys.argv[1:]:
     importlib.import_module(room)
     print(json.dumps([room, sorted({name.partition(".")[0] for name in sys.modules} - own)]))

@@ -157,7 +157,7 @@ class TestUsage:
             (promote.main, ["--checkpoint", "x", "--rollback"], "Pass one of the two: --checkpoint"),
             (promote.main, ["--checkpoint", "x", "--mode", "never"], "'never' is not one of 'auto', 'force'"),
             (promote.main, ["--rollback", "perhaps"], "'perhaps' is not a valid boolean"),
-            (verify.main, ["--reloads", "1"], "--reloads must be at least 2, got 1"),
+            (verify.main, ["--reloads", "0"], "--reloads must be at least 1, got 0"),
             (verify.main, ["--ordered_levels", "some"], "'some' is not a valid int"),
             (verify.main, ["--bogus", "7"], "No such option"),
         ],

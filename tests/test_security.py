@@ -314,7 +314,6 @@ def test_nothing_evaluates_text_starts_a_shell_or_unpickles_what_came_from_a_fil
     assert sources
     assert {path for path, _ in found} == {
         "tvae/checkpoint/legacy.py",
-        "tvae/drawing.py",
         "tvae/experiments/fanout.py",
         "tvae/experiments/grid.py",
     }

@@ -67,11 +67,11 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Checkpoint:
-    """A model that was read from a file, and everything the file says of it.
+    """A model in a file, and everything the file says of it.
 
     Attributes:
-        path: where it was read from.
-        model: in evaluation mode, on the CPU.
+        path: where it was read from, or written to.
+        model: in evaluation mode, on the CPU, where it was read.
         architecture: what the model is made of.
         trained: components whose weights were learned, in the order of `tvae.model.COMPONENTS`; a foundation has the
             encoder and the decoder only.
@@ -98,7 +98,7 @@ def save(
     trained: Iterable[str],
     training: Mapping[str, Any],
     metrics: Mapping[str, float],
-) -> None:
+) -> Checkpoint:
     """Write a model to a file, atomically: whatever happens, `path` holds the old content or the new.
 
     Args:
@@ -109,6 +109,9 @@ def save(
         metrics: name -> finite number, under the names of `Evaluation.metrics`; `verify` refuses a claim that it cannot
             recompute.
 
+    Returns:
+        What was written; its model is the one that was given.
+
     Raises:
         CheckpointError: if a weight or metric is not finite, something cannot be stored, or the file cannot be written.
     """
@@ -118,10 +121,11 @@ def save(
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(model.state_dict().items())}
         shapes = tensor_shapes(model.architecture)
         _require_one_network(tensors, shapes)
-        fields = {
+        components = _components(trained, model.architecture)
+        fields: dict[str, Any] = {
             "format_version": FORMAT_VERSION,
             "architecture": model.architecture.to_dict(),
-            "trained": list(_components(trained, model.architecture)),
+            "trained": list(components),
             "training": _plain(training, "training"),
             "provenance": provenance(),
             "metrics": {name: _finite_number(name, value) for name, value in _mapping(metrics, "metrics").items()},
@@ -146,6 +150,16 @@ def save(
             f"{path} was not written: the folder must exist, be writable and have room; "
             f"found: {reason(error)}. What stood there before is unchanged."
         ) from error
+    return Checkpoint(
+        path=path,
+        model=model,
+        architecture=model.architecture,
+        trained=components,
+        training=fields["training"],
+        provenance=fields["provenance"],
+        metrics=fields["metrics"],
+        digest=digest.hexdigest(),
+    )
 
 
 def load(path: str | os.PathLike[str]) -> TernaryVAE:
