@@ -5,11 +5,11 @@ from typing import Literal
 import click
 
 from entry_points.console import command, say, say_where, show_table
-from entry_points.options import NONE, out
+from entry_points.options import NONE, PLACE, out
 
 
 @command
-@click.option("--path", default=NONE, show_default=True, help="A file of the v5.11 programme.")
+@click.option("--path", type=PLACE, default=NONE, show_default=True, help="A file of the v5.11 programme.")
 @click.option(
     "--branch",
     type=click.Choice(["A", "B"]),

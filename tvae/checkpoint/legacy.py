@@ -93,7 +93,7 @@ def convert(
     Raises:
         CheckpointError: if the file is not a legacy checkpoint, is damaged, or has points outside its ball.
     """
-    path = Path(path)
+    path = Path(os.path.expanduser(path))
     with refusing(path):
         if branch not in BRANCHES:
             raise RefusedError(f"`branch` must be A or B, found {quote(branch)}.")

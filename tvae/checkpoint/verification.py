@@ -109,7 +109,7 @@ class Verification:
         """
         text = json.dumps(self.to_json(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         try:
-            atomic.replace(Path(path), [text.encode()])
+            atomic.replace(Path(os.path.expanduser(path)), [text.encode()])
         except (OSError, ValueError) as error:
             raise CheckpointError(
                 f"{path} was not written: the folder must exist, be writable and have room; found: {reason(error)}."
@@ -157,7 +157,7 @@ def verify(
     if reloads < 2:
         raise ValueError(f"`reloads` must be at least 2, got {reloads}: one reload has nothing to be compared with.")
     bounds = bounds or Bounds()
-    path = Path(path)
+    path = Path(os.path.expanduser(path))
     try:
         checkpoint = read(path)
     except CheckpointError as error:

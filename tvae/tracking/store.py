@@ -262,7 +262,7 @@ def _choose_file() -> Path | None:
     path, mark, further = given.removeprefix("sqlite:///").partition("?")
     if given.startswith("sqlite:///") and path != str(file):
         plain = (f"sqlite:///{way}" for way in (file.absolute(), os.path.relpath(file)))
-        chosen = next((uri for uri in plain if str(_file_of(uri)) == uri.removeprefix("sqlite:///")), None)
+        chosen = next((uri for uri in plain if make_url(uri).database == uri.removeprefix("sqlite:///")), None)
         if chosen is not None:
             mlflow.set_tracking_uri(f"{chosen}{mark}{further}")
         if Path(path).parent != file.parent:
