@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import joblib
@@ -22,7 +21,7 @@ from entry_points.options import FLEET
 from tvae import registry
 from tvae.architecture import Architecture
 from tvae.checkpoint import Checkpoint, read
-from tvae.errors import ConfigurationError
+from tvae.errors import CheckpointError, ConfigurationError
 from tvae.experiments.fanout import Trained, train_cohorts
 from tvae.experiments.planning import cohorts
 from tvae.experiments.presets import resolve_foundation
@@ -221,12 +220,13 @@ class Campaign:
             codec = _codec(architecture)
             if codec in found or codec in missing:
                 continue
-            address = registry.find_foundation(self.client, architecture) or self._unregistered(architecture)
-            if address is None:
+            start = registry.find_foundation(self.client, architecture, self.run.folder, tell=say)
+            start = start or self._unregistered(architecture)
+            if start is None:
                 missing[codec] = architecture
             else:
-                found[codec] = address, read(registry.fetch(address, self._folder(f"foundation-{len(found)}")))
-                say(f"Starting from {address} where latent_dim is {architecture.latent_dim}.")
+                found[codec] = start
+                say(f"Starting from {start[0]} where latent_dim is {architecture.latent_dim}.")
         members = [[from_scratch(a, resolve_foundation(a, {"seed": seed}))] for a in missing.values()]
         # All first: a verification starts processes, and would take the cores from those that still train.
         for trained in list(self.fleet.train(members)):
@@ -249,13 +249,20 @@ class Campaign:
         tags = {CAMPAIGN: self.run.id, **codec_tags(architecture)}
         return foundation_apart(self.client, architecture, result.configuration, train, tags)
 
-    def _unregistered(self, architecture: Architecture) -> str | None:
-        """Return the address of the foundation that an earlier attempt of this campaign trained, if there is one."""
+    def _unregistered(self, architecture: Architecture) -> tuple[str, Checkpoint] | None:
+        """Return the foundation that an earlier attempt of this campaign trained and its address, if it is there."""
         wanted = {CAMPAIGN: self.run.id, "stage": "foundation", **codec_tags(architecture)}
         conditions = [f"tags.`{name}` = '{value}'" for name, value in wanted.items()]
         query = " and ".join([*conditions, "attributes.status = 'FINISHED'"])
         runs = self.client.search_runs([self.run.experiment_id], query, max_results=1)
-        return f"runs:/{runs[0].info.run_id}/checkpoint" if runs else None
+        if not runs:
+            return None
+        address = f"runs:/{runs[0].info.run_id}/checkpoint"
+        try:
+            return address, read(registry.fetch(address, self.run.folder))
+        except CheckpointError as error:
+            say(f"The foundation of an earlier attempt is gone, or cannot be read: {error}")
+            return None
 
     def _start(
         self, trial: Trial, foundations: Mapping[str, tuple[str, Checkpoint]]
@@ -268,11 +275,6 @@ class Campaign:
             return member, {**start, "silently random": list(missing)}
         member, transfer = from_checkpoint(checkpoint, trial.architecture, trial.configuration)
         return member, {**start, "taken": list(transfer.taken), "drawn": list(transfer.drawn)}
-
-    def _folder(self, name: str) -> Path:
-        folder = self.run.folder / name
-        folder.mkdir(exist_ok=True)
-        return folder
 
 
 @contextmanager

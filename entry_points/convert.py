@@ -5,13 +5,13 @@ from typing import Literal
 import click
 
 from entry_points.console import command, say, say_where, show_table
-from entry_points.options import NONE, OrAuto, out
+from entry_points.options import NONE, PLACE, OrAuto, out
 
 Auto = Literal["auto"]
 
 
 @command
-@click.option("--path", default=NONE, show_default=True, help="A file of the v5.11 programme.")
+@click.option("--path", type=PLACE, default=NONE, show_default=True, help="A file of the v5.11 programme.")
 @click.option(
     "--branch",
     type=click.Choice(["A", "B"]),

@@ -97,12 +97,13 @@ class Session:
             CheckpointError: if there is none, or it cannot be read.
         """
         if address == "auto":
-            registered = registry.find_foundation(self.client, self.architecture)
+            registered = registry.find_foundation(self.client, self.architecture, self.run.folder, tell=say)
             if registered is None:
                 return self._foundation_apart()
-            address = registered
+            address, checkpoint = registered
+        else:
+            checkpoint = read(registry.fetch(address, self.run.folder))
         say(f"Starting from {address}.")
-        checkpoint = read(registry.fetch(address, self.run.folder))
         return self._start(address, replace(checkpoint, path=Path(address)))  # not where it was downloaded to
 
     def finetune(self, origin: Start, *, new_projection: bool = False) -> None:

@@ -1,8 +1,8 @@
 """A fresh Python process that calls functions: an interpreter of its own, which has never seen a model.
 
 What it is asked and what it answers go through a socket of their own. Its standard output leads nowhere, so that
-nothing that a library or a `sitecustomize` prints is taken for an answer. It ends when whoever started it does, however that
-ends, because its end of the socket is then closed.
+nothing that a library or a `sitecustomize` prints is taken for an answer. It ends when whoever started it does, however
+that ends, because its end of the socket is then closed.
 """
 
 import os

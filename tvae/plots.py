@@ -323,7 +323,7 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> None:
     buffer = io.BytesIO()
     # Not `savefig`, which reads the user's settings; and no `Software`, which would name matplotlib's version.
     FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})  # type: ignore[no-untyped-call]
-    target = Path(path)
+    target = Path(os.path.expanduser(path))
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
     try:
         temporary.write_bytes(buffer.getvalue())

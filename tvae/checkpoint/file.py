@@ -115,7 +115,7 @@ def save(
     Raises:
         CheckpointError: if a weight or metric is not finite, something cannot be stored, or the file cannot be written.
     """
-    path = Path(path)
+    path = Path(os.path.expanduser(path))
     try:
         require_storable(model.architecture)
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(model.state_dict().items())}
@@ -184,7 +184,7 @@ def read(path: str | os.PathLike[str]) -> Checkpoint:
     Raises:
         CheckpointError: if the file is missing, damaged, or not a checkpoint of this format.
     """
-    path = Path(path)
+    path = Path(os.path.expanduser(path))
     with refusing(path), open_regular(path, MAX_BYTES) as stream:
         return _read(path, stream)
 

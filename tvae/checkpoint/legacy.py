@@ -143,7 +143,7 @@ def convert(
         CheckpointError: if the file is not a legacy checkpoint, is damaged, states neither or something else than was
             given, or has points outside its ball.
     """
-    path = Path(path)
+    path = Path(os.path.expanduser(path))
     with refusing(path):
         if branch not in BRANCHES:
             raise RefusedError(f"`branch` must be A or B, found {quote(branch)}.")

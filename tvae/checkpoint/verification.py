@@ -131,7 +131,7 @@ class Verification:
         """
         text = json.dumps(self.to_json(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         try:
-            atomic.replace(Path(path), [text.encode()])
+            atomic.replace(Path(os.path.expanduser(path)), [text.encode()])
         except (OSError, ValueError) as error:
             raise CheckpointError(
                 f"{path} was not written: the folder must exist, be writable and have room; found: {reason(error)}."
@@ -183,7 +183,7 @@ def verify(
     if reloads < 1:
         raise ValueError(f"`reloads` must be at least 1, got {reloads}: loading here has nothing to be compared with.")
     bounds = bounds or Bounds()
-    path = Path(path)
+    path = Path(os.path.expanduser(path))
     try:
         checkpoint = read(path)
     except CheckpointError as error:
@@ -212,7 +212,8 @@ def verify(
 
 def load_afresh(path: str) -> Digests:
     """Load a checkpoint in this process, a `FreshProcess`, and return the fields of `Loaded`: no pickled class."""
-    return tuple(_loaded(read(path)))
+    file, mean, radii = _loaded(read(path))
+    return file, mean, radii
 
 
 @torch_defaults(threads=1)

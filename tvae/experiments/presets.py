@@ -74,7 +74,7 @@ PRESET_SETTINGS = (
 
 # A latent with fewer dimensions than an operation has trits must pack them: that takes a longer training, and a prior
 # that presses less.
-_NARROW = {"epochs": 24, "beta": 1e-3}
+_NARROW = {"epochs": 30, "beta": 1e-4}
 
 
 def resolve(preset: str, asked: Mapping[str, Any]) -> tuple[Architecture, Configuration]:

@@ -1,14 +1,11 @@
 """What a training leaves in its run: metrics, checkpoint, verdict, figures and the model that can be served."""
 
 import logging
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import Future
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from tvae.checkpoint import FILE_NAME, Checkpoint, Verification, save, verify
 from tvae.checkpoint.verification import FILE_NAME as VERDICT
@@ -17,6 +14,7 @@ from tvae.drawing import draw
 from tvae.errors import CheckpointError
 from tvae.fresh import FreshProcess, ProcessError
 from tvae.metrics import Evaluation, trit_table
+from tvae.torch_defaults import torch_defaults
 from tvae.tracking.model import log_model
 from tvae.tracking.run import Run
 from tvae.training import Result
@@ -53,21 +51,8 @@ def process_for_outcome() -> FreshProcess:
     return FreshProcess("tvae.checkpoint", "tvae.plots")
 
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Compute on one thread: the other process has the other core, and threads that wait for one another are slow.
-
-    With as many other processes at work as there are cores, evaluating on two threads took five times as long.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-@_one_thread()
+# The other process has the other core.
+@torch_defaults(threads=1)
 def log_foundation(run: Run, result: Result, training: Mapping[str, Any], process: FreshProcess) -> Outcome:
     """Log a trained encoder and decoder.
 
@@ -90,7 +75,8 @@ def log_foundation(run: Run, result: Result, training: Mapping[str, Any], proces
     return Outcome(verification, _read_back(verification), figures.log())
 
 
-@_one_thread()
+# The other process has the other core.
+@torch_defaults(threads=1)
 def log_embedding(
     run: Run, result: Result, trained: Collection[str], training: Mapping[str, Any], process: FreshProcess
 ) -> tuple[Outcome, Evaluation, str]:
@@ -115,8 +101,7 @@ def log_embedding(
     saved = save_result(run.folder / FILE_NAME, result, MEASURED, trained, training)
     loaded = process.submit(load_afresh, str(saved.path))
     architecture, figures = saved.architecture, _Figures(run, process)
-    with torch.no_grad():
-        points = result.model(trit_table(architecture.n_trits)).numpy()
+    points = result.model(trit_table(architecture.n_trits)).numpy()
     curvature = architecture.curvature
     figures.draw("training_curves", result.history, best_epoch=result.best_epoch)
     figures.draw("poincare_disk", points, curvature=curvature)
@@ -129,7 +114,7 @@ def log_embedding(
     if evaluation is None:
         raise CheckpointError(f"What the model embeds must be finite and inside the ball: {verification.failures}.")
     figures.draw("radius_by_valuation", evaluation)
-    finally_measured = ("tree_precision", "sibling_recall", "ball_coverage", "q")
+    finally_measured = ("level_gap", "tree_precision", "sibling_recall", "ball_coverage", "q")
     run.log_metrics(result.summary() | {name: verification.metrics[name] for name in finally_measured})
     model_id = log_model(checkpoint)
     return Outcome(verification, checkpoint, figures.log()), evaluation, model_id
