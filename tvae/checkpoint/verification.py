@@ -211,8 +211,9 @@ def verify(
 
 
 def load_afresh(path: str) -> Digests:
-    """Load a checkpoint in this process, a `FreshProcess`, and return the fields of `Loaded`: texts, no pickled class."""
-    return tuple(_loaded(read(path)))
+    """Load a checkpoint in this process, a `FreshProcess`; the fields of `Loaded` are texts, which no pickle opens."""
+    file, mean, radii = _loaded(read(path))
+    return file, mean, radii
 
 
 def judge_model(checkpoint: Checkpoint, bounds: Bounds) -> Judgement:
