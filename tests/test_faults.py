@@ -111,13 +111,13 @@ def copy(source, target, *rest, copy=shutil.copyfileobj, **named):
 shutil.copyfileobj = copy
 """
 
-# The digest is read while other processes verify the file.
+# While another process loads the file.
 IN_VERIFYING = """
 import tvae.tracking.outcome as outcome
-def reading(path, read=outcome.read):
+def verifying(path, verify=outcome.verify, **options):
     halt()
-    return read(path)
-outcome.read = reading
+    return verify(path, **options)
+outcome.verify = verifying
 """
 
 ENDS = [

@@ -1,5 +1,6 @@
 """Fresh processes: they answer whatever else they write, and never outlive whoever started them."""
 
+import os
 import subprocess
 import sys
 import time
@@ -61,9 +62,19 @@ def test_a_process_that_was_killed_fails_the_verification(checkpoint: Path) -> N
     assert verdict.failures == "reloads not computed (1 result in 2 processes)"
 
 
-def test_the_last_words_of_a_process_that_could_not_start_are_told() -> None:
-    with FreshProcess("no.such.module") as process, pytest.raises(ProcessError, match="No module named 'no'"):
-        process.submit(load_afresh, "any").result()
+def test_a_module_that_cannot_be_imported_ahead_fails_no_call_that_does_not_need_it(checkpoint: Path) -> None:
+    with FreshProcess("no.such.module") as process:
+        assert verify(checkpoint, loaded=process.submit(load_afresh, str(checkpoint))).passed
+
+
+def test_how_a_process_ended_is_told() -> None:
+    with FreshProcess() as process, pytest.raises(ProcessError, match="it ended with exit code 3"):
+        process.submit(os._exit, 3).result()
+
+
+def test_the_last_words_of_a_process_are_told() -> None:
+    with FreshProcess() as process, pytest.raises(ProcessError, match="not today"):
+        process.submit(sys.exit, "not today").result()
 
 
 def test_a_process_that_is_at_work_can_be_closed() -> None:

@@ -1,8 +1,8 @@
 """A fresh Python process that calls functions: an interpreter of its own, which has never seen a model.
 
-What it is asked and what it answers go through a socket of their own. Its standard output leads nowhere, so that
-nothing that a library or a `sitecustomize` prints is taken for an answer. It ends when whoever started it does, however
-that ends, because its end of the socket is then closed.
+What it is asked and what it answers go through a socket of their own. Its standard output leads nowhere: what a library
+or a `sitecustomize` prints is no answer. It ends when whoever started it does, however that ends, because the socket is
+then closed.
 """
 
 import os
@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from importlib import import_module
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
@@ -95,7 +96,9 @@ def main() -> None:
     number, *modules = sys.argv[1:]
     with Connection(int(number)) as connection:
         for module in modules:
-            import_module(module)
+            # What cannot be imported fails the calls that need it, and no others.
+            with suppress(Exception):
+                import_module(module)
         while True:
             try:
                 module, name, args, kwargs = connection.recv()

@@ -211,7 +211,7 @@ def verify(
 
 
 def load_afresh(path: str) -> Digests:
-    """Load a checkpoint in this process, a `FreshProcess`, and return the fields of `Loaded`: no pickled class."""
+    """Load a checkpoint in this process, a `FreshProcess`; the fields of `Loaded` are texts, which no pickle opens."""
     file, mean, radii = _loaded(read(path))
     return file, mean, radii
 

@@ -141,7 +141,7 @@ def _require_adopted(client: MlflowClient, uri: str) -> None:
         if _is_relative(uri):
             raise _not_there("MLFLOW_TRACKING_URI", uri) from error
         raise TrackingError(
-            f"The run of MLFLOW_RUN_ID must be in the tracking store {without_credentials(uri)}, got {run_id}: it is not "
+            f"The run of MLFLOW_RUN_ID must be in the tracking store {without_credentials(uri)}; {run_id} is not "
             "there. Unset MLFLOW_RUN_ID, which `mlflow run` sets by itself, or set MLFLOW_TRACKING_URI to its store."
         ) from error
 
