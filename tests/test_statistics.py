@@ -335,6 +335,13 @@ def test_a_noisy_cell_is_named_and_judged_by_its_own_seeds_and_does_not_hide_the
     assert "by their own spread" in f.sentence()
 
 
+def test_a_noisy_cell_beside_cells_without_noise_is_not_found_by_chance() -> None:
+    found = layout([[8, 8, 8], [8, 8, 8], [8.3, 7.9, 8.2]])
+    assert found.noisy == ("c",)
+    assert [c.verdict for c in found.pairs] == ["not distinguishable from seed noise"] * 3
+    assert found.pairs[1].high > 0 > found.pairs[1].low
+
+
 def test_cells_of_like_spread_are_not_called_noisy() -> None:
     rng = np.random.default_rng(0)
     assert np.mean([bool(layout(rng.normal(size=(7, 3))).noisy) for _ in range(200)]) < 0.15

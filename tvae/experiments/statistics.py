@@ -496,6 +496,7 @@ def _judge(values: Floats, confidence: float) -> _Judged:
     with np.errstate(invalid="ignore", divide="ignore"):
         difference = gaps.sum(3) / n
         own = ((gaps - difference[..., None]) ** 2 * there).sum(3) / (n - 1)  # variance of a difference
+        variance = np.where(alone, np.fmax(variance, own), variance)
         error, own_error = np.sqrt(variance / n), np.sqrt(own / n)
         half, p = np.full((2, *n.shape), math.nan)
         for df in set(noise.df[noise.df > 0].tolist()):
@@ -508,7 +509,7 @@ def _judge(values: Floats, confidence: float) -> _Judged:
         student = np.minimum(1.0, 2 * corrected * special.stdtr(n - 1, -np.abs(difference) / own_error))
         p = np.where(alone, np.fmax(p, student), p)
     # Where no noise is to be seen, what differs at all is judged as it is with ever smaller noise.
-    least = ROUND_OFF * np.nanmax(np.abs(values), axis=(1, 2), initial=0.0)[:, None, None]
+    least = ROUND_OFF * np.abs(np.nan_to_num(values)).max((1, 2), initial=0.0)[:, None, None]
     silent = np.sqrt(variance) <= least
     half[silent] = math.nan
     p = np.where(silent, np.abs(difference) <= least, p)
