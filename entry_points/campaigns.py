@@ -14,7 +14,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import Run as StoredRun
 from mlflow.exceptions import MlflowException
@@ -47,7 +46,8 @@ from tvae.training.device import resolve_device
 
 __all__ = ["Progress", "Sweep", "covered", "opened", "run_to_resume", "workers_of"]
 
-PLAN = "plan.json"
+# The trials, and what else the plan says: written first, so that where there are trials, the rest is there too.
+PLAN, SETTINGS = "plan.json", "settings.json"
 RESUME_NEVER, RESUME_AUTO = "none", "auto"
 # A run of the parent's that is not a trial: foundations that could not be registered are found by this tag again.
 SWEEP = "campaign"
@@ -354,7 +354,7 @@ def opened(
     identity = plan.identity(entry_point) if plan is not None else ""
     resumed = run_to_resume(client, entry_point, identity, asked["resume"])
     if resumed is not None:
-        plan = _stored_plan(resumed, plan)
+        plan = _stored_plan(client, resumed, plan)
     assert plan is not None, "only a run that is resumed has a plan of its own"
     tags = {"stage": entry_point, "device": resolve_device(asked["device"]), "plan": plan.identity(entry_point)}
     with (
@@ -366,7 +366,7 @@ def opened(
         children = Children(client, run.experiment_id, run.id, run.folder, source_tags(stored))
         try:
             if resumed is None:
-                run.log_json(PLAN, plan.to_dict())
+                _store_plan(client, run.id, run.folder, plan)
                 run.log_parameters(asked)
                 run.log_operations()
             else:
@@ -381,19 +381,28 @@ def opened(
         say_where(run.page("artifacts/report.html"))
 
 
-def _stored_plan(resumed: StoredRun, plan: Plan | None) -> Plan:
+def _store_plan(client: MlflowClient, run_id: str, folder: Path, plan: Plan) -> None:
+    for name, content in ((SETTINGS, plan.settings()), (PLAN, plan.listed())):
+        client.log_artifact(run_id, str(write_json(folder / name, content)))
+
+
+def _stored_plan(client: MlflowClient, resumed: StoredRun, plan: Plan | None) -> Plan:
     """Return the plan of a run that is resumed. One that was stopped before it had one gets that of the options."""
     run_id = resumed.info.run_id
     with tempfile.TemporaryDirectory(prefix="tvae-") as folder:
         try:
-            path = mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=PLAN, dst_path=folder)
-            stored = Plan.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
-        except (OSError, ValueError, MlflowException):  # it was stopped while it wrote the file, or before
+            known = {file.path for file in client.list_artifacts(run_id)}
+            read = {
+                name: json.loads(Path(client.download_artifacts(run_id, name, folder)).read_text("utf-8"))
+                for name in (PLAN, SETTINGS)
+                if name in known
+            }
+            stored = Plan.read(read.get(SETTINGS, {}), read.get(PLAN, []))
+        except ValueError:  # it was stopped while it wrote the file
             stored = None
-    if stored is None and plan is not None:
-        with tempfile.TemporaryDirectory(prefix="tvae-") as folder:
-            MlflowClient().log_artifact(run_id, str(write_json(Path(folder, PLAN), plan.to_dict())))
-        return plan
+        if stored is None and plan is not None:
+            _store_plan(client, run_id, Path(folder), plan)
+            return plan
     if stored is None:
         raise ConfigurationError(
             f"Run {run_id} has no {PLAN} that says what to train: it was stopped before it was written, or it is a "

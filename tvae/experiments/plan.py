@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,27 +28,26 @@ class Plan:
     checkpoint: str = AUTO
     new_projection: bool = False
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the plan as plain JSON values, which `from_dict` reads."""
-        if isinstance(self.trials, Search):
-            what: dict[str, Any] = {"search": self.trials.to_dict()}
-        else:
-            what = {"trials": [trial.to_dict() for trial in self.trials]}
-        return {**what, "checkpoint": self.checkpoint, "new_projection": self.new_projection}
+    def settings(self) -> dict[str, Any]:
+        """Return all but the trials as plain JSON values."""
+        search = {"search": self.trials.to_dict()} if isinstance(self.trials, Search) else {}
+        return {**search, "checkpoint": self.checkpoint, "new_projection": self.new_projection}
+
+    def listed(self) -> list[dict[str, Any]]:
+        """Return the trials as plain JSON values: none of a search, which does not know them yet."""
+        return [] if isinstance(self.trials, Search) else [trial.to_dict() for trial in self.trials]
 
     @classmethod
-    def from_dict(cls, values: Any) -> "Plan | None":
-        """Build a plan from what `to_dict` returned.
+    def read(cls, settings: Mapping[str, Any], listed: Sequence[dict[str, Any]]) -> "Plan | None":
+        """Build a plan from what `settings` and `listed` returned.
 
         Returns:
             None for what holds no trials: earlier versions stored nothing of a search.
         """
-        if isinstance(values, list):  # of earlier versions
-            values = {"trials": values}
-        further = {name: values[name] for name in ("checkpoint", "new_projection") if name in values}
-        if "search" in values:
-            return cls(Search(**values["search"]), **further)
-        trials = tuple(Trial.from_dict(each) for each in values["trials"])
+        further = {name: value for name, value in settings.items() if name != "search"}
+        if "search" in settings:
+            return cls(Search(**settings["search"]), **further)
+        trials = tuple(map(Trial.from_dict, listed))
         return cls(trials, **further) if trials else None
 
     def identity(self, entry_point: str) -> str:
