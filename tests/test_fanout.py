@@ -12,7 +12,9 @@ import sys
 import time
 import tomllib
 import uuid
+import weakref
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,7 +30,7 @@ from tvae.errors import ConfigurationError
 from tvae.experiments import fanout
 from tvae.experiments.fanout import RETRIES, Trained, Workers
 from tvae.experiments.start import from_scratch
-from tvae.training import Member
+from tvae.training import Member, Result
 
 SMALL = Architecture(
     n_trits=4, latent_dim=6, encoder_hidden=(32,), decoder_hidden=(24,), hidden_dim=16, n_projection_layers=1
@@ -235,6 +237,44 @@ def test_an_error_of_a_member_stays_in_its_result() -> None:
 
 def test_seconds_are_those_of_the_training(here: list[Trained]) -> None:
     assert here[UNLUCKY].seconds > here[0].seconds > 0
+
+
+def test_there_are_no_more_models_than_those_at_work_and_those_that_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    alive = most = 0
+
+    def gone() -> None:
+        nonlocal alive
+        alive -= 1
+
+    def cohort(seed: int) -> list[Member]:
+        nonlocal alive, most
+        made = member(seed)
+        weakref.finalize(made.model, gone)
+        alive += 1
+        most = max(most, alive)
+        return [made]
+
+    workers = Workers("loky", workers=2)
+    monkeypatch.setattr(
+        fanout, "_attempt", lambda members, _: ([Result(m.configuration, m.model) for m in members()], None, 0.0)
+    )
+    with ThreadPoolExecutor(2) as threads:
+        monkeypatch.setattr(workers, "_opened", fanout._Backend(threads, 2, 0))
+        found = [trained.task for trained in workers.train([partial(cohort, seed) for seed in range(100)])]
+    assert sorted(found) == list(range(100))
+    assert most <= 4
+
+
+@pytest.mark.integration
+def test_workers_stay_from_one_training_to_the_next(tmp_path: Path) -> None:
+    told = []
+    with Workers("loky", workers=1) as workers:
+        for seed in range(2):
+            cohort = [trapped(TELL.format(path=str(tmp_path / "told")), member(seed))]
+            (trained,) = workers.train([partial(list, cohort)])
+            assert trained.error is None
+            told.append(json.loads((tmp_path / "told").read_text())["process"])
+    assert told[0] == told[1] != os.getpid()
 
 
 def test_an_interrupt_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
