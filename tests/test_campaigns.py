@@ -212,12 +212,13 @@ SPACE = {
 @pytest.mark.parametrize("after", [1, 9, 17])
 def test_a_killed_search_resumes_by_its_id_and_trains_what_is_missing(desk: Desk, after: int) -> None:
     path = desk.folder / "space.json"
-    path.write_text(json.dumps({"base": {"n_trits": 4, "epochs": 40}, "grid": SPACE}))
-    process = desk.start("entry_points.sweep", "--grid", str(path), "--search", "tpe", "--trials", "20", "--seeds", "2")
+    path.write_text(json.dumps({"base": {"n_trits": 4, "epochs": 5}, "grid": SPACE}))
+    words = ("--search", "tpe", "--trials", "20", "--seeds", "2", "--workers", "1")
+    process = desk.start("entry_points.sweep", "--grid", str(path), *words)
     killed = kill_after(desk, process, after, "batch_size=", signal.SIGKILL)
     path.unlink()
 
-    code, out, err = desk.type("entry_points.sweep", "--resume", parent(desk).info.run_id)
+    code, out, err = desk.type("entry_points.sweep", "--workers", "1", "--resume", parent(desk).info.run_id)
     assert code == 0, err
     done = trials(desk)
     assert killed.items() <= {run.info.run_id: run.data.tags["trial"] for run in done}.items()
