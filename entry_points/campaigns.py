@@ -1,90 +1,69 @@
-"""Many trials under one parent run: planned, trained as cohorts, written down as they come, and gone on with later."""
+"""Many trials under one parent run: trained as cohorts, written down as they come, and resumed later."""
 
-import hashlib
+import itertools
 import json
 import math
+import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from statistics import fmean
 from typing import Any
 
-import joblib
-import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import Run as StoredRun
 from mlflow.exceptions import MlflowException
+from tqdm import tqdm
 
-from entry_points.console import next_command, say, say_where
+from entry_points.console import command_line, next_command, say, say_where
 from entry_points.foundations import foundation_apart
-from entry_points.options import FLEET
+from entry_points.options import NONE
 from tvae import registry
 from tvae.architecture import Architecture
 from tvae.checkpoint import Checkpoint, read
 from tvae.errors import CheckpointError, ConfigurationError
-from tvae.experiments.fanout import Trained, train_cohorts
-from tvae.experiments.planning import cohorts
-from tvae.experiments.presets import resolve_foundation
+from tvae.experiments.fanout import Trained, Workers
+from tvae.experiments.plan import AUTO, Plan
+from tvae.experiments.planning import cohorts, duration
+from tvae.experiments.search import Search
 from tvae.experiments.start import from_checkpoint, from_mismatched, from_scratch
 from tvae.experiments.trial import Trial
 from tvae.markdown import escaped
 from tvae.registry.foundation import codec_tags
 from tvae.tracking import links
-from tvae.tracking.children import Children
+from tvae.tracking.children import Children, Finished
 from tvae.tracking.process import PROCESS, process_state
-from tvae.tracking.run import Run, open_run, source_tags
+from tvae.tracking.run import Run, open_run, source_tags, write_json
 from tvae.tracking.store import adopted_run_id, connect
 from tvae.training import Member, Result
 from tvae.training.device import resolve_device
 
-__all__ = ["Campaign", "Fleet", "covered", "opened", "run_to_resume"]
+__all__ = ["Progress", "Sweep", "covered", "opened", "run_to_resume", "workers_of"]
 
-PLAN = "plan.json"
+# The trials, and what else the plan says: written first, so that where there are trials, the rest is there too.
+PLAN, SETTINGS = "plan.json", "settings.json"
 RESUME_NEVER, RESUME_AUTO = "none", "auto"
 # A run of the parent's that is not a trial: foundations that could not be registered are found by this tag again.
-CAMPAIGN = "campaign"
+SWEEP = "campaign"
 
 
-@dataclass(frozen=True, slots=True)
-class Fleet:
-    """Who trains.
-
-    Attributes:
-        backend: one of `configuration.BACKENDS`.
-        address: of a running cluster, None for one of this machine's own.
-        workers: how many cohorts at a time, None for as many as there are.
-        device: a torch device.
-    """
-
-    backend: str
-    address: str | None
-    workers: int | None
-    device: str
-
-    @classmethod
-    def of(cls, asked: Mapping[str, Any]) -> "Fleet":
-        """Read the options of a command."""
-        address = None if asked["address"] == "none" else asked["address"]
-        workers = None if asked["workers"] == "auto" else asked["workers"]
-        return cls(asked["backend"], address, workers, resolve_device(asked["device"]))
-
-    @property
-    def width(self) -> int:
-        """How many cohorts a campaign should be divided for."""
-        if self.backend == "local" and self.device != "cpu":
-            return 1
-        return self.workers or joblib.cpu_count()
-
-    def train(self, tasks: Sequence[Sequence[Member]]) -> Iterator[Trained]:
-        """Train cohorts, each given as it is done."""
-        return train_cohorts(
-            tasks, backend=self.backend, address=self.address, workers=self.workers, device=self.device
-        )
+def workers_of(asked: Mapping[str, Any]) -> Workers:
+    """Return the workers that the options of a command ask for; they start when they are needed."""
+    return Workers(
+        asked["backend"],
+        address=None if asked["address"] == NONE else asked["address"],
+        workers=None if asked["workers"] == "auto" else asked["workers"],
+        device=resolve_device(asked["device"]),
+    )
 
 
 @dataclass(slots=True)
 class Clock:
-    """Seconds of a campaign, those of its earlier attempts included.
+    """Seconds of a sweep, those of its earlier attempts included.
 
     Attributes:
         earlier: what the attempts before this one took, by name.
@@ -134,66 +113,82 @@ def covered(intervals: Sequence[tuple[float, float]]) -> float:
     return length
 
 
-@dataclass(frozen=True, slots=True)
-class Campaign:
+class Progress:
+    """How far a sweep is: a bar where somebody watches, and a line for each cohort that is done.
+
+    Args:
+        trials: how many there are in all.
+        finished: how many of them were finished before.
+        work: of those that are to be trained, in any unit.
+    """
+
+    def __init__(self, trials: int, finished: int, work: float) -> None:
+        self._trials, self._finished, self._failed, self._work = trials, finished, 0, work
+        shape = "{percentage:3.0f}%|{bar}| {postfix} [{elapsed}, about {remaining} left]"
+        self._bar = tqdm(total=work, bar_format=shape, smoothing=0, disable=not sys.stderr.isatty(), leave=False)
+        self._started, self._done = time.perf_counter(), 0.0
+
+    def cohort(self, work: float, finished: int, failed: int, text: str) -> None:
+        """Tell of a cohort that is over, done or lost."""
+        self._finished, self._failed, self._done = self._finished + finished, self._failed + failed, self._done + work
+        state = f"{self._finished} of {self._trials} trials are done"
+        state += f", {self._failed} failed" if self._failed else ""
+        left = (time.perf_counter() - self._started) * max(0.0, self._work - self._done) / self._done
+        ending = f", about {tqdm.format_interval(left)} left" if self._finished + self._failed < self._trials else ""
+        self._bar.set_postfix_str(state, refresh=False)
+        self._bar.update(work)
+        self._bar.write(f"{text} {state}{ending}.", file=sys.stdout)
+        sys.stdout.flush()
+
+    def metrics(self) -> dict[str, float]:
+        """Return how many trials there are, are finished, and have failed."""
+        return {"trials": self._trials, "trials_finished": self._finished, "trials_failed": self._failed}
+
+    def close(self) -> None:
+        """Take the bar away."""
+        self._bar.close()
+
+
+@dataclass(slots=True)
+class Sweep:
     """One parent run at work.
 
     Attributes:
         client: of the tracking store.
         run: the parent.
         children: the runs under it.
-        fleet: who trains.
+        workers: who trains.
         clock: how long it takes.
+        plan: what is trained, and where it starts.
+        repeat: the command that repeats the sweep.
+        finished: the trials that are finished, by their keys.
     """
 
     client: MlflowClient
     run: Run
     children: Children
-    fleet: Fleet
+    workers: Workers
     clock: Clock
+    plan: Plan
+    repeat: str
+    finished: dict[str, Finished]
+    _progress: Progress | None = None
+    _foundations: dict[str, tuple[str, Checkpoint]] = field(default_factory=dict)
 
-    def train(self, trials: Sequence[Trial]) -> None:
-        """Train what is not finished yet, and write each trial down as soon as its cohort is trained."""
-        finished = self.children.finished()
-        missing = [trial for trial in trials if trial.key not in finished]
-        self.run.log_metrics({"trials": len(finished.keys() | {trial.key for trial in trials})})
-        if len(missing) < len(trials):
-            say(f"{len(trials) - len(missing)} of {len(trials)} trials are finished already.")
-        if not missing:
-            return
-        foundations = self._foundations([trial.architecture for trial in missing], min(_seeds(missing)))
-        tasks = cohorts(missing, self.fleet.width)
-        started = [[self._start(trial, foundations) for trial in cohort] for cohort in tasks]
-        longest = max(trial.configuration.epochs for trial in missing)
-        parts = "as one batch" if len(tasks) == 1 else f"in {len(tasks)} batches"
-        say(f"Training {len(missing)} trials {parts}, each of at most {longest} epochs.")
-        done = failed = 0
-        for trained in self.fleet.train([[member for member, _ in cohort] for cohort in started]):
-            cohort = tasks[trained.task]
-            self.clock.trained(trained.ended, trained.seconds)
-            with self.clock.writing():
-                for place, trial in enumerate(cohort):
-                    if trained.error is not None:
-                        failed += 1
-                        self.children.log_lost(trial, trained.error)
-                        continue
-                    result = trained.results[place]
-                    failed += result.error is not None
-                    self.children.log_result(trial, result, started[trained.task][place][1])
-                done += len(cohort)
-            counts = {"trials_finished": len(finished) + done - failed, "trials_failed": failed}
-            self.run.log_metrics({**counts, **self.clock.metrics()})
-            if trained.error is not None:
-                say(f"Lost: {len(cohort)} trials. {trained.error}")
-            else:
-                of_all = f"{len(trials) - len(missing) + done} of {len(trials)} trials"
-                say(f"{len(cohort)} trained in {trained.seconds:.1f} s; {of_all} are done.")
+    def train(self) -> None:
+        """Train what is not finished yet."""
+        trials = self.plan.trials
+        if isinstance(trials, Search):
+            self._search(trials)
+        else:
+            self._train(trials, len(trials))
+        if self._progress is not None:
+            self._progress.close()
 
-    def finish(self, command: str, metrics: Callable[[list[dict[str, float]]], dict[str, float]] | None = None) -> None:
+    def finish(self, metrics: Callable[[list[dict[str, float]]], dict[str, float]] | None = None) -> None:
         """Write the report, what the trials come to, and the description; say where to look.
 
         Args:
-            command: which repeats the campaign.
             metrics: of the parent, from those of its trials.
         """
         from tvae.report import gather, headline, to_markdown, to_page  # draws, and so imports matplotlib
@@ -208,37 +203,92 @@ class Campaign:
                 self.run.log_file(self.run.folder / name)
         self.run.log_metrics(self.clock.metrics())
         look = f"[report]({self.run.page('artifacts/report.html')})"
-        self.run.describe(f"{look}\n\n{headline(found)}\n\nRepeat it:\n\n```sh\n{command}\n```")
+        self.run.describe(f"{look}\n\n{headline(found)}\n\nRepeat it:\n\n```sh\n{self.repeat}\n```")
         say("")
         say(headline(found).replace("**", ""))
 
-    def _foundations(self, architectures: Sequence[Architecture], seed: int) -> dict[str, tuple[str, Checkpoint]]:
-        """Return the foundation of each architecture and its address, by encoder and decoder; train what is missing."""
-        found: dict[str, tuple[str, Checkpoint]] = {}
+    def _search(self, search: Search) -> None:
+        """Let a search ask for trials until it has enough. Cells that an earlier attempt began come first."""
+        begun = list(dict.fromkeys(trial.cell for trial in self.finished.values()))
+        for cells in itertools.chain([begun] if begun else [], iter(search.ask, [])):
+            asked = {cell: search.cell_trials(cell) for cell in cells}
+            self._train([trial for trials in asked.values() for trial in trials], search.size * search.seeds)
+            for cell, trials in asked.items():
+                found = [self.finished[trial.key] for trial in trials if trial.key in self.finished]
+                values = (fmean(f.hierarchy for f in found), fmean(f.richness for f in found)) if found else None
+                search.told[cell] = values
+
+    def _train(self, trials: Sequence[Trial], in_all: int) -> None:
+        """Train what is missing of some trials, and write each down as soon as its cohort is trained."""
+        missing = list({trial.key: trial for trial in trials if trial.key not in self.finished}.values())
+        if self._progress is None:
+            if self.finished:
+                say(f"{len(self.finished)} of {in_all} trials are finished already.")
+            rest = max(in_all - len(self.finished), len(missing))
+            work = duration(missing) / len(missing) * rest if missing else 0
+            self._progress = Progress(in_all, len(self.finished), work)
+            self.run.log_metrics(self._progress.metrics())
+        if not missing:
+            return
+        self._find_foundations([trial.architecture for trial in missing], min(t.configuration.seed for t in missing))
+        tasks = cohorts(missing, self.workers.width)
+        longest = max(trial.configuration.epochs for trial in missing)
+        parts = "as one batch" if len(tasks) == 1 else f"in {len(tasks)} batches"
+        say(f"Training {len(missing)} trials {parts}, each of at most {longest} epochs.")
+        for trained in self.workers.train([partial(self._members, cohort) for cohort in tasks]):
+            self.clock.trained(trained.ended, trained.seconds)
+            with self.clock.writing():
+                self._record(tasks[trained.task], trained, self._progress)
+            self.run.log_metrics({**self._progress.metrics(), **self.clock.metrics()})
+
+    def _record(self, cohort: Sequence[Trial], trained: Trained, progress: Progress) -> None:
+        """Write the runs of a cohort."""
+        failed = 0
+        if trained.error is not None:
+            for trial in cohort:
+                self.children.log_lost(trial, trained.error)
+            progress.cohort(duration(cohort), 0, len(cohort), f"Lost: {len(cohort)} trials. {trained.error}")
+            return
+        for trial, result in zip(cohort, trained.results, strict=True):
+            self.children.log_result(trial, result, self._start(trial)[1])
+            failed += result.error is not None
+            if result.error is None:
+                self.finished[trial.key] = Finished.of(trial.cell, result.summary())
+        text = f"{len(cohort)} trained in {trained.seconds:.1f} s;"
+        progress.cohort(duration(cohort), len(cohort) - failed, failed, text)
+
+    def _members(self, cohort: Sequence[Trial]) -> list[Member]:
+        return [self._start(trial)[0] for trial in cohort]
+
+    def _find_foundations(self, architectures: Iterable[Architecture], seed: int) -> None:
+        """Have the foundation of each encoder and decoder at hand; train what is missing."""
         missing: dict[str, Architecture] = {}
         for architecture in architectures:
             codec = _codec(architecture)
-            if codec in found or codec in missing:
+            if codec in self._foundations or codec in missing:
                 continue
-            start = registry.find_foundation(self.client, architecture, self.run.folder, tell=say)
-            start = start or self._unregistered(architecture)
+            if self.plan.checkpoint == AUTO:
+                start = registry.find_foundation(self.client, architecture, self.run.folder, tell=say)
+                start = start or self._unregistered(architecture)
+            else:
+                fetched = registry.fetch(self.plan.checkpoint, self.run.folder)
+                start = self.plan.checkpoint, read(fetched)
             if start is None:
                 missing[codec] = architecture
             else:
-                found[codec] = start
+                self._foundations[codec] = start
                 say(f"Starting from {start[0]} where latent_dim is {architecture.latent_dim}.")
-        members = [[from_scratch(a, resolve_foundation(a, {"seed": seed}))] for a in missing.values()]
+        members = [partial(_foundation_members, a, seed) for a in missing.values()]
         # All first: a verification starts processes, and would take the cores from those that still train.
-        for trained in list(self.fleet.train(members)):
+        for trained in list(self.workers.train(members)):
             codec, architecture = list(missing.items())[trained.task]
             self.clock.trained(trained.ended, trained.seconds)
             if trained.error is not None:
                 raise ConfigurationError(f"The foundation for latent_dim={architecture.latent_dim}: {trained.error}")
             with self.clock.writing():
-                found[codec] = self._record(architecture, trained.results[0])
-        return found
+                self._foundations[codec] = self._record_foundation(architecture, trained.results[0])
 
-    def _record(self, architecture: Architecture, result: Result) -> tuple[str, Checkpoint]:
+    def _record_foundation(self, architecture: Architecture, result: Result) -> tuple[str, Checkpoint]:
         if result.error is not None:
             raise result.error
 
@@ -246,12 +296,12 @@ class Campaign:
             run.log_epochs(result.history)
             return result
 
-        tags = {CAMPAIGN: self.run.id, **codec_tags(architecture)}
+        tags = {SWEEP: self.run.id, **codec_tags(architecture)}
         return foundation_apart(self.client, architecture, result.configuration, train, tags)
 
     def _unregistered(self, architecture: Architecture) -> tuple[str, Checkpoint] | None:
-        """Return the foundation that an earlier attempt of this campaign trained and its address, if it is there."""
-        wanted = {CAMPAIGN: self.run.id, "stage": "foundation", **codec_tags(architecture)}
+        """Return the foundation that an earlier attempt of this sweep trained and its address, if it is there."""
+        wanted = {SWEEP: self.run.id, "stage": "foundation", **codec_tags(architecture)}
         conditions = [f"tags.`{name}` = '{value}'" for name, value in wanted.items()]
         query = " and ".join([*conditions, "attributes.status = 'FINISHED'"])
         runs = self.client.search_runs([self.run.experiment_id], query, max_results=1)
@@ -264,67 +314,102 @@ class Campaign:
             say(f"The foundation of an earlier attempt is gone, or cannot be read: {error}")
             return None
 
-    def _start(
-        self, trial: Trial, foundations: Mapping[str, tuple[str, Checkpoint]]
-    ) -> tuple[Member, Mapping[str, Any]]:
+    def _start(self, trial: Trial) -> tuple[Member, Mapping[str, Any]]:
         """Return a trial's member, and what its checkpoint says of where it started."""
-        address, checkpoint = foundations[_codec(trial.architecture)]
+        address, checkpoint = self._foundations[_codec(trial.architecture)]
         start = {"address": address, "digest": checkpoint.digest, "load": trial.load}
         if trial.load == "mismatched":
             member, missing = from_mismatched(checkpoint, trial.architecture, trial.configuration)
             return member, {**start, "silently random": list(missing)}
-        member, transfer = from_checkpoint(checkpoint, trial.architecture, trial.configuration)
+        member, transfer = from_checkpoint(
+            checkpoint, trial.architecture, trial.configuration, new_projection=self.plan.new_projection
+        )
         return member, {**start, "taken": list(transfer.taken), "drawn": list(transfer.drawn)}
 
 
 @contextmanager
 def opened(
-    entry_point: str, name: str, asked: Mapping[str, Any], trials: Sequence[Trial] | None
-) -> Iterator[tuple[Campaign, list[Trial]]]:
-    """Open the parent run of a command: a new one, or one that goes on.
+    entry_point: str, name: str, asked: Mapping[str, Any], defaults: Mapping[str, Any], plan: Plan | None
+) -> Iterator[Sweep]:
+    """Open the parent run of a command: a new one, or one that is resumed.
 
     Args:
         entry_point: as in MLproject.
         name: of the run, unless the user gave one.
-        asked: every option as it was given; `resume` is `none`, `auto` (the newest unfinished run of the same trials)
-            or the id of a run, whose own trials then count.
-        trials: what to train; None where each depends on those before it.
-
-    Yields:
-        The campaign, and its trials.
+        asked: every option as it was given; `resume` is `none`, `auto` (the newest unfinished run of the same plan)
+            or the id of a run, whose own plan then counts.
+        defaults: of the options.
+        plan: what to train; None where the run that is resumed has it.
 
     Raises:
-        ConfigurationError: if the run to go on with is not there, is of another kind, or is still at work.
+        ConfigurationError: if the run to resume is not there, is of another kind, has no plan, or is still at work.
     """
-    fleet = Fleet.of(asked)
+    workers = workers_of(asked)
     client = connect()
-    plan = [trial.to_dict() for trial in trials or []]
-    tags = {"stage": entry_point, "device": fleet.device}
-    identity = _identity(entry_point, trials, asked)
+    identity = plan.identity(entry_point) if plan is not None else ""
     resumed = run_to_resume(client, entry_point, identity, asked["resume"])
+    if resumed is not None:
+        plan = _stored_plan(client, resumed, plan)
+    assert plan is not None, "only a run that is resumed has a plan of its own"
+    tags = {"stage": entry_point, "device": resolve_device(asked["device"]), "plan": plan.identity(entry_point)}
     with (
         _pointer(client, entry_point, resumed),
-        open_run(
-            client, name=name, tags={**tags, "plan": identity}, resume=resumed.info.run_id if resumed else None
-        ) as run,
+        workers,
+        open_run(client, name=name, tags=tags, resume=resumed.info.run_id if resumed else None) as run,
     ):
         stored = client.get_run(run.id)
         children = Children(client, run.experiment_id, run.id, run.folder, source_tags(stored))
-        campaign = Campaign(client, run, children, fleet, Clock.of(stored))
         try:
             if resumed is None:
+                _store_plan(client, run.id, run.folder, plan)
                 run.log_parameters(asked)
                 run.log_operations()
-                run.log_json(PLAN, plan)
             else:
-                plan = json.loads(mlflow.artifacts.load_text(f"runs:/{run.id}/{PLAN}"))
                 _close_what_was_open(client, children)
-                say(f"Going on with run {run.id}: its own trials and settings count.")
-            yield campaign, [Trial.from_dict(values) for values in plan]
-        except BaseException as error:  # whatever ends it, a signal too: what is finished can be gone on with
+                say(f"Resuming run {run.id}: its own trials and settings count.")
+            repeat = _repeat(entry_point, client.get_run(run.id).data.params, defaults)
+            finished = children.finished() if resumed else {}
+            yield Sweep(client, run, children, workers, Clock.of(stored), plan, repeat, finished)
+        except BaseException as error:  # whatever ends it, a signal too: what is finished can be resumed
             error.add_note(f"Go on with it: {next_command(entry_point, resume=run.id)}")
             raise
         say_where(run.page("artifacts/report.html"))
+
+
+def _store_plan(client: MlflowClient, run_id: str, folder: Path, plan: Plan) -> None:
+    for name, content in ((SETTINGS, plan.settings()), (PLAN, plan.listed())):
+        client.log_artifact(run_id, str(write_json(folder / name, content)))
+
+
+def _stored_plan(client: MlflowClient, resumed: StoredRun, plan: Plan | None) -> Plan:
+    """Return the plan of a run that is resumed. One that was stopped before it had one gets that of the options."""
+    run_id = resumed.info.run_id
+    with tempfile.TemporaryDirectory(prefix="tvae-") as folder:
+        try:
+            known = {file.path for file in client.list_artifacts(run_id)}
+            read = {
+                name: json.loads(Path(client.download_artifacts(run_id, name, folder)).read_text("utf-8"))
+                for name in (PLAN, SETTINGS)
+                if name in known
+            }
+            stored = Plan.read(read.get(SETTINGS, {}), read.get(PLAN, []))
+        except ValueError:  # it was stopped while it wrote the file
+            stored = None
+        if stored is None and plan is not None:
+            _store_plan(client, run_id, Path(folder), plan)
+            return plan
+    if stored is None:
+        raise ConfigurationError(
+            f"Run {run_id} has no {PLAN} that says what to train: it was stopped before it was written, or it is a "
+            "search of an earlier version. Start it again with its options, without `resume`."
+        )
+    return stored
+
+
+def _repeat(entry_point: str, parameters: Mapping[str, str], defaults: Mapping[str, Any]) -> str:
+    """Return the command that repeats a run, from what it was begun with."""
+    named = {k: v for k, v in parameters.items() if k in defaults and k != "resume" and v != str(defaults[k])}
+    return command_line(entry_point, named, {})
 
 
 @contextmanager
@@ -396,23 +481,14 @@ def _close_what_was_open(client: MlflowClient, children: Children) -> None:
     repeated = children.clear_unfinished()
     if repeated:
         say(f"Cut off while they were written, and tried again: {repeated}.")
-    query = f"tags.{CAMPAIGN} = '{children.parent_id}' and attributes.status = 'RUNNING'"
+    query = f"tags.{SWEEP} = '{children.parent_id}' and attributes.status = 'RUNNING'"
     for run in client.search_runs([children.experiment_id], query):
         client.set_terminated(run.info.run_id, "KILLED")
 
 
-def _identity(entry_point: str, trials: Sequence[Trial] | None, asked: Mapping[str, Any]) -> str:
-    """Return what tells whether an unfinished run is the same campaign, whatever the order of its trials."""
-    if trials is not None:
-        content = sorted(trial.key for trial in trials)
-    else:
-        content = sorted(f"{name}={value}" for name, value in asked.items() if name not in FLEET)
-    return hashlib.sha256(" ".join([entry_point, *content]).encode()).hexdigest()[:16]
+def _foundation_members(architecture: Architecture, seed: int) -> list[Member]:
+    return [from_scratch(architecture, resolve_foundation(architecture, {"seed": seed}))]
 
 
 def _codec(architecture: Architecture) -> str:
     return str(sorted(codec_tags(architecture).items()))
-
-
-def _seeds(trials: Sequence[Trial]) -> list[int]:
-    return [trial.configuration.seed for trial in trials]

@@ -21,7 +21,19 @@ from tvae.experiments.phases import ALL, PHASES
 from tvae.experiments.presets import PRESET_SETTINGS, PRESETS
 from tvae.experiments.trial import LOADS
 
-__all__ = ["ARCHITECTURE", "CHAMPION", "FLEET", "NONE", "PLACE", "TRAINING", "OrAuto", "address", "options", "out"]
+__all__ = [
+    "ARCHITECTURE",
+    "CHAMPION",
+    "FLEET",
+    "NONE",
+    "PLACE",
+    "TRAINING",
+    "OrAuto",
+    "address",
+    "options",
+    "out",
+    "renamed",
+]
 
 ARCHITECTURE = ("curvature", "max_radius", "hidden_dim", "n_projection_layers", "latent_dim", "use_controller")
 TRAINING = ("objective", *(name for name in PRESET_SETTINGS if name not in ARCHITECTURE))
@@ -58,6 +70,8 @@ _HELP = {
     "distance_margin": "By how much distances of one level must pass those of the next, as a share of the longest.",
     "beta": "Weight of the Kullback-Leibler divergence.",
     "initial_hierarchy": "Sign that a new projection's hierarchy must have; it is drawn again until it has.",
+    "n_trits": "Trits of an operation; 9 is the table of a gate with two inputs.",
+    "preset": "Named settings, which count where neither the cell nor an option here says otherwise.",
 }
 _CHOICES = {
     "objective": [name for name in OBJECTIVES if name != "elbo"],
@@ -95,12 +109,22 @@ class _Place(click.ParamType[str]):
 PLACE = _Place()
 
 
-def options(*names: str) -> Callable[[Command], Command]:
-    """Give a command options by name: of fields of `Architecture` and `Configuration`, or of the table of others."""
+def options(*names: str, left_open: bool = False) -> Callable[[Command], Command]:
+    """Give a command options by name.
+
+    Args:
+        names: of fields of `Architecture` and `Configuration`, or keys of the table of further options.
+        left_open: whether every setting may be left to each trial of a sweep, with `auto`.
+    """
 
     def decorate(command: Command) -> Command:
         for name in reversed(names):
-            option = _FURTHER[name] if name in _FURTHER else _setting(name)
+            if left_open:
+                option = _left_open(name)
+            elif name in _FURTHER:
+                option = _FURTHER[name]
+            else:
+                option = _setting(name)
             command = option(command)
         return command
 
@@ -131,6 +155,27 @@ def _setting(name: str) -> Callable[[Command], Command]:
     of = click.Choice([*of.choices, "auto"]) if isinstance(of, click.Choice) else OrAuto(of)
     text = f"{_HELP[name]} auto: what the preset or the foundation's recipe says."
     return click.option(f"--{name}", type=of, default="auto", show_default=True, help=text)
+
+
+def _left_open(name: str) -> Callable[[Command], Command]:
+    choices = {**_CHOICES, "preset": list(PRESETS)}
+    of: click.ParamType[Any]
+    if name in choices:
+        of = click.Choice([*choices[name], "auto"])
+    else:
+        of = OrAuto(_TYPES[type(getattr(Configuration() if name in _SETTINGS else Architecture(), name))])
+    text = f"{_HELP[name]} auto: what the cell says."
+    return click.option(f"--{name}", type=of, default="auto", show_default=True, help=text)
+
+
+def renamed(old: str, new: str) -> Callable[[Command], Command]:
+    """Let a command answer an option by its old name with the new one."""
+
+    def refuse(ctx: click.Context, _: click.Parameter, value: str | None) -> None:
+        if value is not None:
+            raise click.UsageError(f"`{old}` is called `{new}` now; pass --{new} {value}.", ctx)
+
+    return click.option(f"--{old}", hidden=True, expose_value=False, callback=refuse)
 
 
 _SETTINGS = {f.name for f in fields(Configuration)}
@@ -173,8 +218,8 @@ _FURTHER = {
         show_default=True,
         help="Epochs of the first stage, encoder and decoder; auto: as finetune trains a foundation.",
     ),
-    "runs": click.option(
-        "--runs", type=click.IntRange(1, 10_000), default=25, show_default=True, help="How many seeds, from seed on."
+    "many_seeds": click.option(
+        "--seeds", type=click.IntRange(1, 10_000), default=25, show_default=True, help="How many seeds, from seed on."
     ),
     "load": click.option(
         "--load",
@@ -212,7 +257,7 @@ _FURTHER = {
         help="tpe looks for good settings instead of making tables (needs tvae[search]); grid gives it other choices.",
     ),
     "trials": click.option(
-        "--trials", type=click.IntRange(1, 10_000), default=64, show_default=True, help="Of a search."
+        "--trials", type=click.IntRange(1, 10_000), default=64, show_default=True, help="Cells that a search tries."
     ),
     "backend": click.option(
         "--backend",
@@ -238,7 +283,7 @@ _FURTHER = {
         "--resume",
         default=NONE,
         show_default=True,
-        help="Go on with an unfinished run: its id, or auto for the newest one of the same trials.",
+        help="Resume an unfinished run: its id, or auto for the newest one of the same trials.",
     ),
     "promote": click.option(
         "--promote",

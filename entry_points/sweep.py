@@ -1,42 +1,71 @@
 """Sweep: the phases of the reference sweep, a grid of the user's, or a search."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from entry_points.console import command, command_line, defaults_of
-from entry_points.options import FLEET, NONE, options
+from entry_points.console import command, defaults_of, say
+from entry_points.options import ARCHITECTURE, FLEET, NONE, TRAINING, options
 from tvae.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from tvae.experiments.plan import Plan
+
+_SETTINGS = tuple(dict.fromkeys(("preset", "n_trits", *ARCHITECTURE, *TRAINING)))
 
 
 @command
-@options("phase", "grid", "objective", "seeds", "search", "trials", "seed", *FLEET)
+@options("phase", "grid", "search", "trials", "seeds", "seed")
+@options(*_SETTINGS, left_open=True)
+@options("checkpoint", "new_projection", *FLEET)
 def main(**asked: Any) -> None:
     """Train many configurations with several seeds each, and report which differences between them are real.
 
     The phases are the tables of the reference sweep of 2025-12-29, 55 experiments in all. Every training is a run under
-    one parent, whose report.html says what came of it.
+    one parent, whose report.html says what came of it. A setting that is given here counts for every training.
     """
     if asked["grid"] != NONE and asked["phase"] != "all":
         raise ConfigurationError("`grid` and `phase` exclude each other: a grid file has its own cells. Leave one out.")
 
     from entry_points.campaigns import opened
-    from tvae.experiments.grid import grid_trials
-    from tvae.experiments.phases import phase_trials
 
-    how = {"objective": asked["objective"], "seeds": asked["seeds"], "first_seed": asked["seed"]}
+    # A run that is resumed has its own plan: neither the options nor the grid file need be there any more.
+    plan = _plan(asked) if asked["resume"] in ("none", "auto") else None
+    with opened("sweep", _title(asked), asked, defaults_of(main), plan) as sweep:
+        sweep.train()
+        sweep.finish()
+
+
+def _plan(asked: Mapping[str, Any]) -> "Plan":
+    from tvae.experiments.grid import grid_axes, grid_trials
+    from tvae.experiments.phases import REFERENCE_PRESET, phase_trials
+    from tvae.experiments.plan import Plan
+    from tvae.experiments.search import Search
+    from tvae.experiments.trial import merged
+
+    settings = {name: asked[name] for name in _SETTINGS if asked[name] != "auto"}
+    path = None if asked["grid"] == NONE else Path(asked["grid"])
+    start = {"checkpoint": asked["checkpoint"], "new_projection": asked["new_projection"]}
+    seeds = {"seeds": asked["seeds"], "first_seed": asked["seed"]}
     if asked["search"] != NONE:
-        from entry_points.searching import search
-
-        search(asked, command_line("sweep", asked, defaults_of(main)))
-        return
-    if asked["grid"] != NONE:
-        path = Path(asked["grid"])
-        trials, title = grid_trials(path, **how), f"sweep {path.name}"
+        base, choices = grid_axes(path, settings) if path else ({"preset": REFERENCE_PRESET, **settings}, {})
+        return Plan(Search(base, choices, asked["trials"], **seeds), **start)
+    if path:
+        cells = grid_trials(path, asked=settings, **seeds)
     else:
-        trials, title = phase_trials(asked["phase"], **how), f"sweep {asked['phase']} {asked['objective']}"
-    with opened("sweep", f"{title}, {asked['seeds']} seeds", asked, trials) as (campaign, planned):
-        campaign.train(planned)
-        campaign.finish(command_line("sweep", asked, defaults_of(main)))
+        cells = phase_trials(asked["phase"], asked=settings, **seeds)
+    trials, notes = merged(cells)
+    for note in notes:
+        say(note)
+    return Plan(trials, **start)
+
+
+def _title(asked: Mapping[str, Any]) -> str:
+    what = Path(asked["grid"]).name if asked["grid"] != NONE else asked["phase"]
+    if asked["search"] != NONE:
+        return f"search {asked['search']}, {asked['trials']} trials"
+    typed = [str(asked[name]) for name in ("preset", "objective") if asked[name] != "auto"]
+    return f"sweep {' '.join([what, *typed])}, {asked['seeds']} seeds"
 
 
 if __name__ == "__main__":

@@ -6,8 +6,9 @@ import signal
 import sqlite3
 import time
 from collections import Counter
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
+from subprocess import Popen
 from typing import Any
 
 import pytest
@@ -160,32 +161,35 @@ def store(desk: Desk) -> list[tuple[str, str]]:
         return list(database.execute("SELECT name, status FROM runs"))
 
 
+def kill_after(desk: Desk, process: "Popen[str]", n: int, name: str, number: int) -> dict[str, str]:
+    """Send a signal when so many trials are finished, and return those: the keys of trials by their runs."""
+    deadline = time.monotonic() + 200
+    while time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.02)
+        if (desk.folder / "mlflow.db").exists():
+            with suppress(sqlite3.OperationalError):  # the tables are being made
+                if sum(one.startswith(name) and status == "FINISHED" for one, status in store(desk)) >= n:
+                    break
+    os.kill(process.pid, number)
+    process.communicate(timeout=60)
+    found = {run.info.run_id: run.data.tags["trial"] for run in trials(desk) if run.info.status == "FINISHED"}
+    assert len(found) >= n
+    return found
+
+
 @pytest.mark.parametrize(
     "signal_number",
     [pytest.param(signal.SIGKILL, id="KILL"), pytest.param(signal.SIGTERM, id="TERM", marks=pytest.mark.fault)],
 )
 def test_a_killed_sweep_goes_on_with_what_is_missing(desk: Desk, signal_number: int) -> None:
     words = ("entry_points.sweep", "--grid", grid(desk, MANY), "--seeds", "1")
-    process = desk.start(*words)
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        time.sleep(0.02)
-        if (desk.folder / "mlflow.db").exists():
-            try:
-                finished = [name for name, status in store(desk) if name.startswith("batch=") and status == "FINISHED"]
-            except sqlite3.OperationalError:
-                continue  # the tables are being made
-            if len(finished) >= 2:
-                break
-    os.kill(process.pid, signal_number)
-    process.communicate(timeout=60)
-    killed = {run.info.run_id: run.data.tags["trial"] for run in trials(desk) if run.info.status == "FINISHED"}
-    assert 2 <= len(killed) < len(MANY)
+    killed = kill_after(desk, desk.start(*words), 2, "batch=", signal_number)
+    assert len(killed) < len(MANY)
     stopped = parent(desk)
 
     code, out, err = desk.type(*words, "--resume", "auto")
     assert code == 0, err
-    assert f"Going on with run {stopped.info.run_id}" in out
+    assert f"Resuming run {stopped.info.run_id}" in out
     done = trials(desk)
     assert Counter(run.data.tags["trial"] for run in done) == Counter({run.data.tags["trial"]: 1 for run in done})
     assert len(done) == len(MANY)
@@ -195,6 +199,49 @@ def test_a_killed_sweep_goes_on_with_what_is_missing(desk: Desk, signal_number: 
     assert parent(desk).info.status == "FINISHED"
     assert "failure" not in parent(desk).data.tags
     assert not [name for name, status in store(desk) if status == "RUNNING"]
+
+
+# Of 40,000 combinations, each batch size a cohort of its own.
+SPACE = {
+    "batch_size": [8, 9, 10, 11],
+    "lr": [i / 1000 for i in range(1, 101)],
+    "beta": [i / 100 for i in range(1, 101)],
+}
+
+
+@pytest.mark.parametrize("after", [1, 9, 17])
+def test_a_killed_search_resumes_by_its_id_and_trains_what_is_missing(desk: Desk, after: int) -> None:
+    path = desk.folder / "space.json"
+    path.write_text(json.dumps({"base": {"n_trits": 4, "epochs": 5}, "grid": SPACE}))
+    words = ("--search", "tpe", "--trials", "20", "--seeds", "2", "--workers", "1")
+    process = desk.start("entry_points.sweep", "--grid", str(path), *words)
+    killed = kill_after(desk, process, after, "batch_size=", signal.SIGKILL)
+    path.unlink()
+
+    code, out, err = desk.type("entry_points.sweep", "--workers", "1", "--resume", parent(desk).info.run_id)
+    assert code == 0, err
+    done = trials(desk)
+    assert killed.items() <= {run.info.run_id: run.data.tags["trial"] for run in done}.items()
+    assert set(Counter(run.data.tags["cell"] for run in done).values()) == {2}
+    assert len({run.data.tags["trial"] for run in done}) == len(done) == 40
+    assert {run.info.status for run in done} == {"FINISHED"}
+    assert parent(desk).info.status == "FINISHED"
+    assert parent(desk).data.metrics["trials_finished"] == parent(desk).data.metrics["trials"] == 40
+    assert "-P search=tpe" in parent(desk).data.tags["mlflow.note.content"]
+    assert not [name for name, status in store(desk) if status == "RUNNING"]
+    assert "40 of 40 trials are done." in out
+
+
+def test_a_run_that_was_stopped_before_it_had_a_plan_says_so(swept: tuple[Desk, str]) -> None:
+    desk, _ = swept
+    done = parent(desk)
+    tags = {"stage": "sweep", "plan": "0" * 16}
+    bare = desk.client.create_run(done.info.experiment_id, run_name="bare", tags=tags)
+    desk.client.set_terminated(bare.info.run_id, "FAILED")
+    code, _, err = desk.type("entry_points.sweep", "--resume", bare.info.run_id)
+    desk.client.delete_run(bare.info.run_id)
+    assert code == 2
+    assert "has no plan.json that says what to train" in err
 
 
 def test_a_sweep_at_work_is_not_gone_on_with(desk: Desk) -> None:
@@ -221,7 +268,7 @@ def test_a_sweep_at_work_is_not_gone_on_with(desk: Desk) -> None:
 def stable(tmp_path_factory: pytest.TempPathFactory) -> Desk:
     """A desk at which `stability` was typed: four seeds, the initial hierarchies forced positive."""
     desk = Desk(tmp_path_factory.mktemp("desk"))
-    code, _, err = desk.type("entry_points.stability", "--runs", "4", "--initial_hierarchy", "positive")
+    code, _, err = desk.type("entry_points.stability", "--seeds", "4", "--initial_hierarchy", "positive")
     assert code == 0, err
     return desk
 
@@ -246,7 +293,7 @@ def test_stability_has_its_statistics_on_the_parent(stable: Desk) -> None:
 
 
 def test_the_demonstration_of_a_partial_load_is_labelled_as_one(stable: Desk) -> None:
-    words = ("--load", "mismatched", "--runs", "4", "--epochs", "2")
+    words = ("--load", "mismatched", "--seeds", "4", "--epochs", "2")
     code, _, err = stable.type("entry_points.stability", *words)
     assert code == 0, err
     run = max((run for run in stable.runs() if run.data.tags["stage"] == "stability"), key=lambda r: r.info.start_time)

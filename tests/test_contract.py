@@ -33,6 +33,11 @@ def command_of(entry_point: str) -> click.Command:
     return main
 
 
+def offered(entry_point: str) -> list[click.Parameter]:
+    """The options of a command without those that only answer an old name with the new one."""
+    return [option for option in command_of(entry_point).params if not getattr(option, "hidden", False)]
+
+
 def declared(entry_point: str) -> dict[str, dict[str, Any]]:
     parameters: dict[str, dict[str, Any]] = PROJECT["entry_points"][entry_point]["parameters"]
     assert parameters
@@ -44,7 +49,7 @@ def test_the_project_has_the_entry_points_that_users_know() -> None:
 
 
 def test_every_command_is_an_entry_point() -> None:
-    support = {"__init__", "campaigns", "console", "foundations", "options", "searching", "sessions"}
+    support = {"__init__", "campaigns", "console", "foundations", "options", "sessions"}
     of_make_alone = {"store"}  # under `mlflow run` MLflow has made the store before any command starts
     modules = {path.stem for path in (ROOT / "entry_points").glob("*.py")} - support - of_make_alone
     assert modules == {module_of(name) for name in ENTRY_POINTS}
@@ -56,7 +61,7 @@ def test_main_is_finetune() -> None:
 
 @pytest.mark.parametrize("entry_point", ENTRY_POINTS)
 def test_mlproject_declares_the_options_of_the_command_with_their_defaults(entry_point: str) -> None:
-    options = {str(option.name): str(option.default) for option in command_of(entry_point).params}
+    options = {str(option.name): str(option.default) for option in offered(entry_point)}
     assert {name: str(spec["default"]) for name, spec in declared(entry_point).items()} == options
 
 
@@ -70,7 +75,7 @@ def test_every_declared_parameter_reaches_the_command_unquoted(entry_point: str)
 @pytest.mark.parametrize("entry_point", ENTRY_POINTS)
 def test_mlproject_types_are_the_options_types(entry_point: str) -> None:
     kinds = {"integer": "int", "integer range": "int", "float": "float"}
-    for option in command_of(entry_point).params:
+    for option in offered(entry_point):
         assert declared(entry_point)[str(option.name)]["type"] == kinds.get(option.type.name, "string"), option.name
 
 

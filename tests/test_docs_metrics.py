@@ -18,7 +18,7 @@ import torch
 from exact_model import architecture, exact_model
 
 from entry_points import campaigns, sessions
-from entry_points.campaigns import Campaign, Clock
+from entry_points.campaigns import Clock, Sweep
 from tvae import metrics, ternary
 from tvae.architecture import Architecture
 from tvae.bounds import Bounds
@@ -26,6 +26,7 @@ from tvae.checkpoint import read, save, verification, verify
 from tvae.checkpoint.verification import load_afresh
 from tvae.configuration import FOUNDATION, Configuration
 from tvae.experiments.fanout import Trained
+from tvae.experiments.plan import Plan
 from tvae.experiments.presets import resolve
 from tvae.experiments.stability import stability_metrics
 from tvae.experiments.start import from_foundation, from_scratch
@@ -195,11 +196,13 @@ def test_parent_tables_have_what_the_parents_log(
         yield Trained(task=0, results=[embedding], error=None, seconds=1.0, ended=2.0)
 
     monkeypatch.setattr(campaigns, "cohorts", lambda trials, _: [trials])
-    monkeypatch.setattr(Campaign, "_foundations", lambda *_: {})
-    monkeypatch.setattr(Campaign, "_start", lambda *_: (None, {}))
-    children = SimpleNamespace(finished=dict, log_result=lambda *_: None)
-    fleet = SimpleNamespace(width=1, train=trained)
-    Campaign(None, run, children, fleet, Clock(dict.fromkeys(CLOCK, 0.0))).train([trial()])  # type: ignore[arg-type]
+    monkeypatch.setattr(Sweep, "_find_foundations", lambda *_: None)
+    monkeypatch.setattr(Sweep, "_start", lambda *_: (None, {}))
+    children: Any = SimpleNamespace(log_result=lambda *_: None)
+    workers: Any = SimpleNamespace(width=1, train=trained)
+    client: Any = None
+    clock = Clock(dict.fromkeys(CLOCK, 0.0))
+    Sweep(client, run, children, workers, clock, Plan((trial(),)), "", {}).train()  # type: ignore[arg-type]
     runs = [embedding.summary() | {"init_hierarchy": x, "best_hierarchy": x * x} for x in (0.1, 0.3, 0.2, 0.5)]
     of_stability = stability_metrics(runs)
     assert set(names_of("The parent of a sweep or of `stability`")) == run.metrics | of_stability.keys()

@@ -12,11 +12,14 @@ import sys
 import time
 import tomllib
 import uuid
+import weakref
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import joblib
+import loky
 import pytest
 import torch
 
@@ -25,9 +28,9 @@ from tvae.architecture import Architecture
 from tvae.configuration import Configuration
 from tvae.errors import ConfigurationError
 from tvae.experiments import fanout
-from tvae.experiments.fanout import RETRIES, Trained, train_cohorts
+from tvae.experiments.fanout import RETRIES, Trained, Workers
 from tvae.experiments.start import from_scratch
-from tvae.training import Member
+from tvae.training import Member, Result
 
 SMALL = Architecture(
     n_trits=4, latent_dim=6, encoder_hidden=(32,), decoder_hidden=(24,), hidden_dim=16, n_projection_layers=1
@@ -64,6 +67,11 @@ import json, os, pathlib, sys, torch
 told = {{"modules": sorted(sys.modules), "threads": torch.get_num_threads(), "process": os.getpid()}}
 pathlib.Path({path!r}).write_text(json.dumps(told))
 """
+
+
+def train_cohorts(tasks: Sequence[Sequence[Member]], **settings: Any) -> Iterator[Trained]:
+    with Workers(**settings) as workers:
+        yield from workers.train([partial(list, task) for task in tasks])
 
 
 def member(seed: int, epochs: int = 3, architecture: Architecture = SMALL) -> Member:
@@ -152,25 +160,25 @@ def environment() -> Iterator[str]:
 
 def test_backend_must_be_known() -> None:
     with pytest.raises(ConfigurationError, match=r"^`backend` must be one of local, loky, dask, ray, got 'spark'\.$"):
-        train_cohorts([], backend="spark")
+        Workers("spark")
 
 
 def test_workers_must_be_positive() -> None:
     with pytest.raises(ConfigurationError, match=r"^`workers` must be positive, got 0\.$"):
-        train_cohorts([], workers=0)
+        Workers(workers=0)
 
 
 @pytest.mark.parametrize("backend", ["local", "loky"])
 def test_an_address_is_for_a_cluster(backend: str) -> None:
     with pytest.raises(ConfigurationError, match=rf"^`address` is for dask and ray; {backend} trains on this machine"):
-        train_cohorts([], backend=backend, address="tcp://127.0.0.1:8786")
+        Workers(backend, address="tcp://127.0.0.1:8786")
 
 
 @pytest.mark.parametrize(("backend", "package"), [("dask", "distributed"), ("ray", "ray")])
 def test_extra_that_is_missing_is_named(backend: str, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ConfigurationError, match=rf"pip install 'tvae\[{backend}\]'\.$"):
-        train_cohorts([], backend=backend)
+        Workers(backend)
 
 
 @pytest.mark.parametrize("extra", ["dask", "ray"])
@@ -231,6 +239,44 @@ def test_seconds_are_those_of_the_training(here: list[Trained]) -> None:
     assert here[UNLUCKY].seconds > here[0].seconds > 0
 
 
+def test_there_are_no_more_models_than_those_at_work_and_those_that_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    alive = most = 0
+
+    def gone() -> None:
+        nonlocal alive
+        alive -= 1
+
+    def cohort(seed: int) -> list[Member]:
+        nonlocal alive, most
+        made = member(seed)
+        weakref.finalize(made.model, gone)
+        alive += 1
+        most = max(most, alive)
+        return [made]
+
+    workers = Workers("loky", workers=2)
+    monkeypatch.setattr(
+        fanout, "_attempt", lambda members, _: ([Result(m.configuration, m.model) for m in members()], None, 0.0)
+    )
+    with ThreadPoolExecutor(2) as threads:
+        monkeypatch.setattr(workers, "_opened", fanout._Backend(threads, 2, 0))
+        found = [trained.task for trained in workers.train([partial(cohort, seed) for seed in range(100)])]
+    assert sorted(found) == list(range(100))
+    assert most <= 4
+
+
+@pytest.mark.integration
+def test_workers_stay_from_one_training_to_the_next(tmp_path: Path) -> None:
+    told = []
+    with Workers("loky", workers=1) as workers:
+        for seed in range(2):
+            cohort = [trapped(TELL.format(path=str(tmp_path / "told")), member(seed))]
+            (trained,) = workers.train([partial(list, cohort)])
+            assert trained.error is None
+            told.append(json.loads((tmp_path / "told").read_text())["process"])
+    assert told[0] == told[1] != os.getpid()
+
+
 def test_an_interrupt_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
@@ -288,7 +334,7 @@ def test_a_cohort_whose_worker_died_was_tried_again(elsewhere: Elsewhere) -> Non
 @pytest.mark.integration
 def test_a_cohort_that_kills_its_workers_is_reported(elsewhere: Elsewhere) -> None:
     found = elsewhere.of(KILLER)
-    expected = rf"The cohort was lost {elsewhere.attempts} times, the last time because .*(SIGKILL|died)"
+    expected = rf"The cohort was lost \(tries: {elsewhere.attempts}\)\. .*(SIGKILL|died)"
     assert re.match(expected, str(found.error))
     assert (found.results, found.seconds) == ([], 0.0)
 
@@ -315,7 +361,7 @@ def test_a_worker_needs_torch_and_tvae_and_no_mlflow(elsewhere: Elsewhere) -> No
 @pytest.mark.integration
 def test_two_workers_share_the_cores(elsewhere: Elsewhere) -> None:
     told = json.loads((elsewhere.folder / "told").read_text())
-    assert told["threads"] == max(1, joblib.cpu_count() // 2)
+    assert told["threads"] == max(1, loky.cpu_count() // 2)
 
 
 @pytest.mark.integration
@@ -329,7 +375,7 @@ def test_a_worker_of_another_version_trains_nothing(monkeypatch: pytest.MonkeyPa
     (trained,) = train_cohorts([[member(0)]], backend="loky")
     assert trained.results == []
     assert trained.error == (
-        f"The cohort was lost {RETRIES + 1} times, the last time because the worker has tvae {tvae.__version__} "
+        f"The cohort was lost (tries: {RETRIES + 1}). RuntimeError: the worker has tvae {tvae.__version__} "
         "instead of 9.9; install there what is here."
     )
 
@@ -342,9 +388,8 @@ def test_a_worker_of_another_version_trains_nothing(monkeypatch: pytest.MonkeyPa
     ],
 )
 def test_a_worker_says_in_what_its_code_differs(driver: dict[str, str], words: str) -> None:
-    results, error, _, refusal = fanout._work(b"", fanout._CODE | driver, "cpu", None)
-    assert (results, error) == (b"", None)
-    assert refusal == f"the worker has {words}; install there what is here"
+    with pytest.raises(RuntimeError, match=re.escape(f"the worker has {words}; install there what is here")):
+        fanout._work(b"", code=fanout._CODE | driver, device="cpu", threads=None)
 
 
 # A cluster that was there before, whose workers nobody starts anew
@@ -399,7 +444,7 @@ def test_without_a_worker_left_nobody_waits_for_ever(
 ) -> None:
     back, lost = on_cluster[1]
     assert_as_here(back, here[5])
-    assert lost.error == "There was no worker to train the cohort: the cluster had none for 1 s."
+    assert re.match(r"The cohort was lost \(tries: 1\)\. .*(no worker for 1 s|died)", str(lost.error))
 
 
 # The end before the end

@@ -13,10 +13,11 @@ from tvae.configuration import SHARED_SETTINGS, Configuration
 from tvae.errors import ConfigurationError
 from tvae.experiments.grid import grid_axes, grid_trials
 from tvae.experiments.phases import ALL, PHASES, phase_trials
+from tvae.experiments.plan import Plan
 from tvae.experiments.planning import LEAST_WORTH_DIVIDING, cohorts, duration
-from tvae.experiments.search import Search
+from tvae.experiments.search import ROUND, Search
 from tvae.experiments.stability import stability_metrics
-from tvae.experiments.trial import Trial, require_distinct
+from tvae.experiments.trial import Trial, merged
 from tvae.training.cohort import LARGEST_BATCH
 
 
@@ -62,8 +63,11 @@ def test_cells_of_a_phase_share_their_seeds_so_that_differences_are_paired() -> 
     assert set(map(tuple, by_cell.values())) == {(7, 8, 9, 10)}
 
 
-def test_the_objective_holds_for_every_trial() -> None:
-    assert {t.configuration.objective for t in phase_trials(ALL, objective="level_mean")} == {"level_mean"}
+def test_what_is_asked_for_holds_for_every_trial() -> None:
+    found = phase_trials(ALL, asked={"objective": "level_mean", "n_trits": 5, "hidden_dim": 8})
+    assert {(t.configuration.objective, t.architecture.n_trits, t.architecture.hidden_dim) for t in found} == {
+        ("level_mean", 5, 8)
+    }
 
 
 @pytest.mark.parametrize(
@@ -96,10 +100,13 @@ def test_trial_survives_json() -> None:
         assert Trial.from_dict(json.loads(json.dumps(one.to_dict()))) == one
 
 
-def test_the_same_configuration_twice_is_refused_with_both_names() -> None:
+def test_the_same_configuration_twice_is_trained_once_with_a_note_that_has_both_names() -> None:
     one, two = trial(), Trial("grid", "other cell", Architecture(), Configuration())
-    with pytest.raises(ConfigurationError, match=r"`cell`.*`other cell`"):
-        require_distinct([one, two])
+    assert merged([one, two]) == ((one,), ("`other cell` is the same as `cell`, and is not trained twice.",))
+
+
+def test_every_cell_of_the_reference_is_a_configuration_of_its_own() -> None:
+    assert merged(phase_trials(ALL)) == (phase_trials(ALL), ())
 
 
 def test_trials_of_one_shape_may_train_as_one_cohort() -> None:
@@ -165,7 +172,7 @@ def test_grid_is_the_product_of_its_values(tmp_path: Path) -> None:
 
 def test_json_and_named_cells_are_read_too(tmp_path: Path) -> None:
     path = write(tmp_path, {"cells": {"slow": {"lr": 1e-4}, "wide": {"latent_dim": 32, "objective": "level_mean"}}})
-    slow, wide = grid_trials(path, seeds=1, objective="ranking")
+    slow, wide = grid_trials(path, seeds=1)
     assert (slow.cell, slow.configuration.lr, slow.configuration.objective) == ("slow", 1e-4, "ranking")
     assert (wide.architecture.latent_dim, wide.configuration.objective) == (32, "level_mean")
 
@@ -186,8 +193,8 @@ MISTAKES = {
     "cells no mapping": ({"cells": ["a"]}, "must be names with values"),
     "broken": ("grid: [", "must be YAML or JSON"),
     "key twice": ("grid: {lr: [1e-3]}\ngrid: {lr: [1e-2]}", "twice"),
-    "value twice": ({"grid": {"lr": [1e-3, 1e-3]}}, "two cells"),
-    "same cell": ({"cells": {"a": {"lr": 1e-3}, "b": {"lr": 1e-3}}}, "`a`.*`b`"),
+    "name twice": ({"cells": {"lr=0.001": {"lr": 1}}, "grid": {"lr": [1e-3]}}, "two cells are called `lr=0.001`"),
+    "preset": ({"cells": {"a": {"preset": "defalt"}}}, "cell `a`.*did you mean `default`"),
     "too many": ({"grid": {"lr": [i / 1e5 for i in range(1, 5000)]}}, "at most 10000"),
     "too many to list": ({"grid": {f"x{i}": list(range(10)) for i in range(40)}}, "more than 10000 combinations"),
     "aliases": ("base: &a {lr: 1e-3}\ncells: {x: *a}", r"the alias \*a; write out"),
@@ -219,47 +226,124 @@ def test_missing_file_is_named(tmp_path: Path) -> None:
         grid_trials(tmp_path / "nosuch.yaml")
 
 
+def test_a_grid_takes_presets_and_what_is_asked_for_counts_for_every_cell(tmp_path: Path) -> None:
+    path = write(tmp_path, {"base": {"lr": 0.1}, "cells": {"a": {"preset": "stable", "lr": 0.2}, "b": {"n_trits": 4}}})
+    asked = {"epochs": 7, "preset": "max_hierarchy"}
+    a, b = grid_trials(path, seeds=1, asked=asked)
+    assert (a.configuration.scheduler, a.configuration.epochs, a.configuration.lr) == ("cosine", 7, 0.2)
+    assert (b.configuration.patience, b.configuration.epochs, b.architecture.n_trits) == (5, 7, 4)
+    assert (a.configuration.patience, b.configuration.lr) == (60, 0.1)
+
+
+def test_cells_that_coincide_are_merged_whatever_they_are_called(tmp_path: Path) -> None:
+    path = write(tmp_path, {"cells": {"a": {"lr": 1e-3}, "b": {"lr": 1e-3}}, "grid": {"lr": [1e-3, 1e-3, 2e-3]}})
+    trials, notes = merged(grid_trials(path, seeds=2))
+    assert [t.cell for t in trials] == ["a", "a", "lr=0.002", "lr=0.002"]
+    assert notes == (
+        "`b` is the same as `a`, and is not trained twice.",
+        "`lr=0.001` is the same as `a`, and is not trained twice.",
+    )
+
+
+def test_different_values_have_different_names(tmp_path: Path) -> None:
+    trials = grid_trials(write(tmp_path, {"grid": {"lr": [0.01, 0.0100000001]}}), seeds=1)
+    assert [t.cell for t in trials] == ["lr=0.01", "lr=0.0100000001"]
+
+
 def test_axes_of_a_search_are_checked_like_a_grid(tmp_path: Path) -> None:
-    assert grid_axes(write(tmp_path, {"base": {"epochs": 5}, "grid": {"lr": [0.001, 0.01]}})) == (
-        {"epochs": 5},
+    assert grid_axes(write(tmp_path, {"base": {"epochs": 5}, "grid": {"lr": [0.001, 0.01]}}), {"beta": 0.1}) == (
+        {"epochs": 5, "beta": 0.1},
         {"lr": [0.001, 0.01]},
     )
-    with pytest.raises(ConfigurationError, match="has no `grid`"):
-        grid_axes(write(tmp_path, {"cells": {"a": {"lr": 1e-3}}}))
-    with pytest.raises(ConfigurationError, match="`lr` must be"):
-        grid_axes(write(tmp_path, {"grid": {"lr": [-1]}}))
+    for content, words in (
+        ({"base": {"lr": 1e-3}}, "has no `grid`"),
+        ({"cells": {"a": {"lr": 1e-3}}}, "has `cells`"),
+        ({"grid": {"lr": [1e-3, -1]}}, "cell `lr=-1`: `lr` must be"),
+    ):
+        with pytest.raises(ConfigurationError, match=words):
+            grid_axes(write(tmp_path, content), {})
+
+
+def test_a_search_may_choose_among_more_than_10_000_combinations(tmp_path: Path) -> None:
+    weights = ("hierarchy_weight", "richness_weight", "separation_weight", "beta", "coverage_weight")
+    base, axes = grid_axes(write(tmp_path, {"grid": {name: list(range(10)) for name in weights}}), {})
+    search = Search(base, axes, trials=40, seeds=1, first_seed=0)
+    assert len(search.ask()) == ROUND
 
 
 # A search
 
 
-def test_search_repeats_itself_when_it_is_told_the_same() -> None:
-    def played() -> list[str]:
-        search = Search({}, {"objective": "ranking"}, seeds=1, first_seed=3)
-        keys = []
-        for _ in range(2):
-            suggestions = search.ask(16)
-            keys += [trial.key for trials in suggestions for trial in trials]
-            search.tell([(-trials[0].configuration.lr, 0.01) for trials in suggestions])
-        return keys
+def search(choices: dict[str, list[Any]], **further: Any) -> Search:
+    return Search(**({"base": {}, "choices": choices, "trials": 40, "seeds": 1, "first_seed": 3} | further))
 
-    assert played() == played()
+
+def value(cell: str) -> tuple[float, float]:
+    return -float(len(cell)), float(sum(map(ord, cell)) % 7)
+
+
+def test_a_search_asks_for_as_many_cells_as_it_was_told_to_each_once() -> None:
+    searching = search({})
+    while cells := searching.ask():
+        searching.told |= {cell: value(cell) for cell in cells}
+    assert len(searching.told) == 40
+
+
+def test_a_small_space_is_tried_as_a_whole_and_then_it_ends() -> None:
+    searching = search({"lr": [1e-3, 1e-2, 1e-2], "epochs": [1, 2, 3], "preset": ["default", "stable"]})
+    while cells := searching.ask():
+        searching.told |= {cell: value(cell) for cell in cells}
+    assert len(searching.told) == searching.size == 2 * 3 * 2
+
+
+@pytest.mark.parametrize("choices", [{}, {"lr": [1e-3, 0.012345678], "epochs": [1, 2], "preset": ["stable"]}])
+@pytest.mark.parametrize("stopped", [0, 5, 16, 21, 39])
+def test_a_search_goes_on_from_what_it_was_told_and_ends_with_as_many(
+    choices: dict[str, list[Any]], stopped: int
+) -> None:
+    whole = search(choices)
+    while cells := whole.ask():
+        whole.told |= {cell: value(cell) for cell in cells}
+    stored = json.loads(json.dumps(Plan(whole).settings()))
+    plan = Plan.read(stored, Plan(whole).listed())
+    assert plan is not None
+    assert isinstance(plan.trials, Search)
+    resumed = plan.trials
+    resumed.told = dict(list(whole.told.items())[:stopped])
+    while cells := resumed.ask():
+        resumed.told |= {cell: value(cell) for cell in cells}
+    assert len(resumed.told) == len(whole.told) == whole.size
+    if stopped % ROUND == 0:  # stopped between rounds, it is the same search
+        assert list(resumed.told) == list(whole.told)
+
+
+def test_a_cell_of_a_search_is_what_it_is_called() -> None:
+    searching = search({"lr": [0.1, 0.012345678], "preset": ["stable"]}, base={"epochs": 7}, seeds=2)
+    one, two = searching.cell_trials("lr=0.012345678 preset=stable")
+    assert (one.configuration.lr, one.configuration.epochs, one.configuration.scheduler) == (0.012345678, 7, "cosine")
+    assert (one.configuration.seed, two.configuration.seed) == (3, 4)
+    (free,) = search({}).cell_trials("lr=0.01234 richness_weight=2")
+    assert (free.configuration.lr, free.configuration.richness_weight) == (0.01234, 2.0)
+
+
+def test_what_is_asked_for_is_not_searched() -> None:
+    assert not any("lr=" in cell for cell in search({}, base={"lr": 0.01}).ask())
+    with pytest.raises(ConfigurationError, match="must have something to choose"):
+        search({}, base={"lr": 1, "hierarchy_weight": 1, "richness_weight": 1, "separation_weight": 1})
 
 
 def test_search_learns_what_it_is_told() -> None:
-    search = Search({"lr": [1e-3, 1e-2, 1e-1]}, {}, seeds=1, first_seed=0)
-    for _ in range(4):
-        suggestions = search.ask(16)
-        rates = [trials[0].configuration.lr for trials in suggestions]
-        search.tell([(-1.0, 1.0) if lr == 1e-2 else (0.0, 0.0) for lr in rates])
-    assert Counter(rates)[1e-2] > 8
+    searching = search({"lr": [1e-3, 1e-2, 1e-1], "seed_of_nothing": list(range(100))}, trials=64)
+    while cells := searching.ask():
+        searching.told |= {cell: (-1.0, 1.0) if "lr=0.01 " in cell else (0.0, 0.0) for cell in cells}
+        last = cells
+    assert Counter(cell.split()[0] for cell in last)["lr=0.01"] > ROUND // 2
 
 
-def test_a_search_bears_suggestions_that_failed() -> None:
-    search = Search({}, {}, seeds=2, first_seed=0)
-    assert [len(trials) for trials in search.ask(3)] == [2, 2, 2]
-    search.tell([None, (-0.8, 0.01), None])
-    assert len(search.ask(2)) == 2
+def test_a_search_bears_cells_that_failed() -> None:
+    searching = search({}, trials=20)
+    searching.told = dict.fromkeys(searching.ask())
+    assert len(searching.ask()) == 4
 
 
 # What seeds come to

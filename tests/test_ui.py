@@ -119,7 +119,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Work]:
         do(
             {
                 "another": second,
-                "stability": ("entry_points.stability", "--runs", "3", "--epochs", "3"),
+                "stability": ("entry_points.stability", "--seeds", "3", "--epochs", "3"),
                 "sweep": ("entry_points.sweep", "--grid", str(grid), "--seeds", "2"),
             },
             **through,

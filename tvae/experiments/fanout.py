@@ -1,16 +1,10 @@
 """Cohorts trained side by side: in this process, in processes of this machine, or on a Dask or Ray cluster.
 
-A cohort is a task. The driver hands it over as bytes and gets bytes back, so a worker needs torch and tvae, and nothing
-else: it knows no MLflow, and the driver alone writes down what came back. A worker process has one cohort at a time.
-So when a process dies, it is known which cohort died with it.
-
-What is used of joblib is loky's processes. `joblib.Parallel` does not bring all cohorts home (seen with joblib 1.6.0,
-Dask 2026.8.0, Ray 2.60.0): the death of one of loky's processes ends the call, and what the others had is gone; on Dask
-its generator waits for ever for a task that kills its workers; on Ray it has no generator, and a death ends the call.
-So each library is given single tasks.
+A backend is a `concurrent.futures.Executor` whose future fails if the worker that had the cohort died. A cohort travels
+as bytes, and so does what came of it: a worker needs torch and tvae and knows no MLflow. The driver alone writes down
+what came back.
 """
 
-import atexit
 import importlib
 import logging
 import os
@@ -22,37 +16,31 @@ import sys
 import threading
 import time
 import traceback
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import CancelledError
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ThreadPoolExecutor, as_completed, wait
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import joblib
+import loky
 import torch
-from joblib.externals.loky.backend import get_context
 
 import tvae
 from tvae.configuration import BACKENDS
 from tvae.errors import ConfigurationError
 from tvae.training import Member, Result, train_cohort
 
-__all__ = ["RETRIES", "Trained", "train_cohorts"]
+__all__ = ["RETRIES", "Trained", "Workers"]
 
 # A cohort that was lost is tried as often again. Two workers may die of something else; a third one dies of the cohort.
 RETRIES = 2
-# Seconds: within which a cluster must answer; for which it may be without workers (a nanny starts one anew in 3);
-# between two looks at a worker.
+# Seconds: within which a cluster must answer; for which it may be without workers; between two looks at a cohort.
 CONNECT_TIMEOUT = 8.0
 WORKERLESS_TIMEOUT = 30.0
 POLL = 0.5
-# Workers may join a Dask cluster at any time: so many are used without being asked for. A slot is a waiting thread.
-DASK_SLOTS = 64
-_LOKY = get_context("loky")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,66 +62,263 @@ class Trained:
     ended: float = field(default_factory=time.perf_counter)
 
 
-def train_cohorts(
-    tasks: Sequence[Sequence[Member]],
-    *,
-    backend: str = "local",
-    address: str | None = None,
-    workers: int | None = None,
-    device: str = "cpu",
-) -> Iterator[Trained]:
-    """Train cohorts, and give each as it is done: in any order, every one once.
+class _Backend(NamedTuple):
+    """An open backend: cohorts' executor, how many train at a time, how often a lost one is tried again (a Dask cluster
+    of somebody else's does that itself), and for how many seconds there has been no worker."""
 
-    A cohort whose worker dies is tried again elsewhere, after all that were not tried yet. One that is lost three times
-    comes back with an error, and the others go on. What this call starts ends with its iterator, whether that is
-    exhausted, closed, dropped or interrupted. On a cluster that was there before, what runs is cancelled; a Dask worker
-    still finishes the cohort it is at.
+    executor: Executor
+    width: int
+    retries: int
+    workerless: Callable[[], float] = float
+
+
+class Workers(AbstractContextManager["Workers"]):
+    """Workers that train cohorts. They start when they are first needed, and end with the context.
 
     Args:
-        tasks: the cohorts, each as `train_cohort` takes it.
         backend: `local` trains in this process what is one cohort or needs the GPU, and else in a process a core, which
-            is faster than threads; `loky` always in processes of this machine; `dask` and `ray` on a cluster whose
-            workers have the versions of torch and tvae that are here.
+            is faster than threads; `loky` always in processes of this machine; `dask` and `ray` on a cluster that has
+            the versions of torch and tvae that are here.
         address: of a running cluster: `tcp://host:8786` for Dask; `ray://host:10001` for Ray, or `host:6379` or `auto`
             on one of its own machines. Without one, Dask and Ray start a cluster of processes of this machine.
-        workers: how many cohorts train at a time. By default as many as this machine has cores, or the cluster Dask
-            workers or Ray CPUs.
+        workers: how many cohorts train at a time. By default as many as this machine has cores, or the cluster has Dask
+            workers or Ray CPUs when it is first used.
         device: a torch device, there where a cohort trains. A cohort on a GPU takes one GPU of a Ray cluster.
-
-    Returns:
-        An iterator of what came back. It starts its workers when it is first asked.
 
     Raises:
         ConfigurationError: if the backend is unknown or not installed, if it takes no address, or if `workers` is not
-            positive; from the iterator, if the cluster does not answer.
+            positive; later, if the cluster does not answer.
     """
-    if backend not in BACKENDS:
-        raise ConfigurationError(f"`backend` must be one of {', '.join(BACKENDS)}, got {backend!r}.")
-    if workers is not None and workers < 1:
-        raise ConfigurationError(f"`workers` must be positive, got {workers}.")
-    if address is not None and backend not in ("dask", "ray"):
-        raise ConfigurationError(f"`address` is for dask and ray; {backend} trains on this machine. Leave it out.")
-    cohorts = [list(task) for task in tasks]
-    cores = joblib.cpu_count()
-    processes = max(1, min(workers or cores, len(cohorts)))
-    threads = max(1, cores // processes)
-    if backend == "local" and (processes == 1 or device != "cpu"):
-        return (Trained(place, *_attempt(partial(list, members), device)) for place, members in enumerate(cohorts))
-    if backend in ("local", "loky"):
-        return _fan_out(cohorts, lambda: _Loky(processes, threads, device))
-    library, cluster = _import(backend), _Dask if backend == "dask" else _Ray
-    if address is None:
-        return _fan_out(cohorts, lambda: cluster(library, None, processes, threads, device))
-    return _fan_out(cohorts, lambda: cluster(library, address, workers, None, device))
+
+    def __init__(
+        self, backend: str = "local", *, address: str | None = None, workers: int | None = None, device: str = "cpu"
+    ) -> None:
+        if backend not in BACKENDS:
+            raise ConfigurationError(f"`backend` must be one of {', '.join(BACKENDS)}, got {backend!r}.")
+        if workers is not None and workers < 1:
+            raise ConfigurationError(f"`workers` must be positive, got {workers}.")
+        if address is not None and backend not in ("dask", "ray"):
+            raise ConfigurationError(f"`address` is for dask and ray; {backend} trains on this machine. Leave it out.")
+        self._in_process, self._here, self._device = backend == "local", address is None, device
+        open_backend = {"dask": _dask, "ray": _ray}.get(backend, _processes)
+        self._open = partial(open_backend, _import(backend), address, workers, device)
+        self._width = (workers or loky.cpu_count()) if device == "cpu" else 1
+        self._opened: _Backend | None = None
+        self._stack = ExitStack()
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End what was started. On a cluster that was there before, a Dask worker still finishes its cohort."""
+        self._opened = None
+        self._stack.close()
+
+    @property
+    def width(self) -> int:
+        """How many cohorts train at a time; a cluster is asked."""
+        return self._width if self._in_process else self._backend().width
+
+    def train(self, cohorts: Sequence[Callable[[], Sequence[Member]]]) -> Iterator[Trained]:
+        """Train cohorts, and give each as it is done: in any order, every one once.
+
+        A cohort whose worker dies is tried again by another. One that is lost three times comes back with an error, and
+        the others go on. If the iterator ends early, the workers end too.
+
+        Args:
+            cohorts: each returns its members, as `train_cohort` takes them. It is called when a worker is free for
+                them, in a thread: there are never more models than those at work, and as many that wait for the caller.
+        """
+        if not cohorts:
+            return
+        if self._in_process and min(self._width, len(cohorts)) == 1:
+            for place, members in enumerate(cohorts):
+                yield Trained(place, *_attempt(partial(list, members()), self._device))
+            return
+        backend = self._backend()
+        busy = min(backend.width, len(cohorts))
+        threads = max(1, loky.cpu_count() // busy) if self._here else None
+        work = partial(_work, code=_CODE, device=self._device, threads=threads)
+        stopped, room = threading.Event(), threading.Semaphore(2 * busy)
+
+        def train(place: int) -> Trained:
+            room.acquire()
+            if stopped.is_set():
+                raise CancelledError
+            return _train(backend, partial(work, pickle.dumps(list(cohorts[place]()))), place, stopped)
+
+        # The threads give cohorts to workers while the caller is busy with what came back.
+        with ThreadPoolExecutor(busy) as pool:
+            try:
+                for future in as_completed([pool.submit(train, place) for place in range(len(cohorts))]):
+                    yield future.result()
+                    room.release()
+            except BaseException:
+                stopped.set()
+                room.release(len(cohorts))
+                pool.shutdown(wait=False, cancel_futures=True)
+                self.close()
+                raise
+
+    def _backend(self) -> _Backend:
+        if self._opened is None:
+            self._opened = self._stack.enter_context(self._open())
+        return self._opened
+
+
+def _train(backend: _Backend, work: Callable[[], Any], place: int, stopped: threading.Event) -> Trained:
+    """Have a cohort trained, again where it was lost."""
+    for _ in range(backend.retries + 1):
+        try:
+            future = backend.executor.submit(work)
+            while not wait([future], timeout=POLL).done and not stopped.is_set():
+                if backend.workerless() > WORKERLESS_TIMEOUT:
+                    raise RuntimeError(f"the cluster had no worker for {WORKERLESS_TIMEOUT:g} s")
+            if stopped.is_set():
+                future.cancel()
+                raise CancelledError
+            results, error, seconds = future.result()
+            return Trained(place, pickle.loads(results), error, seconds)
+        except Exception as error:
+            if stopped.is_set():
+                raise
+            reason = _words(error)
+    return Trained(place, [], f"The cohort was lost (tries: {backend.retries + 1}). {reason}.", 0.0)
 
 
 def _import(backend: str) -> Any:
     try:
-        return importlib.import_module({"dask": "distributed"}.get(backend, backend))
+        return importlib.import_module({"dask": "distributed", "ray": "ray"}.get(backend, "loky"))
     except ImportError as error:
         raise ConfigurationError(
             f"`backend` {backend} is not installed ({error}); pip install 'tvae[{backend}]'."
         ) from error
+
+
+# The backends
+
+
+@contextmanager
+def _processes(_: Any, __: str | None, workers: int | None, ___: str) -> Iterator[_Backend]:
+    executor = _Processes()
+    try:
+        yield _Backend(executor, workers or loky.cpu_count(), RETRIES)
+    finally:
+        for pool in executor.pools:
+            pool.shutdown(kill_workers=True)
+
+
+class _Processes(Executor):
+    """Processes of this machine. Each is a pool of its own: where a process dies, loky gives up its whole pool."""
+
+    def __init__(self) -> None:
+        self.pools: list[loky.ProcessPoolExecutor] = []
+        self._idle: queue.SimpleQueue[loky.ProcessPoolExecutor] = queue.SimpleQueue()
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
+        try:
+            pool = self._idle.get_nowait()
+        except queue.Empty:
+            pool = loky.ProcessPoolExecutor(1, initializer=_leave_with, initargs=(os.getpid(),), timeout=None)
+            self.pools.append(pool)
+        future: Future[Any] = pool.submit(fn, *args, **kwargs)
+        future.add_done_callback(lambda done: None if _broken(done) else self._idle.put(pool))
+        return future
+
+
+def _broken(future: "Future[Any]") -> bool:
+    return future.cancelled() or isinstance(future.exception(), BrokenExecutor)
+
+
+@contextmanager
+def _dask(distributed: Any, address: str | None, workers: int | None, _: str) -> Iterator[_Backend]:
+    config = importlib.import_module("dask").config
+    with ExitStack() as opened:
+        # Above 10 MB Dask advises to load data where they are needed: a cohort of 30 models is as large. And by itself
+        # it would give what killed a worker to three more.
+        settings = {"admin.large-graph-warning-threshold": "1 GiB", "scheduler.allowed-failures": 0}
+        opened.enter_context(config.set({f"distributed.{name}": value for name, value in settings.items()}))
+        cluster: Any = address
+        if address is None:
+            cluster = distributed.LocalCluster(
+                n_workers=workers or loky.cpu_count(),
+                threads_per_worker=1,
+                # Its web server takes a port even without a dashboard. One that is free does not warn.
+                dashboard_address="127.0.0.1:0",
+                scheduler_kwargs={"dashboard": False},
+                silence_logs=logging.CRITICAL,
+            )
+            opened.enter_context(cluster)
+        try:
+            client = opened.enter_context(distributed.Client(cluster, timeout=CONNECT_TIMEOUT, set_as_default=False))
+        except Exception as error:
+            raise _unreachable("Dask scheduler", address, error) from error
+        last = time.monotonic()
+
+        def workerless() -> float:
+            nonlocal last
+            now = time.monotonic()
+            last = now if client.nthreads() else last
+            return now - last
+
+        width = workers or max(1, len(client.nthreads()))
+        executor = client.get_executor(pure=False, retries=0)
+        yield _Backend(executor, width, RETRIES if address is None else 0, workerless)
+
+
+@contextmanager
+def _ray(ray: Any, address: str | None, workers: int | None, device: str) -> Iterator[_Backend]:
+    with ExitStack() as opened:
+        if not ray.is_initialized():
+            opened.callback(ray.shutdown)
+            _open_ray(ray, address, workers)
+        there = ray.cluster_resources()
+        # Ray would wait for a GPU that is not there. Without one, torch says so.
+        gpus = 1 if device.startswith("cuda") and "GPU" in there else 0
+        executor = _Ray(ray.remote(num_cpus=1, num_gpus=gpus, max_retries=0))
+        yield _Backend(executor, workers or max(1, int(there.get("CPU", 0))), RETRIES)
+
+
+class _Ray(Executor):
+    """A Ray cluster, which has a process for each task."""
+
+    def __init__(self, remote: Callable[..., Any]) -> None:
+        self._call = remote(lambda fn, *args, **kwargs: fn(*args, **kwargs))
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
+        return self._call.remote(fn, *args, **kwargs).future()  # type: ignore[no-any-return]
+
+
+def _open_ray(ray: Any, address: str | None, workers: int | None) -> None:
+    settings: dict[str, Any] = {"address": address or "local", "log_to_driver": False, "logging_level": "ERROR"}
+    if address is None:
+        # A cluster of this machine's own has no reason to report its use.
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        settings |= {"num_cpus": workers, "include_dashboard": False}
+    # Ray makes SIGTERM an exit of its own. What the program does about it is the program's affair.
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        if address not in (None, "auto"):
+            # Ray tries to connect for minutes, and may then end the process.
+            host, _, port = str(address).rpartition("://")[2].partition(":")
+            socket.create_connection((host, int(port or 10001)), timeout=CONNECT_TIMEOUT).close()
+        ray.init(**settings)
+    except Exception as error:
+        raise _unreachable("Ray cluster", address, error) from error
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
+
+
+def _unreachable(what: str, address: str | None, error: Exception) -> ConfigurationError:
+    root: BaseException = error
+    while root.__cause__ is not None:
+        root = root.__cause__
+    reason = (str(root).strip() or type(root).__name__).splitlines()[-1].rstrip(".")
+    return ConfigurationError(f"A {what} must answer at `address`, got none from {address}: {reason}.")
+
+
+# What a worker does
 
 
 def _code() -> dict[str, str]:
@@ -152,43 +337,16 @@ def _code() -> dict[str, str]:
 _CODE = _code()
 
 
-# What a worker does
-
-
-class _Reply(NamedTuple):
-    """What a worker sends back, as a plain tuple: a worker of another version then is understood, too."""
-
-    results: bytes
-    error: str | None
-    seconds: float
-    refusal: str | None
-
-
-def _work(task: bytes, driver: dict[str, str], device: str, threads: int | None) -> tuple[Any, ...]:
+def _work(task: bytes, *, code: dict[str, str], device: str, threads: int | None) -> tuple[bytes, str | None, float]:
     """Train a cohort in a worker. Nothing is unpickled unless the worker's code is the driver's."""
-    if differing := [name for name in _CODE if driver.get(name, _CODE[name]) != _CODE[name]]:
-        versions = [f"{name} {_CODE[name]} instead of {driver[name]}" for name in differing if "." not in name]
+    if differing := [name for name in _CODE if code.get(name, _CODE[name]) != _CODE[name]]:
+        versions = [f"{name} {_CODE[name]} instead of {code[name]}" for name in differing if "." not in name]
         what = " and ".join(versions) or f"another state of {', '.join(differing)}"
-        return b"", None, 0.0, f"the worker has {what}; install there what is here"
+        raise RuntimeError(f"the worker has {what}; install there what is here")
     if threads is not None:
         torch.set_num_threads(threads)
-    results, error, seconds = _attempt(lambda: pickle.loads(task), device)
-    return pickle.dumps(results), error, seconds, None
-
-
-def _travelling_work() -> Callable[..., tuple[Any, ...]]:
-    """Return `_work` as a function that travels by value.
-
-    A function of a module travels as its name, and whoever unpickles it imports the module. A Dask scheduler does so,
-    and would have to have torch and tvae.
-    """
-
-    def work(*order: Any) -> tuple[Any, ...]:
-        from tvae.experiments import fanout
-
-        return fanout._work(*order)
-
-    return work
+    results, error, seconds = _attempt(partial(pickle.loads, task), device)
+    return pickle.dumps(results), error, seconds
 
 
 def _attempt(members: Callable[[], list[Member]], device: str) -> tuple[list[Result], str | None, float]:
@@ -203,400 +361,17 @@ def _attempt(members: Callable[[], list[Member]], device: str) -> tuple[list[Res
 
 
 def _words(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0].rstrip('.') if lines else 'no further word'}"
+    text = " ".join(str(error).split()).rstrip(".") or "no further word"
+    return f"{type(error).__name__}: {text}"[:500]
 
 
-# What the driver does
+def _leave_with(driver: int) -> None:
+    """Let a process of this machine end when its driver does. Ctrl-C reaches both, but the driver ends its workers."""
 
+    def watch() -> None:
+        while os.getppid() == driver:
+            time.sleep(POLL)
+        os._exit(1)
 
-class _Lost(Exception):
-    """A cohort did not come back from its worker. The text says why, as a clause."""
-
-
-class _NoWorkers(Exception):
-    """Nobody is there to train, nor to be expected. The text says why, as a clause."""
-
-
-class _Closed(Exception):
-    """Nobody wants the results any more."""
-
-
-class _Workers(ABC):
-    """Workers of one kind. `slots` threads ask for seats at a time."""
-
-    slots: int
-
-    def __init__(self, threads: int | None, device: str) -> None:
-        self.closed = threading.Event()
-        self._threads, self._device, self._work = threads, device, _travelling_work()
-
-    @abstractmethod
-    def seat(self) -> AbstractContextManager[Callable[[bytes], _Reply]]:
-        """Wait for a worker that has no cohort, and give what trains one there.
-
-        What is given raises `_Lost` if the cohort does not come back.
-
-        Raises:
-            _NoWorkers: if there is no worker at all.
-        """
-
-    @abstractmethod
-    def close(self) -> None:
-        """End what was started. Nobody has a seat then."""
-
-    def _order(self, task: bytes, threads: int | None) -> tuple[Any, ...]:
-        return task, _CODE, self._device, threads
-
-    def _go_on(self) -> None:
-        if self.closed.is_set():
-            raise _Closed
-
-
-def _fan_out(tasks: Sequence[list[Member]], open_workers: Callable[[], _Workers]) -> Iterator[Trained]:
-    """Give each cohort as it is done.
-
-    Threads hand the cohorts out and wait for them, so workers go on while the caller is busy with what came back.
-    """
-    if not tasks:
-        return
-    workers = open_workers()
-    todo: queue.SimpleQueue[tuple[int, int]] = queue.SimpleQueue()
-    done: queue.SimpleQueue[Trained | BaseException] = queue.SimpleQueue()
-    for place in range(len(tasks)):
-        todo.put((place, 1))
-    threads = [
-        threading.Thread(target=_serve, args=(workers, tasks, todo, done), daemon=True)
-        for _ in range(min(workers.slots, len(tasks)))
-    ]
-
-    def end() -> None:
-        workers.closed.set()
-        for thread in threads:
-            if thread.ident is not None:
-                thread.join(CONNECT_TIMEOUT)
-        workers.close()
-
-    # An iterator that is kept to the end of the program would be closed too late for its libraries.
-    atexit.register(end)
-    try:
-        for thread in threads:
-            thread.start()
-        for _ in tasks:
-            trained = done.get()
-            if isinstance(trained, BaseException):
-                raise trained
-            yield trained
-    finally:
-        end()
-        atexit.unregister(end)
-
-
-def _serve(
-    workers: _Workers,
-    tasks: Sequence[list[Member]],
-    todo: "queue.SimpleQueue[tuple[int, int]]",
-    done: "queue.SimpleQueue[Trained | BaseException]",
-) -> None:
-    """Give cohorts to workers, one at a time, until all are begun. A lost one is put back, and begun again last."""
-    try:
-        while True:
-            try:
-                with workers.seat() as train:
-                    place, attempt = todo.get_nowait()
-                    trained = _train_once(train, place, tasks[place], attempt)
-            except _NoWorkers as reason:
-                place, attempt = todo.get_nowait()
-                trained = _untrained(place, reason)
-            if trained is None:
-                todo.put((place, attempt + 1))
-            else:
-                done.put(trained)
-    except (_Closed, queue.Empty):
-        return
-    except BaseException as error:
-        done.put(error)
-
-
-def _train_once(train: Callable[[bytes], _Reply], place: int, members: list[Member], attempt: int) -> Trained | None:
-    """Return what came back of a cohort, or None if it is to be tried again."""
-    try:
-        reply = train(pickle.dumps(members))
-        if reply.refusal is not None:
-            raise _Lost(reply.refusal)
-        return Trained(place, pickle.loads(reply.results), reply.error, reply.seconds)
-    except _Closed:
-        raise
-    except _NoWorkers as reason:
-        return _untrained(place, reason)
-    except _Lost as reason:
-        if attempt <= RETRIES:
-            return None
-        return Trained(place, [], f"The cohort was lost {attempt} times, the last time because {reason}.", 0.0)
-    except Exception as error:
-        return Trained(place, [], _words(error), 0.0)
-
-
-def _untrained(place: int, reason: _NoWorkers) -> Trained:
-    return Trained(place, [], f"There was no worker to train the cohort: {reason}.", 0.0)
-
-
-class _Loky(_Workers):
-    """Processes of this machine."""
-
-    def __init__(self, processes: int, threads: int, device: str) -> None:
-        super().__init__(threads, device)
-        self.slots = processes
-        self._processes: set[_Process] = set()
-        self._idle: queue.SimpleQueue[_Process] = queue.SimpleQueue()
-
-    @contextmanager
-    def seat(self) -> Iterator[Callable[[bytes], _Reply]]:
-        self._go_on()
-        try:
-            process = self._idle.get_nowait()
-        except queue.Empty:
-            process = _Process()
-            self._processes.add(process)
-        try:
-            yield partial(self._train, process)
-        finally:
-            if process in self._processes:
-                self._idle.put(process)
-
-    def _train(self, process: "_Process", task: bytes) -> _Reply:
-        try:
-            process.pipe.send(self._order(task, self._threads))
-            while not process.pipe.poll(POLL):
-                self._go_on()
-            return _Reply(*process.pipe.recv())
-        except (EOFError, OSError) as error:
-            self._processes.remove(process)
-            raise _Lost(f"its process {process.end()}") from error
-
-    def close(self) -> None:
-        for process in self._processes:
-            process.end()
-
-
-class _Process:
-    """A process of loky's, which does not import the program that started it, and a pipe to it."""
-
-    def __init__(self) -> None:
-        self.pipe, theirs = _LOKY.Pipe()
-        self._process = _LOKY.Process(target=_attend, args=(theirs, os.getpid()), daemon=True)
-        self._process.start()
-        # The pipe breaks when its only other end goes with the process.
-        theirs.close()
-
-    def end(self) -> str:
-        """End the process if it is alive, and return how it ended."""
-        if self._process.is_alive():
-            # A process ignores what the one that started it ignores.
-            ignored = signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
-            os.kill(self._process.pid, signal.SIGKILL if ignored else signal.SIGTERM)
-        self._process.join()
-        self.pipe.close()
-        code: int = self._process.exitcode
-        return f"died of {signal.Signals(-code).name}" if code < 0 else f"left with exit code {code}"
-
-
-def _attend(pipe: Any, driver: int) -> None:
-    """Do what comes through the pipe, for as long as there is a driver."""
-    # Ctrl-C reaches the whole group of processes, but it is the driver that ends its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if signal.getsignal(signal.SIGTERM) != signal.SIG_IGN:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    threading.Thread(target=_leave_after, args=(driver,), daemon=True).start()
-    with suppress(EOFError, OSError):
-        while True:
-            pipe.send(_work(*pipe.recv()))
-
-
-def _leave_after(driver: int) -> None:
-    while os.getppid() == driver:
-        time.sleep(POLL)
-    os._exit(1)
-
-
-class _Dask(_Workers):
-    """Workers of a Dask cluster. A cohort is sent to a certain worker, and a worker has one at a time.
-
-    By itself Dask would give what killed a worker to the next one at once, to four in all, and would suspect what else
-    was waiting there. A task that is bound to a worker is lost with it, and comes back here.
-    """
-
-    def __init__(
-        self, distributed: Any, address: str | None, workers: int | None, threads: int | None, device: str
-    ) -> None:
-        super().__init__(threads, device)
-        self._distributed, self._lock = distributed, threading.Lock()
-        self._busy: set[str] = set()
-        self._refusals: dict[str, str] = {}
-        with ExitStack() as opened:
-            # Above 10 MB Dask advises to load data where they are needed. A cohort of 30 models is as large.
-            config = importlib.import_module("dask").config
-            opened.enter_context(config.set({"distributed.admin.large-graph-warning-threshold": "1 GiB"}))
-            cluster: Any = address
-            if address is None:
-                cluster = distributed.LocalCluster(
-                    n_workers=workers,
-                    threads_per_worker=1,
-                    # Its web server takes a port even without a dashboard. One that is free does not warn.
-                    dashboard_address="127.0.0.1:0",
-                    scheduler_kwargs={"dashboard": False},
-                    silence_logs=logging.CRITICAL,
-                )
-                opened.enter_context(cluster)
-            try:
-                self._client = distributed.Client(cluster, timeout=CONNECT_TIMEOUT, set_as_default=False)
-            except Exception as error:
-                raise _unreachable("Dask scheduler", address, error) from error
-            opened.enter_context(self._client)
-            self._present: dict[str, int] = self._client.nthreads()
-            self._looked = self._manned = time.monotonic()
-            self._opened = opened.pop_all()
-        self.slots = workers or max(DASK_SLOTS, len(self._present))
-
-    @contextmanager
-    def seat(self) -> Iterator[Callable[[bytes], _Reply]]:
-        while (worker := self._free_worker()) is None:
-            time.sleep(POLL / 5)
-        try:
-            yield partial(self._train, worker)
-        finally:
-            with self._lock:
-                self._busy.discard(worker)
-
-    def _free_worker(self) -> str | None:
-        """Take a worker that has no cohort, and return its address, or None if all have one."""
-        self._go_on()
-        with self._lock:
-            now = time.monotonic()
-            able = self._workers(now).keys() - self._refusals.keys()
-            if self._present:
-                self._manned = now
-            if self._present and not able:
-                raise _NoWorkers(next(iter(self._refusals.values())))
-            if now > self._manned + WORKERLESS_TIMEOUT:
-                raise _NoWorkers(f"the cluster had none for {WORKERLESS_TIMEOUT:g} s")
-            if not (free := able - self._busy):
-                return None
-            worker = free.pop()
-            self._busy.add(worker)
-            return worker
-
-    def _workers(self, now: float) -> dict[str, int]:
-        """Return the workers with their threads, as they were at most `POLL` ago."""
-        if now > self._looked + POLL:
-            try:
-                self._present, self._looked = self._client.nthreads(), now
-            except Exception as error:
-                raise _NoWorkers(f"the scheduler does not answer ({_words(error)})") from error
-        return self._present
-
-    def _train(self, worker: str, task: bytes) -> _Reply:
-        threads = self._present.get(worker) if self._threads is None else self._threads
-        future = self._client.submit(
-            self._work, *self._order(task, threads), workers=[worker], pure=False, retries=0, allow_other_workers=False
-        )
-        try:
-            reply = _Reply(*self._wait(worker, future))
-        except ImportError as error:
-            reply = _Reply(b"", None, 0.0, f"of {_words(error)} on the worker")
-        except (CancelledError, self._distributed.KilledWorker) as error:
-            raise _Lost(f"of {_words(error)}") from error
-        finally:
-            with suppress(Exception):
-                future.cancel()
-        if reply.refusal is not None:
-            # One that cannot train is always free, and would take one cohort after another.
-            with self._lock:
-                self._refusals[worker] = reply.refusal
-        return reply
-
-    def _wait(self, worker: str, future: Any) -> Any:
-        while True:
-            try:
-                return future.result(timeout=POLL)
-            except TimeoutError as error:
-                if future.status == "error":
-                    raise _Lost(f"of {_words(error)}") from error
-            self._go_on()
-            with self._lock:
-                if worker not in self._workers(time.monotonic()):
-                    raise _Lost(f"its worker {worker} died")
-
-    def close(self) -> None:
-        self._opened.close()
-
-
-class _Ray(_Workers):
-    """Workers of a Ray cluster. Ray has a process for each task, and replaces one that died."""
-
-    def __init__(self, ray: Any, address: str | None, workers: int | None, threads: int | None, device: str) -> None:
-        super().__init__(threads, device)
-        self._ray, self._opened = ray, not ray.is_initialized()
-        if self._opened:
-            self._open(address, workers)
-        there = ray.cluster_resources()
-        self.slots = workers or max(1, int(there.get("CPU", 0)))
-        # Ray would wait for a GPU that is not there. Without one, torch says so.
-        gpus = 1 if device.startswith("cuda") and "GPU" in there else 0
-        self._remote = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=0)(self._work)
-
-    def _open(self, address: str | None, workers: int | None) -> None:
-        settings: dict[str, Any] = {"address": address or "local", "log_to_driver": False, "logging_level": "ERROR"}
-        if address is None:
-            # A cluster of this machine's own has no reason to report its use.
-            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-            settings |= {"num_cpus": workers, "include_dashboard": False}
-        elif address != "auto":
-            _knock(address)
-        # Ray makes SIGTERM an exit of its own. What the program does about it is the program's affair.
-        handler = signal.getsignal(signal.SIGTERM)
-        try:
-            self._ray.init(**settings)
-        except Exception as error:
-            raise _unreachable("Ray cluster", address, error) from error
-        finally:
-            if threading.current_thread() is threading.main_thread():
-                signal.signal(signal.SIGTERM, handler)
-
-    @contextmanager
-    def seat(self) -> Iterator[Callable[[bytes], _Reply]]:
-        self._go_on()
-        yield self._train
-
-    def _train(self, task: bytes) -> _Reply:
-        reference = self._remote.remote(*self._order(task, self._threads))
-        try:
-            while not self._ray.wait([reference], timeout=POLL)[0]:
-                self._go_on()
-            return _Reply(*self._ray.get(reference))
-        except _Closed:
-            self._ray.cancel(reference, force=True)
-            raise
-        except self._ray.exceptions.RayError as error:
-            raise _Lost(f"of {_words(getattr(error, 'cause', None) or error)}") from error
-
-    def close(self) -> None:
-        if self._opened:
-            self._ray.shutdown()
-
-
-def _knock(address: str) -> None:
-    """Connect and disconnect. Ray itself tries for minutes, and may then end the process."""
-    host, _, port = address.rpartition("://")[2].partition(":")
-    try:
-        socket.create_connection((host, int(port or 10001)), timeout=CONNECT_TIMEOUT).close()
-    except (OSError, ValueError) as error:
-        raise _unreachable("Ray cluster", address, error) from error
-
-
-def _unreachable(what: str, address: str | None, error: Exception) -> ConfigurationError:
-    root: BaseException = error
-    while root.__cause__ is not None:
-        root = root.__cause__
-    reason = (str(root).strip() or type(root).__name__).splitlines()[-1].rstrip(".")
-    return ConfigurationError(f"A {what} must answer at `address`, got none from {address}: {reason}.")
+    threading.Thread(target=watch, daemon=True).start()

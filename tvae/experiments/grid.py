@@ -15,9 +15,10 @@ from tvae.architecture import Architecture
 from tvae.configuration import Configuration, check_known
 from tvae.errors import ConfigurationError, TVAEError
 from tvae.experiments.phases import cell_trials
-from tvae.experiments.trial import LOADS, Trial, require_distinct
+from tvae.experiments.presets import PRESETS
+from tvae.experiments.trial import LOADS, Trial
 
-__all__ = ["GRID", "grid_axes", "grid_trials"]
+__all__ = ["GRID", "grid_axes", "grid_trials", "shown"]
 
 GRID = "grid"
 """The phase of trials that come from a file."""
@@ -30,12 +31,14 @@ _FORM = (
 )
 
 
-def grid_trials(path: Path, *, objective: str = "ranking", seeds: int = 3, first_seed: int = 0) -> tuple[Trial, ...]:
-    """Return the trials of a grid file.
+def grid_trials(
+    path: Path, *, asked: Mapping[str, Any] | None = None, seeds: int = 3, first_seed: int = 0
+) -> tuple[Trial, ...]:
+    """Return the trials of a grid file; cells that differ in nothing have trials that do not differ either.
 
     Args:
         path: of a YAML file; JSON is YAML, too.
-        objective: of every training, unless the file says otherwise.
+        asked: settings that count for every cell; but a cell's own `preset` goes before one that is asked for.
         seeds: of every cell.
         first_seed: seeds count from here.
 
@@ -46,7 +49,6 @@ def grid_trials(path: Path, *, objective: str = "ranking", seeds: int = 3, first
     if seeds < 1:
         raise ConfigurationError(f"`seeds` must be at least 1, got {seeds}.")
     content = _read(path)
-    base = _settings(path, "base", content.get("base", {}))
     cells = _cells(path, content)
     if not cells:
         raise ConfigurationError(f"{path} has no cell. {_FORM}")
@@ -55,34 +57,72 @@ def grid_trials(path: Path, *, objective: str = "ranking", seeds: int = 3, first
             f"{path} has {len(cells)} cells, with {seeds} seeds {len(cells) * seeds} trials; a sweep has at most "
             f"{MOST_TRIALS}. Take fewer values."
         )
+    return _trials(path, _base(path, content), cells, asked or {}, range(first_seed, first_seed + seeds))
+
+
+def grid_axes(path: Path, asked: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, list[Any]]]:
+    """Return what the trials of a search share, and the values of `grid` that it chooses from, however many there are.
+
+    Args:
+        path: of a grid file.
+        asked: settings that count for every trial: they are not chosen.
+
+    Raises:
+        ConfigurationError: if the file cannot be read, has no `grid` or has `cells`, or a value in it is not allowed.
+    """
+    content = _read(path)
+    if "cells" in content:
+        raise ConfigurationError(f"{path} has `cells`, which a search cannot choose among; it takes `base` and `grid`.")
+    axes = {name: values for name, values in _axes(path, content).items() if name not in asked}
+    if not axes:
+        raise ConfigurationError(f"{path} has no `grid` to choose from. {_FORM}")
+    base = _base(path, content)
+    first = {name: values[0] for name, values in axes.items()}
+    each = {f"{name}={shown(v)}": {**first, name: v} for name, values in axes.items() for v in values}
+    _trials(path, base, each, asked, [0])
+    return {**base, **asked}, axes
+
+
+def shown(value: Any) -> str:
+    """Return a value as the name of a cell has it: short, and different for different values."""
+    return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value)
+
+
+def _trials(
+    path: Path,
+    base: Mapping[str, Any],
+    cells: Mapping[str, Mapping[str, Any]],
+    asked: Mapping[str, Any],
+    seeds: Sequence[int],
+) -> tuple[Trial, ...]:
+    """Build the trials of all cells, or name every mistake with the cells that it is in."""
     trials: list[Trial] = []
     problems: dict[str, list[str]] = {}
+    preset = {name: value for name, value in asked.items() if name == "preset"}
+    others = {name: value for name, value in asked.items() if name != "preset"}
     for name, settings in cells.items():
         try:
-            seen = {"objective": objective, **base, **settings}
+            seen = {**base, **preset, **settings, **others}
             _check(seen)
-            trials += cell_trials(GRID, name, seen, range(first_seed, first_seed + seeds))
+            trials += cell_trials(GRID, name, seen, seeds)
         except TVAEError as error:
             problems.setdefault(str(error), []).append(f"`{name}`")
     if problems:
         found = (f"{_where(names, len(cells))}: {problem}" for problem, names in problems.items())
         raise ConfigurationError(f"{path}: nothing was trained. " + " ".join(found))
-    require_distinct(trials)
     return tuple(trials)
 
 
-def grid_axes(path: Path) -> tuple[dict[str, Any], dict[str, list[Any]]]:
-    """Return `base` and `grid` of a grid file: what a search shares, and what it chooses from.
+def _base(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
+    return _settings(path, "base", content.get("base", {}))
 
-    Raises:
-        ConfigurationError: if the file cannot be read, or has no `grid`, or a value in it is not allowed.
-    """
-    grid_trials(path, seeds=1)  # so that every value is checked
-    content = _read(path)
+
+def _axes(path: Path, content: Mapping[str, Any]) -> dict[str, list[Any]]:
     axes = _settings(path, "grid", content.get("grid", {}))
-    if not axes:
-        raise ConfigurationError(f"{path} has no `grid` to choose from. {_FORM}")
-    return _settings(path, "base", content.get("base", {})), axes
+    for name, values in axes.items():
+        if not isinstance(values, list) or not values:
+            raise ConfigurationError(f"{path}: `{name}` in `grid` must be a list of values, got {values!r}.")
+    return axes
 
 
 def _cells(path: Path, content: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -90,21 +130,17 @@ def _cells(path: Path, content: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         str(name): _settings(path, f"cell `{name}`", settings)
         for name, settings in _settings(path, "cells", content.get("cells", {})).items()
     }
-    axes = _settings(path, "grid", content.get("grid", {}))
-    for name, values in axes.items():
-        if not isinstance(values, list) or not values:
-            raise ConfigurationError(f"{path}: `{name}` in `grid` must be a list of values, got {values!r}.")
+    axes = _axes(path, content)
     if math.prod(len(values) for values in axes.values()) > MOST_TRIALS:
         raise ConfigurationError(
             f"{path}: `grid` has more than {MOST_TRIALS} combinations, which is the most that a sweep has. "
-            "Take fewer values."
+            "Take fewer values, or let `search` choose among them."
         )
     for values in itertools.product(*axes.values()) if axes else ():
         settings = dict(zip(axes, values, strict=True))
-        name = " ".join(f"{key}={_shown(value)}" for key, value in settings.items())
-        if name in cells:
-            raise ConfigurationError(f"{path}: there are two cells `{name}`; values of a list must differ.")
-        cells[name] = settings
+        name = " ".join(f"{key}={shown(value)}" for key, value in settings.items())
+        if cells.setdefault(name, settings) != settings:
+            raise ConfigurationError(f"{path}: two cells are called `{name}`; give the one in `cells` another name.")
     return cells
 
 
@@ -118,11 +154,12 @@ def _check(settings: Mapping[str, Any]) -> None:
     known = [f.name for kind in (Architecture, Configuration) for f in fields(kind) if f.name != "seed"]
     if "seed" in settings:
         raise ConfigurationError("`seed` is not a setting of a cell: every cell gets the same `seeds`.")
-    check_known(settings, [*known, "load"], "setting")
+    check_known(settings, [*known, "load", "preset"], "setting")
+    check_known([settings.get("preset", "default")], list(PRESETS), "preset")
     load = settings.get("load", LOADS[0])
     if load not in LOADS:
         raise ConfigurationError(f"`load` must be one of {', '.join(LOADS)}, got {load!r}.")
-    if settings["objective"] == "elbo":
+    if settings.get("objective") == "elbo":
         raise ConfigurationError("`objective` must be ranking or level_mean, got 'elbo': a sweep learns projections.")
 
 
@@ -131,10 +168,6 @@ def _where(names: Sequence[str], cells: int) -> str:
     if len(names) == cells > 1:
         return "every cell"
     return f"cell{'s' if len(names) > 1 else ''} {', '.join(names)}"
-
-
-def _shown(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _read(path: Path) -> Mapping[str, Any]:

@@ -3,19 +3,21 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from tvae.architecture import Architecture
-from tvae.configuration import Configuration
 from tvae.errors import ConfigurationError
-from tvae.experiments.presets import PRESETS
-from tvae.experiments.trial import Trial, require_distinct
+from tvae.experiments.presets import resolve
+from tvae.experiments.trial import LOADS, Trial
 
-__all__ = ["ALL", "PHASES", "phase_trials"]
+__all__ = ["ALL", "PHASES", "REFERENCE_PRESET", "cell_trials", "phase_trials"]
 
 ALL = "all"
 
-# A cell's settings by its name. What a cell does not name is as in `_COMMON`: the preset `radii` at the reference's
-# rate. The reference trained at a constant rate unless it says otherwise, and stopped early only where it says so.
-_COMMON: dict[str, Any] = PRESETS["radii"] | {
+REFERENCE_PRESET = "radii"
+"""What trains as the reference sweep did: the order of radii, on an encoder that stays as it is."""
+
+# A cell's settings by its name. What a cell does not name is as in `_COMMON`, and beyond that as in its preset. The
+# reference trained at a constant learning rate unless it says otherwise, and stopped early only where it says so.
+_COMMON: dict[str, Any] = {
+    "preset": REFERENCE_PRESET,
     "curvature": 2.0,
     "lr": 5e-4,
     "scheduler": "constant",
@@ -76,12 +78,14 @@ _RUNS = {
 }
 
 
-def phase_trials(phase: str, *, objective: str = "ranking", seeds: int = 3, first_seed: int = 0) -> tuple[Trial, ...]:
+def phase_trials(
+    phase: str, *, asked: Mapping[str, Any] | None = None, seeds: int = 3, first_seed: int = 0
+) -> tuple[Trial, ...]:
     """Return the trials of a phase.
 
     Args:
         phase: a key of `PHASES`, or `all`.
-        objective: of every training.
+        asked: settings that count for every cell, as for `cell_trials`; cells that differ in nothing else coincide.
         seeds: for each cell, save those that are seeds already.
         first_seed: the seeds of a cell count from here.
 
@@ -92,16 +96,14 @@ def phase_trials(phase: str, *, objective: str = "ranking", seeds: int = 3, firs
         raise ConfigurationError(f"`phase` must be one of {', '.join([*PHASES, ALL])}, got {phase!r}.")
     if seeds < 1:
         raise ConfigurationError(f"`seeds` must be at least 1, got {seeds}.")
-    names = list(PHASES) if phase == ALL else [phase]
-    common = {**_COMMON, "objective": objective}
-    trials = tuple(
+    return tuple(
         trial
-        for name in names
+        for name in (PHASES if phase == ALL else [phase])
         for cell, settings in PHASES[name].items()
-        for trial in cell_trials(name, cell, {**common, **settings}, _seeds(name, cell, seeds, first_seed))
+        for trial in cell_trials(
+            name, cell, {**_COMMON, **settings, **(asked or {})}, _seeds(name, cell, seeds, first_seed)
+        )
     )
-    require_distinct(trials)
-    return trials
 
 
 def _seeds(phase: str, cell: str, seeds: int, first_seed: int) -> range:
@@ -115,16 +117,17 @@ def cell_trials(phase: str, cell: str, settings: Mapping[str, Any], seeds: Seque
     Args:
         phase: of the trials.
         cell: its name.
-        settings: fields of `Architecture` and `Configuration`, and `load`, by name; the rest has its default.
+        settings: fields of `Architecture` and `Configuration`, `preset` and `load`, by name; the rest is as the preset
+            has it.
         seeds: one trial for each.
 
     Raises:
         ArchitectureError: if the architecture cannot be built.
         ConfigurationError: if a name is unknown or a setting out of range.
     """
-    of_architecture = Architecture().to_dict()
-    architecture = Architecture(**{k: v for k, v in settings.items() if k in of_architecture})
-    of_training = {k: v for k, v in settings.items() if k not in of_architecture and k != "load"}
+    further = {"preset": "default", "load": LOADS[0]} | {k: v for k, v in settings.items() if k in ("preset", "load")}
+    architecture, configuration = resolve(
+        further["preset"], {name: value for name, value in settings.items() if name not in further}
+    )
     for seed in seeds:
-        configuration = Configuration.from_dict({**of_training, "seed": seed})
-        yield Trial(phase, cell, architecture, configuration, settings.get("load", "matched"))
+        yield Trial(phase, cell, architecture, configuration.replace(seed=seed), further["load"])

@@ -2,15 +2,14 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from tvae.architecture import Architecture
 from tvae.configuration import SHARED_SETTINGS, Configuration
-from tvae.errors import ConfigurationError
 
-__all__ = ["LOADS", "Trial", "require_distinct"]
+__all__ = ["LOADS", "Trial", "merged"]
 
 LOADS = ("matched", "mismatched")
 
@@ -69,17 +68,12 @@ class Trial:
         return (json.dumps(architecture), *settings, self.configuration.distance_weight > 0)
 
 
-def require_distinct(trials: Sequence[Trial]) -> None:
-    """Refuse trials that would train the same thing twice.
-
-    Raises:
-        ConfigurationError: names two cells that are one configuration.
-    """
+def merged(trials: Iterable[Trial]) -> tuple[tuple[Trial, ...], tuple[str, ...]]:
+    """Return trials without those that would train the same thing twice, and a sentence for each cell that has some."""
     known: dict[str, Trial] = {}
-    for trial in trials:
-        other = known.setdefault(trial.key, trial)
-        if other is not trial:
-            raise ConfigurationError(
-                f"Every cell must be a configuration of its own; `{other.cell}` of {other.phase} and `{trial.cell}` of "
-                f"{trial.phase} are the same with seed {trial.configuration.seed}. Take one out."
-            )
+    notes = [
+        f"`{trial.cell}` is the same as `{other.cell}`, and is not trained twice."
+        for trial in trials
+        if (other := known.setdefault(trial.key, trial)) is not trial
+    ]
+    return tuple(known.values()), tuple(dict.fromkeys(notes))

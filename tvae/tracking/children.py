@@ -1,14 +1,15 @@
 """The runs of a sweep under their parent: written when they are over, and found again when a sweep goes on."""
 
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, Run
+from mlflow.entities import Metric, Param
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from tvae.checkpoint import FILE_NAME
@@ -19,16 +20,29 @@ from tvae.tracking.links import run_page
 from tvae.tracking.outcome import MEASURED, save_result
 from tvae.tracking.process import PROCESS, own_process
 from tvae.tracking.run import log_history, write_history, write_json
-from tvae.tracking.search import all_runs
+from tvae.tracking.search import all_runs, each_run
 from tvae.training import Result
 
-__all__ = ["CHILD", "REPEATED", "Children"]
+__all__ = ["CHILD", "REPEATED", "Children", "Finished"]
 
 CHILD = "trial"
 """The tag `stage` of a trial."""
 
 REPEATED = "repeated trial"
 """The tag `stage` of a trial that was not finished and is tried again: it no longer counts."""
+
+
+class Finished(NamedTuple):
+    """A trial that is finished: its cell, and the two figures that a search learns from."""
+
+    cell: str
+    hierarchy: float
+    richness: float
+
+    @classmethod
+    def of(cls, cell: str, summary: Mapping[str, float]) -> "Finished":
+        """Take the figures from the summary of a result."""
+        return cls(cell, summary["best_hierarchy"], summary["best_richness"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +63,10 @@ class Children:
     folder: Path
     source: Mapping[str, str]
 
-    def finished(self) -> dict[str, dict[str, float]]:
-        """Return the trials that are finished: their metrics by their keys."""
-        return {run.data.tags["trial"]: run.data.metrics for run in self._all() if run.info.status == "FINISHED"}
+    def finished(self) -> dict[str, Finished]:
+        """Return the trials that are finished, by their keys, in the order in which they were written."""
+        runs = each_run(self.client, [self.experiment_id], f"{self._those_that_count} = 'FINISHED'")
+        return {run.data.tags["trial"]: Finished.of(run.data.tags["cell"], run.data.metrics) for run in runs}
 
     def clear_unfinished(self) -> int:
         """Put aside what is not finished, for it is tried again: it no longer counts, and is RUNNING no longer.
@@ -59,7 +74,7 @@ class Children:
         Returns:
             How many trials there were.
         """
-        unfinished = [run for run in self._all() if run.info.status != "FINISHED"]
+        unfinished = all_runs(self.client, [self.experiment_id], f"{self._those_that_count} != 'FINISHED'")
         for run in unfinished:
             self.client.set_tag(run.info.run_id, "stage", REPEATED)
             if run.info.status == "RUNNING":
@@ -83,13 +98,13 @@ class Children:
             now = int(time.time() * 1000)
             summary = [Metric(name, value, now, 0) for name, value in result.summary().items()]
             self.client.log_batch(run_id, metrics=summary)
-            files = self.folder / run_id
-            files.mkdir()
-            write_history(files, result.history)
-            write_json(files / "architecture.json", trial.architecture.to_dict())
-            if result.error is None:
-                self._save(files / "checkpoint", trial, result, start)
-            self.client.log_artifacts(run_id, str(files))
+            with tempfile.TemporaryDirectory(dir=self.folder) as folder:
+                files = Path(folder)
+                write_history(files, result.history)
+                write_json(files / "architecture.json", trial.architecture.to_dict())
+                if result.error is None:
+                    self._save(files / "checkpoint", trial, result, start)
+                self.client.log_artifacts(run_id, folder)
             look = {"report": run_page(self.experiment_id, self.parent_id, "artifacts/report.html")}
             self.client.set_tag(run_id, NOTE, describe_trial(trial, result, look=look))
             if result.error is not None:
@@ -130,7 +145,7 @@ class Children:
         }
         save_result(folder / FILE_NAME, result, MEASURED, trained, training)
 
-    def _all(self) -> list[Run]:
-        """Return the trials that count."""
-        query = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{self.parent_id}' and tags.stage = '{CHILD}'"
-        return all_runs(self.client, [self.experiment_id], query)
+    @property
+    def _those_that_count(self) -> str:
+        children = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{self.parent_id}' and tags.stage = '{CHILD}'"
+        return f"{children} and attributes.status"
