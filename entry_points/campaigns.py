@@ -29,6 +29,7 @@ from tvae.errors import CheckpointError, ConfigurationError
 from tvae.experiments.fanout import Trained, Workers
 from tvae.experiments.plan import AUTO, Plan
 from tvae.experiments.planning import cohorts, duration
+from tvae.experiments.presets import resolve_foundation
 from tvae.experiments.search import Search
 from tvae.experiments.start import from_checkpoint, from_mismatched, from_scratch
 from tvae.experiments.trial import Trial
