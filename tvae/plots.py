@@ -71,8 +71,9 @@ def training_curves(
     """Draw how a training went, epoch by epoch.
 
     With hierarchies in the history: hierarchy and its ceiling, what is left to the ceiling on a logarithmic scale,
-    coverage, richness, loss and learning rate. What was lost after the best epoch is shaded. Without (a foundation):
-    coverage, how many operations do not come back, loss and learning rate. A metric that no record has gets no panel.
+    coverage, level gap (from -1 up), richness, loss and learning rate. What was lost after the best epoch is shaded.
+    Without (a foundation): coverage, how many operations do not come back, loss and learning rate. A metric that no
+    record has gets no panel.
 
     Args:
         history: a record an epoch, in order. Each has `epoch` and `coverage`, all or none have `hierarchy`; any other
@@ -89,9 +90,11 @@ def training_curves(
     projects = _has(history, "hierarchy")
     title, subtitle = (_hierarchy_finding if projects else _coverage_finding)(history, best, n_trits)
     figure = _figure(title, subtitle)
-    names = [n for n in (("coverage", "richness") if projects else ()) + ("loss", "lr") if _has(history, n)]
+    names = [
+        n for n in (("coverage", "level_gap", "richness") if projects else ()) + ("loss", "lr") if _has(history, n)
+    ]
     upper = figure.add_gridspec(1, 2, left=0.07, right=0.985, bottom=0.455, top=0.835, wspace=0.17)
-    gap = {2: 0.17, 3: 0.29}.get(len(names), 0.38)
+    gap = {2: 0.17, 3: 0.29, 4: 0.38}.get(len(names), 0.5)
     lower = figure.add_gridspec(1, max(1, len(names)), left=0.07, right=0.985, bottom=0.085, top=0.31, wspace=gap)
     large = [figure.add_subplot(upper[i]) for i in range(2)]
     small = [figure.add_subplot(lower[i]) for i in range(len(names))]
@@ -448,6 +451,10 @@ def _draw_small(axes: Axes, history: Sequence[Record], name: str) -> None:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:.6g}".replace("-", "−")))
     if name == "coverage":
         axes.set_ylim(-0.03, 1.06)
+    elif name == "level_gap":
+        # Levels that overlap much say no more than that; what counts is from where on they do not.
+        axes.set_ylim(max(-1.0, float(values.min())) - 0.05, max(0.2, float(values.max())) + 0.05)
+        axes.axhline(0.0, color=ALARM, lw=1.4, zorder=2, gid="touching")
     elif name == "loss" and values.min() > 0 and values.max() > 20 * values.min():
         name = "loss (log scale)"
         axes.set_yscale("log")
@@ -459,7 +466,7 @@ def _draw_small(axes: Axes, history: Sequence[Record], name: str) -> None:
     else:
         low, high = min(0.0, float(values.min())), max(0.0, float(values.max())) or 1.0
         axes.set_ylim(low - 0.03 * (high - low), high + 0.08 * (high - low))
-    _title(axes, "learning rate" if name == "lr" else name)
+    _title(axes, {"lr": "learning rate", "level_gap": "level gap"}.get(name, name))
 
 
 def _mark_best(axes: Axes, best: Record, value: float) -> None:
