@@ -30,8 +30,8 @@ _DESCRIPTION = f"""\
 Ternary operations in a Poincaré ball. Every version has passed verification; its tags say how it measured.
 
 The alias `{CHAMPION}` moves to a version that is better, by the first of these that differs by as much as matters: \
-{_order}; and that is not worse in one of {_guards}. The champion before keeps `{PREVIOUS}`; `promote --rollback` swaps \
-the two.
+{_order}; and that is not worse in one of {_guards}. The champion before keeps `{PREVIOUS}`; `promote --rollback` \
+swaps the two.
 """
 
 Tell = Callable[[str], None]
