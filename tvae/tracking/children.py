@@ -121,7 +121,7 @@ class Children:
     def _save(self, folder: Path, trial: Trial, result: Result, start: Mapping[str, Any]) -> None:
         folder.mkdir()
         at_best = result.history[result.best_epoch]
-        claimed = ("coverage", "hierarchy", "richness", "ordered_levels", "distance_fidelity")
+        claimed = ("coverage", "hierarchy", "richness", "ordered_levels", "level_gap", "distance_fidelity")
         trained = ("encoder", "decoder", "projection", *(["controller"] if trial.architecture.use_controller else []))
         training = {
             "stage": CHILD,
