@@ -39,6 +39,11 @@ class Criterion:
         value = metrics.get(self.name, math.nan)
         return f"{value:.{self.digits}f}" if math.isfinite(value) else "unknown"
 
+    def rank(self, metrics: Mapping[str, float]) -> float:
+        """Return the value in whole steps, larger for the better, to put many in order; the unknown is worst."""
+        value = metrics.get(self.name, math.nan)
+        return float(round(self.sign * value / self.step)) if math.isfinite(value) else -math.inf
+
 
 # Steps are the largest standard deviation over 8 seeds and 4 curvatures of any preset, rounded up; one operation more
 # is 0.00005 of coverage, and hierarchies are as near to each other as where the best epoch is chosen.
