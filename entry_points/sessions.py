@@ -22,7 +22,7 @@ from tvae.experiments.start import from_checkpoint, from_foundation, from_scratc
 from tvae.fresh import FreshProcess
 from tvae.metrics import Evaluation, hierarchy_ceiling, richness_ceiling
 from tvae.tracking import links
-from tvae.tracking.description import describe_embedding
+from tvae.tracking.description import describe_embedding, richness_shares
 from tvae.tracking.outcome import Outcome, log_embedding, process_for_outcome
 from tvae.tracking.run import Run, open_run
 from tvae.tracking.store import STORE_ERRORS, connect
@@ -306,8 +306,11 @@ def _table(architecture: Architecture, result: Result, evaluation: Evaluation, v
     return [
         ("coverage", f"{evaluation.coverage:8.5f}   limit 1"),
         ("hierarchy", f"{evaluation.hierarchy:8.5f}   limit {hierarchy_ceiling(levels):.5f}"),
-        ("ordered levels", f"{evaluation.ordered_levels} of {levels}"),
-        ("richness", f"{evaluation.richness:8.5f}   limit {limit:.5f}"),
+        (
+            "level gap",
+            f"{evaluation.level_gap:8.5f}   {'two levels overlap' if evaluation.level_gap < 0 else 'limit 1'}",
+        ),
+        ("richness", f"{evaluation.richness:8.5f}   limit {limit:.5f}; by valuation {richness_shares(evaluation)}"),
         ("degradation", f"{result.summary()['degradation']:+z8.5f}   best epoch {result.best_epoch}"),
         ("training time", f"{result.seconds:.1f} s"),
         ("verification", "passed" if verified else "FAILED: see verification.json in the run"),

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import fields
-from typing import Any
+from typing import Any, get_args
 
 import click
 
@@ -14,6 +14,7 @@ _HELP = {
     "coverage": "Smallest share of operations that come back whole.",
     "hierarchy": "Largest correlation of valuation and radius; negative is right.",
     "ordered_levels": "Smallest number of neighbouring levels with falling mean radius; auto means all.",
+    "level_gap": "Smallest gap between levels; auto means 0 where the training promised it, and else reported only.",
     "distinct_points": "Smallest share of distinct points.",
     "ceiling_slack": "How far the hierarchy may pass its ceiling.",
     "metric_tolerance": "Largest difference of a claimed metric from the recomputed one.",
@@ -22,7 +23,8 @@ _HELP = {
 
 def _bounds(decorated: Any) -> Any:
     for bound in reversed(fields(Bounds)):
-        of: Any = OrAuto(click.INT) if bound.default is None else click.FLOAT
+        number = click.INT if int in get_args(bound.type) else click.FLOAT
+        of: Any = OrAuto(number) if bound.default is None else number
         default = "auto" if bound.default is None else bound.default
         option = click.option(f"--{bound.name}", type=of, default=default, show_default=True, help=_HELP[bound.name])
         decorated = option(decorated)

@@ -20,7 +20,14 @@ from tvae.model import COMPONENTS
 from tvae.registry import MODEL
 from tvae.serving import pyfunc_arguments
 
-METRICS = {"coverage": 1.0, "hierarchy": -0.83, "q": 1.4, "richness": 0.01}
+METRICS = {
+    "coverage": 1.0,
+    "hierarchy": -0.83,
+    "level_gap": 0.3,
+    "tree_precision": 0.9,
+    "q": 1.4,
+    "richness": 0.01,
+}
 
 
 class Entry(NamedTuple):

@@ -92,7 +92,8 @@ def listed(what: str) -> list[str]:
 # What the code logs
 
 
-SETTINGS = Configuration(epochs=2, batch_size=27, unfreeze="all", distance_weight=1.0, lr=1e-3)
+WEIGHTS = {f"{term}_weight": 1.0 for term in TERMS if term != "kl"}
+SETTINGS = Configuration(epochs=2, batch_size=27, unfreeze="all", lr=1e-3, **WEIGHTS)
 
 
 @pytest.fixture(scope="module")
@@ -275,8 +276,8 @@ def test_check_table_has_the_checks_of_a_verification(tmp_path: Path) -> None:
     assert [row[0] for row in rows("check")] == [check.name for check in found.checks]
     # What `verify` logs.
     assert found.metrics.keys() == set(names_of("Which metric answers which question"))
-    assert "`verify` and `convert` log all nine metrics" in PROSE
-    assert len(found.metrics) == 9
+    assert "`verify` and `convert` log all ten metrics" in PROSE
+    assert len(found.metrics) == 10
     save(path, model, trained=("encoder", "decoder"), training={}, metrics={"coverage": 1.0})
     said = re.search(r"A foundation is checked for (.+?) alone\.", PROSE)
     assert said is not None
@@ -296,15 +297,19 @@ def test_bounds_on_the_page_are_those_of_verification() -> None:
     ]
     assert float(said["claimed metrics"][0]) == bounds.metric_tolerance
     assert float(said["hierarchy ceiling"][0]) == bounds.ceiling_slack
-    assert bounds.ordered_levels is None
+    assert bounds.ordered_levels is bounds.level_gap is None
+    assert said["level gap"][0] == "0"
     assert said["ordered levels"] == ["9"]
 
 
 def test_champions_are_compared_as_the_page_says() -> None:
     said = re.search(r"They are compared by (.+?), in this order", PROSE)
     assert said is not None
-    compared = [(name, int(decimals)) for name, decimals in re.findall(r"`(\w+)`\s+\((\d) decimals\)", said[1])]
-    assert compared == [(criterion.name, criterion.decimals) for criterion in RANKING]
+    compared = [(name, float(step)) for name, step in re.findall(r"`(\w+)` \(([\d.]+)\)", said[1])]
+    assert compared == [(criterion.name, criterion.step) for criterion in RANKING]
+    guards = re.search(r"where the other is worse in one of (.+?):", PROSE)
+    assert guards is not None
+    assert re.findall(r"`(\w+)`", guards[1]) == [criterion.name for criterion in RANKING if criterion.guards]
 
 
 # Figures
@@ -312,7 +317,7 @@ def test_champions_are_compared_as_the_page_says() -> None:
 
 def test_limits_on_the_page() -> None:
     said = {row[0].strip("`"): re.findall(r"(?:limit|chance) (-?[\d.]+)", row[2]) for row in rows("metric")
-            if len(row) == 5}  # fmt: skip
+            if len(row) == 6}  # fmt: skip
     # math.md derives them, and is tested against the code.
     derived = (ROOT / "docs" / "math.md").read_text(encoding="utf-8")
     fidelity, tree, siblings = (
@@ -321,6 +326,7 @@ def test_limits_on_the_page() -> None:
     )
     limits = {
         "hierarchy": f"{metrics.hierarchy_ceiling():.5f}",
+        "level_gap": "1",
         "richness": f"{metrics.richness_ceiling(Architecture().max_radius):.4f}",
         "distance_fidelity": f"{fidelity:.4f}",
         "tree_precision": f"{tree:.4f}",
@@ -333,6 +339,6 @@ def test_limits_on_the_page() -> None:
 
 
 def test_figures_of_a_collapse_and_of_redraws() -> None:
-    margin = level_margin(torch.tensor(Architecture().largest_radius))
-    assert f"stands at the margin, {float(margin):.4f} by default" in PROSE
+    margin = level_margin(torch.tensor(resolve("radii", {})[0].largest_radius))
+    assert f"stands at the margin, {float(margin):.4f} in `radii`" in PROSE
     assert f"at most {MAX_REDRAWS} times" in PROSE

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ import torch
 from exact_model import exact_model
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Circle, Rectangle
+from matplotlib.patches import Rectangle
 
 from tvae import metrics, plots, poincare, ternary
 from tvae.metrics import Evaluation
@@ -26,7 +27,15 @@ Floats = npt.NDArray[np.float64]
 
 def finetuning(hierarchies: list[float]) -> list[Record]:
     records = [
-        {"epoch": float(epoch), "coverage": 1.0, "hierarchy": h, "richness": 0.001 * epoch, "loss": 1.0, "lr": 1e-3}
+        {
+            "epoch": float(epoch),
+            "coverage": 1.0,
+            "hierarchy": h,
+            "level_gap": epoch - 9.0,
+            "richness": 0.001 * epoch,
+            "loss": 1.0,
+            "lr": 1e-3,
+        }
         for epoch, h in enumerate(hierarchies)
     ]
     del records[0]["loss"], records[0]["lr"]
@@ -42,14 +51,14 @@ def foundation(n_trits: int, back: list[int]) -> list[Record]:
 
 
 def evaluation(radii: npt.ArrayLike) -> Evaluation:
-    """An evaluation with the radii of all operations given, at curvature 1; its other metrics do not matter here."""
+    """An evaluation with the radii of all operations given, at curvature 1; what does not follow from them is that of
+    an exact model."""
     r = np.asarray(radii, dtype=np.float64)
     n_trits = round(math.log(len(r), 3))
-    v = ternary.valuations(n_trits)
-    means = tuple(float(r[v == k].mean()) for k in range(n_trits + 1))
-    return Evaluation(
-        1.0, -0.5, 0.0, 1, 0.0, 0.0, (0.0,) * (n_trits - 1), 0.0, 1.0, (1.0,) * n_trits, means, means, r, np.tanh(r / 2)
-    )
+    unit_norm = torch.from_numpy(np.tanh(r / 2))
+    measured = metrics.measure_norms(unit_norm, torch.ones(metrics.N_PAIRS), n_trits=n_trits, curvature=1.0)
+    of_radii = {name: getattr(measured, name) for name in measured.__slots__}
+    return dataclasses.replace(metrics.evaluate(exact_model(3)), **of_radii, radii=r, norms=unit_norm.numpy())
 
 
 def ball(n_trits: int, curvature: float, dimension: int = 3) -> Floats:
@@ -165,9 +174,8 @@ def test_coverage_comes_before_hierarchy_where_the_best_epoch_is_not_given() -> 
 def test_a_finetuning_has_a_panel_for_each_metric() -> None:
     figure = plots.training_curves(finetuning([0.0, -0.8]))
     titles = [axes.get_title(loc="left") for axes in figure.axes]
-    assert titles == [
-        "hierarchy", "distance to the ceiling (log scale)", "coverage", "richness", "loss", "learning rate",
-    ]  # fmt: skip
+    assert titles[:2] == ["hierarchy", "distance to the ceiling (log scale)"]
+    assert titles[2:] == ["coverage", "level gap", "richness", "loss", "learning rate"]
 
 
 def test_a_foundation_has_panels_for_coverage_and_loss_and_none_for_hierarchy() -> None:
@@ -254,38 +262,36 @@ def test_the_mean_of_each_level_is_marked(scattered: Evaluation) -> None:
     assert [bar[0][1] for bar in bars] == list(scattered.level_radii)
 
 
-def test_the_share_of_wrong_pairs_is_counted_over_all_pairs() -> None:
-    radii = np.array([0.5, 0.9, 0.1, 0.6, 0.9, 0.9, 0.2, 0.9, 0.9])  # 1 of 6 × 2 pairs wrong, then 1 of 2
-    radii[2] = 0.55  # now index 2 is below index 3 alone
-    figure = plots.radius_by_valuation(evaluation(radii))
-    naive = sum(radii[j] >= radii[i] for i in (1, 2, 4, 5, 7, 8) for j in (3, 6))
-    shares = [text.get_text() for text in figure.axes[0].texts if text.get_text().endswith(" %")]
-    assert shares == [f"{100 * naive / 12:.1f} %", "50.0 %"]
+def test_the_gap_of_each_two_levels_stands_above_and_spans_what_is_between_them() -> None:
+    found = evaluation([0.0, 0.9, 0.8, 0.3, 1.0, 0.9, 0.4, 0.8, 1.0])  # levels 0.8 … 1, 0.3 … 0.4, 0
+    figure = plots.radius_by_valuation(found)
+    step = (found.level_radii[0] - found.level_radii[2]) / 2
+    assert found.level_gaps == pytest.approx((0.4 / step, 0.3 / step))
+    assert [text.get_text() for text in figure.axes[0].texts[:2]] == [f"{gap:.2f}" for gap in found.level_gaps]
+    bars = [line.get_ydata() for line in figure.axes[0].lines if line.get_gid() == "gap"]
+    assert np.allclose(bars, [[0.4, 0.8], [0.0, 0.3]])
+    assert text_of(figure, "title") == f"Smallest level gap {min(found.level_gaps):.2f}"
 
 
-def test_an_overlap_of_two_levels_is_shaded_where_it_is() -> None:
-    radii = np.array([0.1, 0.5, 0.9, 0.3, 0.9, 0.9, 0.6, 0.9, 0.9])  # levels 0.5 … 0.9, 0.3 … 0.6, 0.1
-    axes = plots.radius_by_valuation(evaluation(radii)).axes[0]
-    (box,) = [p for p in axes.patches if isinstance(p, Rectangle)]
+def test_an_overlap_of_two_levels_is_shaded_where_it_is_and_said() -> None:
+    found = evaluation([0.1, 0.5, 0.9, 0.3, 0.9, 0.9, 0.6, 0.9, 0.9])  # levels 0.5 … 0.9, 0.3 … 0.6, 0.1
+    figure = plots.radius_by_valuation(found)
+    (box,) = [p for p in figure.axes[0].patches if isinstance(p, Rectangle)]
     assert (box.get_x(), box.get_y(), box.get_y() + box.get_height()) == pytest.approx((0, 0.5, 0.6))
+    assert text_of(figure, "title") == f"Levels overlap: level gap −{-found.level_gap:.2f}"
 
 
-def test_levels_that_are_apart_have_no_shade_and_no_wrong_pair() -> None:
-    figure = plots.radius_by_valuation(evaluation(1.0 - 0.1 * ternary.valuations(4)))
-    assert not [p for p in figure.axes[0].patches if isinstance(p, Rectangle)]
-    assert text_of(figure, "title") == "Hierarchy −0.50000: all levels apart and in order"
+@pytest.mark.parametrize(("gap", "text"), [(0.0, "Smallest level gap 0"), (0.004, "Smallest level gap 0.004"),
+                                           (-0.004, "Levels overlap: level gap −0.004")])  # fmt: skip
+def test_a_gap_near_0_keeps_its_sign(scattered: Evaluation, gap: float, text: str) -> None:
+    figure = plots.radius_by_valuation(dataclasses.replace(scattered, level_gap=gap))
+    assert text_of(figure, "title") == text
 
 
-def test_levels_in_reversed_order_are_said_to_be_wrong() -> None:
-    figure = plots.radius_by_valuation(evaluation(0.1 + 0.1 * ternary.valuations(4)))
-    assert "4 of 4 neighbouring levels mixed or reversed" in text_of(figure, "title")
-    assert "100 % of neighbouring pairs in the wrong order" in text_of(figure, "subtitle")
-
-
-def test_low_levels_below_a_high_first_one_are_enlarged() -> None:
+def test_no_level_is_hidden_in_an_inset() -> None:
     figure = plots.radius_by_valuation(evaluation(2.0 * 0.05 ** np.minimum(ternary.valuations(4), 1)))
-    (inset,) = figure.axes[0].child_axes
-    assert inset.get_title(loc="left") == "enlarged: radius up to 0.12"
+    assert not figure.axes[0].child_axes
+    assert drawn(figure.axes[0]) == 81
 
 
 @pytest.mark.parametrize("radius", [0.0, 0.7])
@@ -297,7 +303,8 @@ def test_a_collapsed_model_is_drawn(radius: float, tmp_path: Path) -> None:
 
 def test_the_evaluation_of_a_model_is_drawn() -> None:
     figure = plots.radius_by_valuation(metrics.evaluate(exact_model(5)))
-    assert text_of(figure, "title") == f"Hierarchy −{-metrics.hierarchy_ceiling(5):.5f}: all levels apart and in order"
+    assert text_of(figure, "title").startswith("Smallest level gap 0.")
+    assert f"hierarchy −{-metrics.hierarchy_ceiling(5):.5f}" in text_of(figure, "subtitle")
 
 
 # The disk
@@ -305,12 +312,12 @@ def test_the_evaluation_of_a_model_is_drawn() -> None:
 
 @pytest.mark.parametrize("angle", ["learned", "3-adic"])
 @pytest.mark.parametrize("curvature", [0.5, 1.0, 5.0])
-def test_every_operation_lies_at_its_unit_norm(angle: Any, curvature: float) -> None:
+def test_every_operation_lies_at_its_hyperbolic_radius(angle: Any, curvature: float) -> None:
     points = ball(4, curvature)
     axes = plots.poincare_disk(points, curvature=curvature, angle=angle).axes[0]
-    unit_norms, valuations = np.linalg.norm(points, axis=1) * math.sqrt(curvature), ternary.valuations(4)
+    radii = 2 / math.sqrt(curvature) * np.arctanh(np.linalg.norm(points, axis=1) * math.sqrt(curvature))
     for v in range(5):
-        assert np.allclose(np.linalg.norm(level(axes, v), axis=1), unit_norms[valuations == v])
+        assert np.allclose(np.linalg.norm(level(axes, v), axis=1), radii[ternary.valuations(4) == v])
 
 
 def test_all_19683_operations_are_drawn() -> None:
@@ -336,46 +343,45 @@ def test_the_legend_gives_the_level_sizes() -> None:
     assert {"13,122", "4,374", "1,458", "486", "162", "54", "18", "6", "2", "1"} <= set(written)
 
 
-def test_the_boundary_is_the_unit_circle() -> None:
-    axes = plots.poincare_disk(ball(4, 5.0), curvature=5.0).axes[0]
-    (boundary,) = [p for p in axes.patches if p.get_gid() == "boundary"]
-    assert isinstance(boundary, Circle)
-    assert boundary.get_radius() == 1.0
-
-
 @pytest.mark.parametrize("curvature", [0.01, 2.0, 100.0])
-def test_guide_circles_stand_at_the_radius_they_name(curvature: float) -> None:
-    axes = plots.poincare_disk(ball(4, curvature), curvature=curvature).axes[0]
+def test_guide_circles_stand_at_the_radius_they_name_and_hold_all_points(curvature: float) -> None:
+    points = ball(4, curvature)
+    points[0] = [(1 - 1e-12) / math.sqrt(curvature), 0, 0]
+    axes = plots.poincare_disk(points, curvature=curvature).axes[0]
     circles = [p.get_radius() for p in axes.patches if p.get_gid() == "guide"]
-    names = [float(text.get_text()) for text in axes.texts]
-    assert len(circles) >= 2
-    assert circles == pytest.approx([math.tanh(math.sqrt(curvature) * r / 2) for r in names], rel=1e-4)
+    assert circles == pytest.approx([float(text.get_text()) for text in axes.texts])
+    assert 3 <= len(circles) <= 7
+    assert np.linalg.norm(level(axes, 4)) < circles[-1] < axes.get_xlim()[1]
 
 
-def test_guide_circles_do_not_crowd_at_the_boundary() -> None:
-    points = ball(4, 1.0)
-    points[0] = [1 - 1e-12, 0, 0]
-    axes = plots.poincare_disk(points, curvature=1.0).axes[0]
-    circles = [p.get_radius() for p in axes.patches if p.get_gid() in ("guide", "boundary")]
-    assert np.diff(np.sort(circles)).min() >= 0.05
-    assert len(circles) >= 3
-
-
-def test_in_the_plane_the_learned_picture_is_the_ball_itself() -> None:
+def test_about_their_own_middle_points_of_the_plane_are_drawn_where_they_are() -> None:
     points = ball(4, 1.0, dimension=2)
+    points[1:] = np.concatenate([points[1:41], -points[1:41]])
+    points[0] = 0.0
     axes = plots.poincare_disk(points, curvature=1.0).axes[0]
-    valuations = ternary.valuations(4)
     picture = np.empty_like(points)
     for v in range(5):
-        picture[valuations == v] = level(axes, v)
-    assert np.allclose(picture @ picture.T, points @ points.T)
+        picture[ternary.valuations(4) == v] = level(axes, v)
+    norms = np.linalg.norm(picture, axis=1, keepdims=True)
+    in_the_ball = picture / np.where(norms > 0, norms, 1) * np.tanh(norms / 2)
+    assert np.allclose(in_the_ball @ in_the_ball.T, points @ points.T)
+
+
+def test_the_learned_angle_does_not_depend_on_the_origin() -> None:
+    """Seen from operation 0, a leaf, all of a tree lies the same way."""
+    points = a_tree(4, 1.0)
+    shares = []
+    for z in (points, about_operation_0(points)):
+        written = texts(plots.poincare_disk(z, curvature=1.0))
+        shares.append(re.search(r"\((\d+)% of the directions", written)[1])  # type: ignore[index]
+    assert shares[0] == shares[1]
 
 
 def test_the_figure_says_how_much_the_plane_holds() -> None:
     points = ball(4, 1.0, dimension=3)
     points[:, 2] = 0.0
     assert "learned" in texts(plots.poincare_disk(points, curvature=1.0))
-    assert "(100% of their squared length; the\nball has 3 dimensions)" in texts(
+    assert "(100% of the directions' squared length;\nthe ball has 3 dimensions)" in texts(
         plots.poincare_disk(points, curvature=1.0)
     )
 
@@ -449,17 +455,19 @@ def a_tree(n_trits: int, curvature: float) -> Floats:
     return points
 
 
+def about_operation_0(points: Floats) -> Floats:
+    """The same points at curvature 1, moved so that operation 0 is the origin."""
+    norm = torch.from_numpy(points).norm(dim=1)
+    direction = torch.from_numpy(points) / norm[:, None]
+    moved = poincare.translate(norm, direction, norm[:1], direction[:1])
+    assert float(moved[0][0]) < 1e-9 < float(moved[0][1:].min())
+    return np.asarray(moved[1] * moved[0][:, None])
+
+
 def edges(figure: Figure, k: int) -> Floats:
     """The polylines from level k - 1 to level k, shape `(3^k, n, 2)`."""
     lines = next(c for c in figure.axes[0].collections if c.get_gid() == f"edges {k}")
     return np.asarray(lines.get_segments())
-
-
-@pytest.mark.parametrize("curvature", [0.5, 2.0])
-def test_the_leaves_of_the_tree_stand_at_their_unit_norms(curvature: float) -> None:
-    points = ball(4, curvature)
-    leaves = edges(plots.tree(points, curvature=curvature), 4)[:, -1]
-    assert np.allclose(np.linalg.norm(leaves, axis=1), np.linalg.norm(points, axis=1) * math.sqrt(curvature))
 
 
 def test_every_vertex_is_joined_to_the_ball_it_is_part_of() -> None:
@@ -470,7 +478,7 @@ def test_every_vertex_is_joined_to_the_ball_it_is_part_of() -> None:
 
 
 def test_the_angle_of_a_vertex_is_the_middle_of_its_arc() -> None:
-    figure = plots.tree(ball(4, 1.0), curvature=1.0)
+    figure = plots.tree(a_tree(4, 1.0), curvature=1.0)
     digits = ternary.operations(4).astype(float) + 1
     for k in range(1, 5):
         x, y = edges(figure, k)[:, -1].T
@@ -479,21 +487,31 @@ def test_the_angle_of_a_vertex_is_the_middle_of_its_arc() -> None:
         assert np.allclose(turn, np.rint(turn))
 
 
-def test_the_depth_of_a_vertex_is_the_mean_gromov_product_of_its_pairs() -> None:
-    points = a_tree(3, 1.0)
-    z = torch.tensor(points)
-    radius = 2 * torch.atanh(z.norm(dim=1))
-    partner = metrics.sample_partners(3)
-    figure = plots.tree(points, curvature=1.0)
+def apart(z: Floats, i: Any, j: Any) -> Floats:
+    """Hyperbolic distances at curvature 1."""
+    square = (z**2).sum(1)
+    excess = 2 * ((z[i] - z[j]) ** 2).sum(1) / ((1 - square[i]) * (1 - square[j]))
+    return np.asarray(np.arccosh(1 + excess))
+
+
+def test_the_depth_of_a_vertex_is_by_how_much_its_members_are_nearer_than_operations_at_valuation_0() -> None:
+    z, partner = a_tree(3, 1.0), metrics.sample_partners(3).numpy()
+    top = apart(z, np.arange(27), partner[0]).mean() / 2
+    figure = plots.tree(z, curvature=1.0)
     for k in (1, 2):
         depths = 2 * np.arctanh(np.linalg.norm(edges(figure, k)[:, -1], axis=1))
         for b in range(3**k):
-            i = torch.tensor(ternary.ball(b, k, 3))
-            j = partner[k][i]
-            apart = torch.acosh(
-                1 + 2 * (z[i] - z[j]).square().sum(1) / ((1 - z[i].square().sum(1)) * (1 - z[j].square().sum(1)))
-            )
-            assert depths[b] == pytest.approx(float((radius[i] + radius[j] - apart).mean() / 2), rel=1e-9)
+            members = ternary.ball(b, k, 3)
+            assert depths[b] == pytest.approx(top - apart(z, members, partner[k][members]).mean() / 2, rel=1e-9)
+    leaves = 2 * np.arctanh(np.linalg.norm(edges(figure, 3)[:, -1], axis=1))
+    assert np.allclose(leaves, top)
+
+
+def test_the_tree_does_not_depend_on_which_point_is_the_origin() -> None:
+    points = a_tree(4, 1.0)
+    pictures = [plots.tree(z, curvature=1.0) for z in (points, about_operation_0(points))]
+    for k in range(1, 5):
+        assert np.allclose(*(edges(picture, k) for picture in pictures), atol=1e-7)
 
 
 def test_a_tree_grows_outwards_from_level_to_level() -> None:
@@ -519,7 +537,9 @@ def test_the_three_first_trits_have_three_colours_and_the_second_their_shades() 
 def test_the_picture_of_the_tree_says_the_mean_depths() -> None:
     points = a_tree(3, 1.0)
     written = texts(plots.tree(points, curvature=1.0))
-    assert f" · {2 * math.atanh(0.99):.2f}" in written
+    top = apart(points, np.arange(27), metrics.sample_partners(3)[0].numpy()).mean() / 2
+    assert "Mean depth, level by level: 0.00 · " in written
+    assert f" · {top:.2f}" in written
     assert "The 3-adic tree of 27 ternary operations" in written
 
 

@@ -29,6 +29,7 @@ from tvae.registry import (
     rollback,
     turn,
 )
+from tvae.registry.comparison import Criterion
 
 TESTS = Path(__file__).parent
 
@@ -39,55 +40,66 @@ class TestComparison:
     def compare(self, **changes: float) -> Comparison:
         return Comparison(METRICS, METRICS | changes, "old", "new")
 
-    @pytest.mark.parametrize(
-        ("name", "better"), [("coverage", 1.1), ("hierarchy", -0.8301), ("q", 1.401), ("richness", 0.0101)]
-    )
-    def test_each_measure_decides_where_the_others_are_equal(self, name: str, better: float) -> None:
-        assert self.compare(**{name: better}).better
-        worse = 2 * METRICS[name] - better
-        assert not self.compare(**{name: worse}).better
-        assert self.compare(**{name: worse}).decisive.name == name
+    @pytest.mark.parametrize("criterion", RANKING, ids=lambda criterion: criterion.name)
+    def test_a_step_decides_and_less_does_not(self, criterion: Criterion) -> None:
+        value, step = METRICS[criterion.name], criterion.sign * criterion.step
+        assert self.compare(**{criterion.name: value + step}).better
+        worse = self.compare(**{criterion.name: value - step})
+        assert not worse.better
+        assert worse.decisive == criterion
+        for change in (0.9 * step, -0.9 * step):
+            near = self.compare(**{criterion.name: value + change})
+            assert near.decisive is None
+            assert not near.better
+            assert f"the largest is {criterion.label} " in near.reason()
 
     @pytest.mark.parametrize(("first", "second"), list(itertools.pairwise(RANKING)))
-    def test_an_earlier_measure_decides_against_a_later_one(self, first: object, second: object) -> None:
-        step = {"coverage": 0.1, "hierarchy": 0.01, "q": 0.1, "richness": 0.01}
-        good = {first.name: METRICS[first.name] + first.sign * step[first.name]}
-        bad = {second.name: METRICS[second.name] - second.sign * step[second.name]}
-        assert self.compare(**good, **bad).better
+    def test_an_earlier_measure_decides_against_a_later_one(self, first: Criterion, second: Criterion) -> None:
+        good = {first.name: METRICS[first.name] + 2 * first.sign * first.step}
+        bad = {second.name: METRICS[second.name] - 2 * second.sign * second.step}
+        comparison = self.compare(**good, **bad)
+        assert comparison.decisive == first
+        assert comparison.better is not second.guards
 
-    @pytest.mark.parametrize(
-        ("name", "same"), [("coverage", 1.000004), ("hierarchy", -0.83004), ("q", 1.4004), ("richness", 0.01004)]
-    )
-    def test_what_is_printed_alike_is_equal(self, name: str, same: float) -> None:
-        comparison = self.compare(**{name: same})
-        assert comparison.decisive is None
+    def test_two_seeds_of_one_preset_do_not_move_the_champion(self) -> None:
+        comparison = self.compare(q=1.401)
         assert not comparison.better
+        assert comparison.reason() == "no difference that matters; the largest is Q 1.4010 against 1.4000, below 0.02"
+
+    def test_a_better_hierarchy_without_the_tree_does_not_take_over(self) -> None:
+        comparison = self.compare(hierarchy=-0.832, tree_precision=0.17)
+        assert not comparison.better
+        assert comparison.reason() == (
+            "better in hierarchy -0.83200 against -0.83000, worse in tree precision 0.1700 against 0.9000"
+        )
+
+    def test_levels_that_overlap_do_not_take_over(self) -> None:
+        assert self.compare(hierarchy=-0.832, level_gap=-0.2).setback.name == "level_gap"
 
     def test_one_operation_of_coverage_decides(self) -> None:
         assert not self.compare(coverage=1 - 1 / 19683).better
+        assert self.compare(coverage=1 - 1 / 19683).decisive.name == "coverage"
+
+    def test_what_one_side_does_not_know_is_not_compared(self) -> None:
+        old = {name: value for name, value in METRICS.items() if name != "level_gap"}
+        comparison = Comparison(old, METRICS, "old", "new")
+        assert comparison.decisive is None
+        assert "unknown" in comparison.table()
 
     def test_a_champion_of_which_nothing_is_known_is_worse_than_any(self) -> None:
         assert Comparison({}, METRICS, "old", "new").better
         assert not Comparison(METRICS, {}, "old", "new").better
 
-    def test_hierarchies_at_the_ceiling_are_equal_on_either_side_of_a_rounding_edge(self) -> None:
-        verdicts = dict(row[::3] for row in self.compare(hierarchy=-0.8320503, richness=0.02).rows())
-        old = Comparison({"hierarchy": -0.8320410}, {"hierarchy": -0.8320503}, "old", "new")
-        assert verdicts["hierarchy"] == "better, decides"
-        assert dict(row[::3] for row in old.rows())["hierarchy"] == "equal"
-
-    def test_a_shortfall_of_a_step_decides(self) -> None:
-        old = Comparison({"hierarchy": -0.8318}, {"hierarchy": -0.8320}, "old", "new")
-        assert dict(row[::3] for row in old.rows())["hierarchy"] == "better, decides"
-
-    def test_the_table_says_what_decided(self) -> None:
+    def test_the_table_says_what_decided_and_what_matters(self) -> None:
         lines = self.compare(q=1.3, richness=0.02).table().splitlines()
         assert [line.split() for line in lines] == [
-            ["old", "new", "verdict"],
-            ["coverage", "1.00000", "1.00000", "equal"],
-            ["hierarchy", "-0.83000", "-0.83000", "equal"],
-            ["Q", "1.400", "1.300", "worse,", "decides"],
-            ["richness", "0.0100", "0.0200", "better"],
+            ["old", "new", "matters", "verdict"],
+            ["coverage", "1.00000", "1.00000", "5e-05", "equal"],
+            ["hierarchy", "-0.83000", "-0.83000", "0.00015", "equal"],
+            ["level", "gap", "0.300", "0.300", "0.1", "equal"],
+            ["tree", "precision", "0.9000", "0.9000", "0.005", "equal"],
+            ["Q", "1.4000", "1.3000", "0.02", "worse,", "decides"],
+            ["richness", "0.01000", "0.02000", "0.001", "better"],
         ]
 
 
@@ -124,12 +136,17 @@ class TestPromotion:
     ) -> None:
         put(client, entries[0])
         assert put(client, entries[1], q=1.5).sentence() == (
-            "Registered as tvae version 2, champion now, better (Q 1.500 against 1.400); version 1 is previous."
+            "Registered as tvae version 2, champion now, better (Q 1.5000 against 1.4000); version 1 is previous."
         )
         assert aliases(client) == {"champion": "2", "previous": "1"}
 
     @pytest.mark.parametrize(
-        ("q", "reason"), [(1.3, "Q 1.300 against 1.400"), (1.4, "equal in coverage, hierarchy, Q, richness")]
+        ("q", "reason"),
+        [
+            (1.3, "Q 1.3000 against 1.4000"),
+            (1.4, "equal in coverage, hierarchy, level gap, tree precision, Q, richness"),
+            (1.401, "no difference that matters; the largest is Q 1.4010 against 1.4000, below 0.02"),
+        ],
     )
     def test_what_is_not_better_is_a_version_and_not_champion(
         self, client: MlflowClient, entries: list[Entry], q: float, reason: str
@@ -140,9 +157,18 @@ class TestPromotion:
         )
         assert aliases(client) == {"champion": "1"}
 
+    def test_what_is_better_in_one_and_worse_for_what_is_served_stays_behind_and_says_so(
+        self, client: MlflowClient, entries: list[Entry]
+    ) -> None:
+        put(client, entries[0])
+        assert put(client, entries[1], hierarchy=-0.832, tree_precision=0.17).sentence() == (
+            "Registered as tvae version 2. It is better in hierarchy -0.83200 against -0.83000, worse in tree "
+            "precision 0.1700 against 0.9000: champion stays version 1; `promote --mode force` would move it."
+        )
+
     def test_force_makes_a_worse_one_champion(self, client: MlflowClient, entries: list[Entry]) -> None:
         put(client, entries[0])
-        assert "champion now, by force (Q 1.300 against 1.400)" in put(client, entries[1], "force", q=1.3).sentence()
+        assert "champion now, by force (Q 1.3000 against 1.4000)" in put(client, entries[1], "force", q=1.3).sentence()
         assert aliases(client) == {"champion": "2", "previous": "1"}
 
     def test_the_next_is_compared_with_the_forced_one(self, client: MlflowClient, entries: list[Entry]) -> None:
@@ -170,17 +196,21 @@ class TestPromotion:
             "digest": entries[1].checkpoint.digest,
             "coverage": "1",
             "hierarchy": "-0.83",
+            "level_gap": "0.3",
+            "tree_precision": "0.9",
             "q": "1.5",
             "richness": "0.01",
         }
         assert version.run_id == entries[1].run_id
         text = version.description
-        assert text.startswith("Verified: hierarchy -0.83000, coverage 1.00000, Q 1.500, richness 0.0100.")
+        assert text.startswith(
+            "Verified: hierarchy -0.83000, coverage 1.00000, level gap 0.300, tree precision 0.9000, Q 1.5000"
+        )
         assert re.search(rf"\(#/experiments/\d+/runs/{entries[1].run_id}\?workflowType=machine_learning\)", text)
         rows = [line.split() for line in text.splitlines()]
         assert ["q", "1.5"] in rows
         assert ["coverage", "1", ">=", "1", "passed"] in rows
-        assert ["Q", "1.400", "1.500", "better,", "decides"] in rows
+        assert ["Q", "1.4000", "1.5000", "0.02", "better,", "decides"] in rows
 
     def test_the_logged_model_knows_its_version(self, client: MlflowClient, entries: list[Entry]) -> None:
         put(client, entries[2])

@@ -29,7 +29,9 @@ import tvae
 from tvae import poincare, ternary
 from tvae.architecture import Architecture
 from tvae.checkpoint import load, read, save
+from tvae.embedding import embeddings
 from tvae.errors import CheckpointError, EvaluationError
+from tvae.metrics import posterior_mean
 from tvae.model import COMPONENTS, TernaryVAE
 from tvae.nearest import nearest
 from tvae.serving import MAX_ROWS, REQUIREMENTS, answers, pip_requirements, pyfunc_arguments, to_indices
@@ -115,8 +117,8 @@ class TestAnswers:
     def test_radii_of_all_operations_are_those_of_the_evaluation(
         self, ask: Ask, radii: np.ndarray, inputs: list
     ) -> None:
-        served = ask_radii(ask, inputs)
-        assert np.array_equal(served.astype(np.float32), radii.astype(np.float32))
+        # Nine digits of a float64.
+        assert np.allclose(ask_radii(ask, inputs), radii, rtol=5.1e-9, atol=0)
 
     def test_rows_are_answered_in_their_order_and_as_often_as_asked(self, ask: Ask, radii: np.ndarray) -> None:
         assert ask_radii(ask, [[7], [0], [7]]) == pytest.approx(radii[[7, 0, 7]], rel=1e-7)
@@ -159,6 +161,28 @@ class TestAnswers:
         read = tvae.decode([r["embedding"] for r in records], load(checkpoint))
         assert [r["decoded"] for r in records] == read.trits.tolist() == TRITS[::50]
 
+    @pytest.mark.parametrize("curvature", [0.5, 2.0, 5.0])
+    def test_near_the_boundary_float32_points_give_operations_and_radii_back(self, curvature: float) -> None:
+        model = random_model(Architecture(curvature=curvature))
+        with torch.no_grad():
+            # All in all directions, about as far out as they can be: up to twice as far from operation 0.
+            model.encoder.mean.bias.sub_(posterior_mean(model).mean(0))
+            model.projection.radius_net[-2].bias.fill_(7.0)
+        served = answers(model)
+        points = served.embedding.astype(np.float32)
+        norms = np.linalg.norm(points.astype(np.float64), axis=1) * curvature**0.5
+        assert 0.999 < norms.max() < 0.9995
+        assert np.array_equal(served.decoded, ternary.operations())
+        some = np.arange(0, ternary.N_OPERATIONS, 41)
+        found = tvae.decode(points[some], model)
+        assert np.array_equal(found.index, some)
+        assert found.distance.max() < 2e-4 / curvature**0.5
+        assert np.allclose(2 / curvature**0.5 * np.arctanh(norms), served.radius, rtol=0, atol=2e-4 / curvature**0.5)
+        table = embeddings(model)
+        of_table = 2 * np.arctanh(np.linalg.norm(table["z"], axis=1) * curvature**0.5) / curvature**0.5
+        assert np.allclose(of_table, table["radius"], rtol=1e-11, atol=1e-15)
+        assert table["z"].dtype == table["radius"].dtype == np.float64
+
     def test_operations_of_one_point_are_decoded_as_the_first_of_them(self) -> None:
         model = exact_model(4)
         with torch.no_grad():
@@ -198,7 +222,7 @@ class TestAnswers:
 
     def test_numbers_are_written_with_at_most_nine_digits(self, ask: Ask) -> None:
         numbers = ask(body([[i] for i in range(100)])).text.split('"radius": ')[1:]
-        assert max(len(number.split("}")[0].replace(".", "").lstrip("0")) for number in numbers) <= 9
+        assert max(len(number.split("}")[0].split("e")[0].replace(".", "").lstrip("0")) for number in numbers) <= 9
 
 
 # What is answered by tvae: (name, inputs as JSON, what the sentence says after the place).

@@ -8,10 +8,11 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
-from exact_model import exact_model
+from exact_model import architecture, exact_model, random_model
 
 from tvae.checkpoint import Bounds, Check, Checkpoint, Verification, read, save, verify
 from tvae.checkpoint.verification import Loaded, _found, _reload_check, judge_foundation, judge_model, load_afresh
+from tvae.configuration import Configuration
 from tvae.errors import CheckpointError
 from tvae.fresh import FreshProcess
 from tvae.metrics import evaluate
@@ -20,9 +21,16 @@ from tvae.model import COMPONENTS, TernaryVAE
 FOUNDATION = ("encoder", "decoder")
 
 
-def checkpoint(folder: Path, model: TernaryVAE, metrics: dict | None = None, trained: tuple = COMPONENTS) -> Checkpoint:
+def checkpoint(
+    folder: Path,
+    model: TernaryVAE,
+    metrics: dict | None = None,
+    trained: tuple = COMPONENTS,
+    configuration: Configuration | None = None,
+) -> Checkpoint:
     path = folder / "checkpoint.safetensors"
-    save(path, model, trained=trained, training={}, metrics=metrics or {})
+    training = {"configuration": configuration.to_dict()} if configuration else {}
+    save(path, model, trained=trained, training=training, metrics=metrics or {})
     return read(path)
 
 
@@ -50,6 +58,7 @@ class TestChecks:
             ("coverage", "coverage", math.inf),
             ("hierarchy", "hierarchy", -math.inf),
             ("ordered levels", "ordered_levels", math.inf),
+            ("level gap", "level_gap", math.inf),
             ("distinct points", "distinct_points", math.inf),
         ],
     )
@@ -60,9 +69,36 @@ class TestChecks:
         assert checks(good, Bounds(**{field: value}))[name].passed
         assert failed(good, Bounds(**{field: math.nextafter(value, direction)})) == [name]
 
-    @pytest.mark.parametrize("field", ["coverage", "hierarchy", "ordered_levels", "distinct_points", "ceiling_slack"])
+    @pytest.mark.parametrize(
+        "field", ["coverage", "hierarchy", "ordered_levels", "level_gap", "distinct_points", "ceiling_slack"]
+    )
     def test_a_bound_that_is_nan_fails(self, good: Checkpoint, field: str) -> None:
         assert len(failed(good, Bounds(**{field: math.nan}))) == 1
+
+    @pytest.mark.parametrize(
+        ("centred", "changes", "bound"),
+        [
+            (True, {}, ">= 0"),
+            (True, {"richness_weight": 2.0}, "reported"),
+            (True, {"distance_weight": 0.0, "hierarchy_weight": 5.0}, "reported"),
+            (False, {}, "reported"),
+        ],
+    )
+    def test_levels_must_be_apart_where_the_training_promised_it(
+        self, tmp_path: Path, centred: bool, changes: dict, bound: str
+    ) -> None:
+        # Random weights: levels overlap by far.
+        model = random_model(architecture(3, centred=centred))
+        check = checks(checkpoint(tmp_path, model, configuration=Configuration(**changes)))["level gap"]
+        assert check.value == evaluate(model).level_gap < 0
+        assert (check.bound, check.passed) == (bound, bound == "reported")
+
+    @pytest.mark.parametrize("told", ["any", [], {"distance_weight": "5", "richness_weight": "0"}])
+    def test_a_training_that_cannot_be_read_promises_nothing(self, tmp_path: Path, told: object) -> None:
+        path = tmp_path / "checkpoint.safetensors"
+        model = random_model(architecture(3, centred=True))
+        save(path, model, trained=COMPONENTS, training={"configuration": told}, metrics={})
+        assert checks(read(path))["level gap"].bound == "reported"
 
     def test_a_claim_is_passed_within_the_tolerance_and_failed_beyond(self, tmp_path: Path) -> None:
         model = exact_model()
@@ -132,6 +168,7 @@ class TestChecks:
             "hierarchy",
             "hierarchy ceiling",
             "ordered levels",
+            "level gap",
             "distinct points",
         ]
 
@@ -169,6 +206,7 @@ class TestVerify:
             "hierarchy",
             "hierarchy ceiling",
             "ordered levels",
+            "level gap",
             "distinct points",
         ]
         assert verdict.checks[1].value == 1

@@ -195,7 +195,7 @@ def evaluate(model: TernaryVAE) -> Evaluation:
         tree_precision=float(np.mean(by_level)),
         tree_precision_by_level=by_level,
         sibling_recall=sibling_recall(embedding, n_trits=n_trits, curvature=curvature),
-        ball_coverage=ball_coverage(embedding.points(curvature), curvature=curvature),
+        ball_coverage=ball_coverage(embedding.points(curvature).float(), curvature=curvature),
         level_distances=tuple(distances_by_valuation(embedding, n_trits=n_trits, curvature=curvature).mean(1).tolist()),
         level_gaps=measured.level_gaps,
         level_radii=measured.level_radii,

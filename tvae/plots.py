@@ -8,7 +8,6 @@ A title says what was found, with its number; the line under it says what is nee
 """
 
 import io
-import itertools
 import math
 import os
 import threading
@@ -65,8 +64,6 @@ BRANCHES = ("#1f4e79", "#b0472a", "#2c6e5a")
 
 # A distance to the ceiling below this is rounding, not a difference; the logarithmic scale ends here.
 FLOOR = 1e-6
-# Guide circles nearer than this to the one before, or to the boundary, would run their labels into each other.
-GUIDE_GAP = 0.05
 # Successive multiples of it, modulo 1, fill an interval evenly: jitter that needs no random numbers.
 GOLDEN = (math.sqrt(5) - 1) / 2
 
@@ -88,8 +85,9 @@ def training_curves(
     """Draw how a training went, epoch by epoch.
 
     With hierarchies in the history: hierarchy and its ceiling, what is left to the ceiling on a logarithmic scale,
-    coverage, richness, loss and learning rate. What was lost after the best epoch is shaded. Without (a foundation):
-    coverage, how many operations do not come back, loss and learning rate. A metric that no record has gets no panel.
+    coverage, level gap (from -1 up), richness, loss and learning rate. What was lost after the best epoch is shaded.
+    Without (a foundation): coverage, how many operations do not come back, loss and learning rate. A metric that no
+    record has gets no panel.
 
     Args:
         history: a record an epoch, in order. Each has `epoch` and `coverage`, all or none have `hierarchy`; any other
@@ -106,9 +104,11 @@ def training_curves(
     projects = _has(history, "hierarchy")
     title, subtitle = (_hierarchy_finding if projects else _coverage_finding)(history, best, n_trits)
     figure = _figure(title, subtitle)
-    names = [n for n in (("coverage", "richness") if projects else ()) + ("loss", "lr") if _has(history, n)]
+    names = [
+        n for n in (("coverage", "level_gap", "richness") if projects else ()) + ("loss", "lr") if _has(history, n)
+    ]
     upper = figure.add_gridspec(1, 2, left=0.07, right=0.985, bottom=0.455, top=0.835, wspace=0.17)
-    gap = {2: 0.17, 3: 0.29}.get(len(names), 0.38)
+    gap = {2: 0.17, 3: 0.29, 4: 0.38}.get(len(names), 0.5)
     lower = figure.add_gridspec(1, max(1, len(names)), left=0.07, right=0.985, bottom=0.085, top=0.31, wspace=gap)
     large = [figure.add_subplot(upper[i]) for i in range(2)]
     small = [figure.add_subplot(lower[i]) for i in range(len(names))]
@@ -135,50 +135,56 @@ def training_curves(
 def radius_by_valuation(evaluation: Evaluation) -> Figure:
     """Draw the hyperbolic radius of every operation, level by level.
 
-    Every operation is one point; within a level the cloud is as wide as its radii are dense. Where the ranges of two
-    neighbouring levels overlap, the overlap is shaded, and above it stands the share of the pairs, one operation from
-    each level, whose radii are in the wrong order or equal. Where the first level reaches so far that it flattens the
-    others, these are drawn once more, enlarged.
+    Every operation is one point; within a level the cloud is as wide as its radii are dense. Between two neighbouring
+    levels a bar spans the radii that neither reaches, or a shade those that both do; the level gap, its height in
+    shares of an even step, stands above it. The title has the smallest, which verification checks.
 
     Args:
         evaluation: of a model of any number of trits.
     """
-    n_trits = len(evaluation.level_radii) - 1
+    n_trits = len(evaluation.level_gaps)
     levels = _by_level(evaluation.radii, n_trits)
-    sizes = ternary.level_sizes(n_trits).tolist()
-    wrong = [_wrong_pairs(outer, inner) for outer, inner in itertools.pairwise(levels)]
-    title, subtitle = _order_finding(evaluation, wrong, sizes)
-    figure = _figure(title, subtitle)
+    figure = _figure(*_order_finding(evaluation))
     axes = figure.add_axes((0.07, 0.125, 0.915, 0.665))
-    top = float(evaluation.radii.max()) or 1.0
-    _draw_levels(axes, levels, evaluation.level_radii, 1.04 * top)
-    for v, pairs in enumerate(wrong):
-        share, colour = pairs / (sizes[v] * sizes[v + 1]), ALARM if pairs else MUTED
-        axes.text(v + 0.5, 1.06 * top, _percent(share), ha="center", va="bottom", fontsize=9, color=colour)
-    key = "line: mean · shaded: overlap of two neighbours' ranges · %: pairs of neighbours in the wrong order or equal"
+    _style(axes)
+    axes.grid(visible=False, axis="x")
+    top = 1.04 * (float(evaluation.radii.max()) or 1.0)
+    bins = np.linspace(0, top, 101)
+    for v, (level, colour) in enumerate(zip(levels, _colours(n_trits), strict=True)):
+        _dots(axes, v + _spread(level, bins), level, colour, {"ms": 1.4 + 3.6 / math.sqrt(len(level))}, v)
+    bars = [[(v - 0.47, mean), (v + 0.47, mean)] for v, mean in enumerate(evaluation.level_radii)]
+    axes.add_collection(LineCollection(bars, colors=INK, linewidths=0.9, zorder=4, gid="means"), autolim=False)
+    for v, gap in enumerate(evaluation.level_gaps):
+        low, high = sorted((float(levels[v][0]), float(levels[v + 1][-1])))
+        if gap < 0:
+            axes.add_patch(Rectangle((v, low), 1, high - low, color=ALARM, alpha=0.2, lw=0, zorder=1.5, gid="overlap"))
+        else:
+            axes.plot([v + 0.5] * 2, [low, high], color=MUTED, lw=1.6, solid_capstyle="butt", gid="gap")
+        axes.text(v + 0.5, 1.02 * top, _gap(gap), ha="center", va="bottom", fontsize=9, color=ALARM if gap < 0 else INK)
+    key = "line: mean · bar and number: level gap, in shares of an even step · shaded, below 0: two levels overlap"
     axes.text(0, 1.07, key, transform=axes.transAxes, va="bottom", fontsize=9, color=MUTED)
-    axes.set_xticklabels([f"{v}\n{size:,}" for v, size in enumerate(sizes)])
+    axes.set_xlim(-0.55, n_trits + 0.55)
+    axes.set_ylim(-0.025 * top, top)
+    axes.xaxis.set_major_locator(FixedLocator(list(range(n_trits + 1))))
+    axes.set_xticklabels([f"{v}\n{len(level):,}" for v, level in enumerate(levels)])
     axes.set_xlabel("valuation, and how many operations have it", fontsize=10, color=INK)
     axes.set_ylabel("radius (hyperbolic length)", fontsize=10, color=INK)
-    inner_top = max(float(level[-1]) for level in levels[1:])
-    if 0 < inner_top < 0.25 * top:  # low steps below a high first one: the room above them shows them enlarged
-        left = 1.45 / (n_trits + 1.1)
-        inset = axes.inset_axes((left, 0.44, 1 - left, 0.49))
-        _draw_levels(inset, levels, evaluation.level_radii, 1.25 * inner_top)
-        _title(inset, f"enlarged: radius up to {1.25 * inner_top:.2g}")
     return figure
 
 
 @_own_style()
 def poincare_disk(points: npt.ArrayLike, *, curvature: float, angle: Angle = "learned") -> Figure:
-    """Draw the ball as a Poincaré disk, every operation a point coloured by its valuation.
+    """Draw the ball as a disk, every operation a point coloured by its valuation.
 
     No picture in the plane keeps all of a ball of many dimensions. Here the distance from the centre is exact: it is
-    the unit norm sqrt(c)·|z|, so that circles of equal hyperbolic radius are where they belong. The angle is one of
+    the hyperbolic radius, to scale. In the Poincaré model's own coordinates most operations would lie within a line's
+    width of the boundary, at unit norms of 0.99 and more. The angle is one of
 
-    - `learned`: the angle of z in the plane through the origin that holds the most of the directions z/|z| (their first
-      two principal axes, not centred, so that for D = 2 the picture is the ball itself, rotated). The figure says how
-      much of the directions the plane holds; what lies across it is lost.
+    - `learned`: the direction in which an operation is seen from the middle of all (their mean on the hyperboloid,
+      scaled back onto it), in the plane through the middle that holds the most of these directions (their first two
+      principal axes, not centred). From the origin it would say little where operation 0 lies there: seen from a leaf,
+      all of a tree lies the same way. The figure says how much of the directions the plane holds; what lies across it
+      is lost.
     - `3-adic`: 2π·Σ (t_k + 1)·3^-(k+1), the index with its base-3 digits reversed: the 3-adic ball i + 3^k·Z fills one
       arc of 2π/3^k, and nearer operations are nearer neighbours. Nothing of it is learned, and the figure says so.
 
@@ -191,35 +197,32 @@ def poincare_disk(points: npt.ArrayLike, *, curvature: float, angle: Angle = "le
 
     Raises:
         ValueError: if the points are not those of all operations, one is not inside the ball, or `angle` is unknown.
+
+    Source:
+        Ungar, Analytic Hyperbolic Geometry (2008), section 6.20, for the mean.
     """
     if angle not in get_args(Angle):
         raise ValueError(f"`angle` must be one of {', '.join(get_args(Angle))}, got {angle!r}.")
-    z, n_trits = _all_operations(points)
-    norms = np.sqrt((z * z).sum(1))
-    unit_norms = norms * math.sqrt(curvature)
-    if not bool((unit_norms < 1).all()):
-        raise ValueError(f"`points` must be finite and inside the ball, of unit norm < 1, got {unit_norms.max()}.")
+    embedding, n_trits = _polar(points, curvature)
     if angle == "learned":
-        theta, share = _learned_angle(z / np.where(norms > 0, norms, 1.0)[:, None])
+        theta, share = _learned_angle(embedding)
         note = (
-            "learned: that of the point in the plane\nthat holds the most of the directions\n"
-            f"({share:.0%} of their squared length; the\nball has {z.shape[1]} dimensions)"
+            "learned: as seen from the middle of all\npoints, in the plane that holds the most\n"
+            f"({share:.0%} of the directions' squared length;\nthe ball has {embedding.direction.shape[1]} dimensions)"
         )
     else:
         theta = _tree_angle(n_trits)
         note = "not learned: the index with its base-3\ndigits reversed, so that 3-adic\nneighbours are adjacent"
-    radii = poincare.radius(torch.from_numpy(unit_norms), curvature=curvature).numpy()
+    radii = poincare.radius(embedding.unit_norm, curvature=curvature).numpy()
     figure = _figure(*_disk_finding(radii, n_trits, curvature))
     axes = figure.add_axes((0.02, 0.015, 0.61, 0.61 * SIZE[0] / SIZE[1]))
     axes.set_axis_off()
-    axes.set_xlim(-1.03, 1.03)
-    axes.set_ylim(-1.03, 1.03)
-    x, y = unit_norms * np.cos(theta), unit_norms * np.sin(theta)
+    x, y = radii * np.cos(theta), radii * np.sin(theta)
     valuations, sizes = ternary.valuations(n_trits), ternary.level_sizes(n_trits).tolist()
     for v, colour in enumerate(_colours(n_trits)):
         level = valuations == v
         _dots(axes, x[level], y[level], colour, _marker(v, n_trits), v)
-    _draw_guides(axes, theta % (2 * math.pi), float(radii.max()), curvature)
+    _draw_guides(axes, theta % (2 * math.pi), float(radii.max()) or 1.0)
     _draw_key(figure, sizes, note)
     return figure
 
@@ -279,10 +282,12 @@ def tree(points: npt.ArrayLike, *, curvature: float) -> Figure:
     """Draw the 3-adic tree as the embedding holds it, in the Poincaré disk.
 
     A vertex is a 3-adic ball i + 3^k·Z, a leaf an operation. Its angle is the middle of the ball's arc, digit after
-    digit. Its distance from the centre is measured: for a leaf its radius, and for a ball the mean Gromov product
-    (r_i + r_j - d_ij)/2 of its members, in pairs whose difference has valuation k; in a tree, that is how far from the
-    origin the geodesics to i and j part. Edges are geodesics of the disk. Where an embedding holds the tree, every
-    branch grows outwards; where it does not, the vertices crowd at the centre.
+    digit. Its depth, the distance from the root at the centre, is measured: half of what the mean distance of two
+    operations that differ in their first trit exceeds that of two members whose difference has valuation k; for a
+    leaf, half of the former. In an ultrametric tree these are the depths of the vertices. They follow from distances
+    alone, and so do not depend on which point of the ball is its origin. Edges are geodesics of the disk. Where an
+    embedding holds the tree, every branch grows outwards; where it does not, all vertices but the leaves crowd at the
+    centre.
 
     Args:
         points: embeddings of all operations in index order, shape `(3^n_trits, D)`, D >= 2, inside the ball.
@@ -292,7 +297,7 @@ def tree(points: npt.ArrayLike, *, curvature: float) -> Figure:
         ValueError: if the points are not those of all operations, or one is not inside the ball.
 
     Source:
-        Gromov, Hyperbolic Groups (1987), section 1.1, for the product.
+        Semple & Steel, Phylogenetics (2003), section 7.2: an ultrametric as a tree with leaves of one depth.
     """
     embedding, n_trits = _polar(points, curvature)
     depths = _depths(embedding, n_trits, curvature)
@@ -318,7 +323,7 @@ def tree(points: npt.ArrayLike, *, curvature: float) -> Figure:
     axes.plot(*vertices[0][0], marker="o", ms=5, color=INK, zorder=30, gid="root")
     lines = (
         "A vertex is a 3-adic ball; its angle is the ball's trits, its colour the first of them. Edges are geodesics.",
-        "Its depth is measured: how far from the centre the geodesics to its members part (mean Gromov product).",
+        "Its depth is measured: by how much its members are nearer to each other than operations are at valuation 0.",
         "Mean depth, level by level: " + " · ".join(f"{depth.mean():.2f}" for depth in depths),
     )
     title = {"fontsize": 15, "style": "italic", "color": INK, "gid": "title"}
@@ -381,24 +386,21 @@ def _coverage_finding(history: Sequence[Record], best: Record, n_trits: int) -> 
     return title, f"best epoch {best['epoch']:.0f} of {history[-1]['epoch']:.0f} · {reached} · {after}"
 
 
-def _order_finding(evaluation: Evaluation, wrong: list[int], sizes: list[int]) -> tuple[str, str]:
-    n_trits = len(wrong)
-    mixed = sum(pairs > 0 for pairs in wrong)
-    what = f"{mixed} of {n_trits} neighbouring levels mixed or reversed" if mixed else "all levels apart and in order"
-    total = sum(a * b for a, b in itertools.pairwise(sizes))
+def _order_finding(evaluation: Evaluation) -> tuple[str, str]:
+    gap, ceiling = evaluation.level_gap, metrics.hierarchy_ceiling(len(evaluation.level_gaps))
     return (
-        f"Hierarchy {_signed(evaluation.hierarchy)}: {what}",
-        f"ceiling {_signed(metrics.hierarchy_ceiling(n_trits))} · mean radius falls at {evaluation.ordered_levels} of "
-        f"{n_trits} steps · {_percent(sum(wrong) / total)} of neighbouring pairs in the wrong order",
+        f"Levels overlap: level gap {_gap(gap)}" if gap < 0 else f"Smallest level gap {_gap(gap)}",
+        "1: thin levels, evenly spaced; 0: two of them touch · "
+        f"hierarchy {_signed(evaluation.hierarchy)}, ceiling {_signed(ceiling)}",
     )
 
 
 def _disk_finding(radii: Floats, n_trits: int, curvature: float) -> tuple[str, str]:
-    means = [float(level.mean()) for level in _by_level(radii, n_trits)]
+    means, least, most = [level.mean() for level in _by_level(radii, n_trits)], radii.min(), radii.max()
+    first, last, low, high = (_length(x, most) for x in (means[0], means[-1], least, most))
     return (
-        f"Mean radius {means[0]:.3g} at valuation 0, {means[-1]:.3g} at valuation {n_trits}",
-        f"all {3**n_trits:,} operations · curvature −{curvature:g} · "
-        f"radii from {radii.min():.3g} to {radii.max():.3g} (hyperbolic length)",
+        f"Mean radius {first} at valuation 0, {last} at valuation {n_trits}",
+        f"all {3**n_trits:,} operations · curvature −{curvature:g} · radii from {low} to {high} (hyperbolic length)",
     )
 
 
@@ -468,6 +470,10 @@ def _draw_small(axes: Axes, history: Sequence[Record], name: str) -> None:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:.6g}".replace("-", "−")))
     if name == "coverage":
         axes.set_ylim(-0.03, 1.06)
+    elif name == "level_gap":
+        # Levels that overlap much say no more than that; what counts is from where on they do not.
+        axes.set_ylim(max(-1.0, float(values.min())) - 0.05, max(0.2, float(values.max())) + 0.05)
+        axes.axhline(0.0, color=ALARM, lw=1.4, zorder=2, gid="touching")
     elif name == "loss" and values.min() > 0 and values.max() > 20 * values.min():
         name = "loss (log scale)"
         axes.set_yscale("log")
@@ -479,7 +485,7 @@ def _draw_small(axes: Axes, history: Sequence[Record], name: str) -> None:
     else:
         low, high = min(0.0, float(values.min())), max(0.0, float(values.max())) or 1.0
         axes.set_ylim(low - 0.03 * (high - low), high + 0.08 * (high - low))
-    _title(axes, "learning rate" if name == "lr" else name)
+    _title(axes, {"lr": "learning rate", "level_gap": "level gap"}.get(name, name))
 
 
 def _mark_best(axes: Axes, best: Record, value: float) -> None:
@@ -511,50 +517,24 @@ def _side(axes: Axes, best: Record) -> int:
     return 1 if best["epoch"] < (left + right) / 2 else -1
 
 
-def _draw_levels(axes: Axes, levels: list[Floats], means: Sequence[float], top: float) -> None:
-    """Draw the radii of each level up to `top` as a cloud of points, its mean, and where neighbours overlap."""
-    _style(axes)
-    axes.grid(visible=False, axis="x")
-    n_trits = len(levels) - 1
-    bins = np.linspace(0, top, 101)
-    for v, (level, colour) in enumerate(zip(levels, _colours(n_trits), strict=True)):
-        _dots(axes, v + _spread(level, bins), level, colour, {"ms": 1.4 + 3.6 / math.sqrt(len(level))}, v)
-    for v, (outer, inner) in enumerate(itertools.pairwise(levels)):
-        low, high = max(outer[0], inner[0]), min(outer[-1], inner[-1])
-        if low <= high:
-            axes.add_patch(
-                Rectangle((v, low), 1, high - low, fc=ALARM, ec=ALARM, lw=0.8, alpha=0.2, zorder=1.5, gid="overlap")
-            )
-    bars = [[(v - 0.47, mean), (v + 0.47, mean)] for v, mean in enumerate(means)]
-    axes.add_collection(LineCollection(bars, colors=INK, linewidths=0.9, zorder=4, gid="means"), autolim=False)
-    axes.set_xlim(-0.55, n_trits + 0.55)
-    axes.set_ylim(-0.025 * top, top)
-    axes.xaxis.set_major_locator(FixedLocator(list(range(n_trits + 1))))
-
-
-def _draw_guides(axes: Axes, theta: Floats, largest: float, curvature: float) -> None:
-    """Draw the boundary, and circles of round hyperbolic radius about as far as the points reach.
+def _draw_guides(axes: Axes, theta: Floats, largest: float) -> None:
+    """Draw circles of round hyperbolic radius, as far as the points reach.
 
     Their labels stand in the direction where there are the fewest points to hide.
     """
     sectors = np.bincount((theta / (2 * math.pi) * 48 + 0.5).astype(np.int64) % 48, minlength=48)
     # Upwards where it is as good as any: sector 12 is a quarter turn.
     quiet = 2 * math.pi * min(range(48), key=lambda sector: (sectors[sector], abs(sector - 12))) / 48
-    axes.add_patch(Circle((0, 0), 1.0, fill=False, ec=INK, lw=1.4, zorder=2, gid="boundary"))
-    farthest = min(largest, float(poincare.radius(torch.tensor(0.95), curvature=curvature)))
-    radii = MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]).tick_values(0, farthest)
-    norms = poincare.unit_norm(torch.from_numpy(radii), curvature=curvature).tolist()
-    drawn = 0.0
-    for radius, norm in zip(radii, norms, strict=True):
-        if not drawn + GUIDE_GAP <= norm <= 1 - GUIDE_GAP:
-            continue
-        drawn = norm
-        axes.add_patch(Circle((0, 0), norm, fill=False, ec=MUTED, lw=0.8, ls=(0, (4, 3)), zorder=2, gid="guide"))
+    radii = MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]).tick_values(0, largest)[1:]
+    for radius in radii:
+        axes.add_patch(Circle((0, 0), radius, fill=False, ec=MUTED, lw=0.8, ls=(0, (4, 3)), zorder=2, gid="guide"))
         axes.text(
-            norm * math.cos(quiet), norm * math.sin(quiet), f"{radius:g}",
+            radius * math.cos(quiet), radius * math.sin(quiet), f"{radius:g}",
             ha="center", va="center", fontsize=8, color=INK, zorder=6,
             bbox={"boxstyle": "round,pad=0.15", "fc": "white", "ec": "none", "alpha": 0.85},
         )  # fmt: skip
+    axes.set_xlim(-1.03 * radii[-1], 1.03 * radii[-1])
+    axes.set_ylim(-1.03 * radii[-1], 1.03 * radii[-1])
 
 
 def _draw_key(figure: Figure, sizes: list[int], note: str) -> None:
@@ -572,11 +552,8 @@ def _draw_key(figure: Figure, sizes: list[int], note: str) -> None:
         axes.plot([0.05], [height], ls="", marker="o", color=colour, **(style | {"ms": max(style["ms"], 4.0)}))
         axes.text(0.14, height, f"{v}", fontsize=10, color=INK, va="center")
         axes.text(0.62, height, f"{size:,}", fontsize=10, color=INK, va="center", ha="right")
-    radius = (
-        "the unit norm √c·|z|, exact. Dashed:\ncircles of equal radius, in hyperbolic\n"
-        "length; the outer circle is at infinity"
-    )
-    for height, head, text in ((0.31, "Distance from the centre", radius), (0.155, "Angle", note)):
+    radius = "the hyperbolic radius, to scale.\nDashed: circles of equal radius"
+    for height, head, text in ((0.27, "Distance from the centre", radius), (0.155, "Angle", note)):
         axes.text(0.0, height, head, fontsize=9, color=INK, va="bottom", weight="bold")
         axes.text(0.0, height - 0.008, text, fontsize=9, color=MUTED, va="top", linespacing=1.3)
 
@@ -635,6 +612,15 @@ def _signed(value: float) -> str:
     return f"{value:.5f}".replace("-", "−")  # the minus sign is as wide as a digit
 
 
+def _gap(value: float) -> str:
+    return (f"{value:.2f}" if abs(value) >= 0.01 else f"{value:.1g}").replace("-", "−")
+
+
+def _length(value: float, most: float) -> str:
+    """Write a radius; what is 0 but for rounding as 0."""
+    return f"{value if value > 1e-4 * most else 0.0:.3g}"
+
+
 def _percent(share: float) -> str:
     """Write a share; "0 %" and "100 %" stand for exactly none and all, and for nothing else."""
     if share in (0.0, 1.0):
@@ -689,11 +675,6 @@ def _by_level(radii: Floats, n_trits: int) -> list[Floats]:
     return [np.sort(radii[valuations == v]) for v in range(n_trits + 1)]
 
 
-def _wrong_pairs(outer: Floats, inner: Floats) -> int:
-    """Count the pairs, one of each level, in which the inner level's radius is not the smaller; both ascending."""
-    return int(np.searchsorted(outer, inner, side="right").sum())
-
-
 def _spread(level: Floats, bins: Floats) -> Floats:
     """Return offsets in -0.4 … 0.4 that make the cloud of an ascending level as wide as its radii are dense."""
     if len(level) == 1:
@@ -728,13 +709,11 @@ def _polar(points: npt.ArrayLike, curvature: float) -> tuple[Embedding, int]:
 
 def _depths(embedding: Embedding, n_trits: int, curvature: float) -> list[Floats]:
     """Return the depth of every 3-adic ball at every level 0 … n_trits, shapes `(3^k,)`."""
-    radii = poincare.radius(embedding.unit_norm, curvature=curvature).numpy()
-    partner = metrics.sample_partners(n_trits).numpy()
-    distances = metrics.distances_by_valuation(embedding, n_trits=n_trits, curvature=curvature)
-    products = (radii + radii[partner] - distances) / 2
+    distances = metrics.distances_by_valuation(embedding, n_trits=n_trits, curvature=curvature) / 2
+    top = float(distances[0].mean())
     # Row i of the table holds the ball's members where an index is read as (rest, first k trits).
-    depths = [product.reshape(-1, 3**k).mean(0).clip(0) for k, product in enumerate(products)]
-    return [*depths, radii]
+    depths = [(top - d.reshape(-1, 3**k).mean(0)).clip(0) for k, d in enumerate(distances)]
+    return [*depths, np.full(3**n_trits, top)]
 
 
 def _vertices(k: int, depth: Floats, curvature: float) -> Floats:
@@ -764,14 +743,19 @@ def _branch_colours(k: int) -> Floats:
     return colours
 
 
-def _learned_angle(directions: Floats) -> tuple[Floats, float]:
-    """Return the angle of directions in the plane of their two principal axes, and the share that the plane holds."""
-    moments = directions.T @ directions
+def _learned_angle(embedding: Embedding) -> tuple[Floats, float]:
+    """Return the angle of points seen from their middle, in the plane that holds the most, and the share it holds."""
+    radius, direction = poincare.radius(embedding.unit_norm, curvature=1.0), embedding.direction
+    # The sum on the hyperboloid: its first coordinate, and the others.
+    time, space = torch.cosh(radius).sum(), (torch.sinh(radius)[:, None] * direction).sum(0)
+    middle = poincare.unit_norm(torch.atanh(space.norm() / time), curvature=1.0)
+    towards = torch.nn.functional.normalize(space, dim=0)
+    seen = poincare.translate(*embedding, middle[None], towards[None])[1].numpy()
+    moments = seen.T @ seen
     values, axes = np.linalg.eigh(moments)
     values, axes = values[-2:], axes[:, -2:]
     # An axis is known up to its sign: its largest coordinate is made positive.
-    axes = axes * np.sign(axes[np.abs(axes).argmax(0), [0, 1]])
-    inside = directions @ axes
+    inside = seen @ (axes * np.sign(axes[np.abs(axes).argmax(0), [0, 1]]))
     return np.arctan2(inside[:, 0], inside[:, 1]), float(values.sum() / max(float(np.trace(moments)), 1e-300))
 
 

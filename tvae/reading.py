@@ -53,7 +53,7 @@ class Codebook:
     """The point of every operation, in index order: what reading back takes, made once for many questions.
 
     Attributes:
-        points: float32 coordinates in the ball, shape `(3^n_trits, D)`.
+        points: coordinates in the ball, shape `(3^n_trits, D)`: float64 of a centred model, else float32.
         curvature: c > 0.
         n_trits: number of trits.
     """
@@ -104,7 +104,7 @@ def decode(points: npt.ArrayLike, source: TernaryVAE | Codebook) -> Operations:
 
     Distances are hyperbolic, in float64, and compared exactly; of equally near operations the one of lower index is
     taken. An embedding's own coordinates, as `model(trits)` gives them, are at distance 0 from it, up to the last bits
-    of the network's arithmetic.
+    of the network's arithmetic; those of a centred model, rounded to float32, within 2e-4/sqrt(c).
 
     Args:
         points: numbers, shape `(n, D)`, inside the ball: c·|z|² < 1. float32 is taken at its exact value.

@@ -67,7 +67,7 @@ class TernaryEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         """
         check_is_fitted(self)
         index = _indices(validate_data(self, X, reset=False), self.codebook_.n_trits)
-        points: npt.NDArray[np.float32] = self.codebook_.points[torch.from_numpy(index)].numpy()
+        points: npt.NDArray[np.float32] = self.codebook_.points[torch.from_numpy(index)].float().numpy()
         return points
 
     def inverse_transform(self, X: npt.ArrayLike) -> npt.NDArray[np.int8]:

@@ -30,6 +30,7 @@ FILE_NAME = "verification.json"
 _RELOAD_SECONDS = 600
 _COVERAGE = "Share of operations whose trits all come back from the decoder."
 _CEILING = "No embedding with distinct radii passes the ceiling; beyond it radii are tied, as in a saturated model."
+_GAP = "Smallest gap between neighbouring levels, in shares of an even step; below 0 two of them overlap."
 _DISTINCT = "Share of distinct points among those of all operations; a collapsed model has few."
 
 Number = float | int
@@ -235,7 +236,9 @@ def judge_model(checkpoint: Checkpoint, bounds: Bounds) -> Judgement:
     coverage = measured.coverage if measured else None
     hierarchy = measured.hierarchy if measured else None
     falling = measured.ordered_levels if measured else None
-    distinct = _distinct(unit_norm[:, None] * direction) if measured else None
+    gap = measured.level_gap if measured else None
+    apart = _promised_gap(checkpoint) if bounds.level_gap is None else bounds.level_gap
+    distinct = _distinct((unit_norm[:, None] * direction).float()) if measured else None
     checks = (
         _at_most("finite", not_finite, 0, "Operations whose radius or direction is NaN or infinite."),
         _at_most("inside the ball", outside, 0, "Operations whose unit norm is not in [0, 1)."),
@@ -244,6 +247,7 @@ def judge_model(checkpoint: Checkpoint, bounds: Bounds) -> Judgement:
         _at_most("hierarchy", hierarchy, bounds.hierarchy, "Spearman correlation of valuation and radius."),
         _at_least("hierarchy ceiling", hierarchy, ceiling, _CEILING),
         _at_least("ordered levels", falling, ordered, "Neighbouring pairs of levels whose mean radius falls."),
+        _at_least("level gap", gap, apart, _GAP),
         _at_least("distinct points", distinct, bounds.distinct_points, _DISTINCT),
     )
     return Judgement(checks, metrics, measured)
@@ -267,6 +271,17 @@ def judge_foundation(checkpoint: Checkpoint, bounds: Bounds) -> Judgement:
         _at_least("coverage", coverage, bounds.coverage, _COVERAGE),
     )
     return Judgement(checks, recomputed)
+
+
+def _promised_gap(checkpoint: Checkpoint) -> float | None:
+    """Return 0 for a model that was trained to have no two levels overlap, and None for any other.
+
+    Richness is had from levels that reach as far as the next, and so is not promised apart.
+    """
+    settings = checkpoint.training.get("configuration")
+    told = settings if isinstance(settings, Mapping) else {}
+    distances = told.get("distance_weight") not in (None, 0) and told.get("richness_weight") == 0
+    return 0.0 if checkpoint.architecture.centred and distances else None
 
 
 def _distinct(points: Tensor) -> float:
@@ -341,7 +356,9 @@ def _reload_check(found: Sequence[Loaded | str], key: str) -> Check:
     return Check("reloads", len(digests), bound, len(digests) == 1, meaning)
 
 
-def _at_least(name: str, value: Number | None, bound: Number, meaning: str) -> Check:
+def _at_least(name: str, value: Number | None, bound: Number | None, meaning: str) -> Check:
+    if bound is None:
+        return Check(name, _finite(value), "reported", value is not None, meaning)
     # Written so that a NaN on either side fails.
     return Check(name, _finite(value), f">= {bound:.6g}", value is not None and value >= bound, meaning)
 

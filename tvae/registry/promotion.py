@@ -24,12 +24,14 @@ __all__ = ["MODEL", "MODES", "Promotion", "find_model", "promote", "require_prom
 MODEL = "tvae"
 MODES = ("auto", "force")
 
-_order = ", ".join(f"{c.label} ({c.decimals} decimals)" for c in RANKING)
+_order = ", ".join(f"{c.label} ({c.step:g})" for c in RANKING)
+_guards = ", ".join(c.label for c in RANKING if c.guards)
 _DESCRIPTION = f"""\
 Ternary operations in a Poincaré ball. Every version has passed verification; its tags say how it measured.
 
-The alias `{CHAMPION}` moves to a version that is better, by the first of these that differs: {_order}. The champion \
-before keeps `{PREVIOUS}`; `promote --rollback` swaps the two.
+The alias `{CHAMPION}` moves to a version that is better, by the first of these that differs by as much as matters: \
+{_order}; and that is not worse in one of {_guards}. The champion before keeps `{PREVIOUS}`; `promote --rollback` \
+swaps the two.
 """
 
 Tell = Callable[[str], None]
@@ -60,9 +62,12 @@ class Promotion:
         where = f"{'Registered as' if self.registered else 'It is'} {MODEL} version {self.version}"
         if self.comparison is None:
             return f"{where}, the first {CHAMPION}." if self.moved else f"{where} already, the {CHAMPION}."
-        reason = _reason(self.comparison)
+        reason = self.comparison.reason()
         if not self.moved:
-            return f"{where}. It is not better ({reason}): {CHAMPION} stays version {self.champion}."
+            stays = f"{CHAMPION} stays version {self.champion}"
+            if self.comparison.setback is not None:
+                return f"{where}. It is {reason}: {stays}; `promote --mode force` would move it."
+            return f"{where}. It is not better ({reason}): {stays}."
         how = "better" if self.comparison.better else "by force"
         return f"{where}, {CHAMPION} now, {how} ({reason}); version {self.previous} is {PREVIOUS}."
 
@@ -257,13 +262,6 @@ def _describe(
         lines += ["When it was registered:", "", comparison.markdown(), ""]
     lines += ["What was measured:", "", preformatted([("metric", "value"), *metrics.items()])]
     return "\n".join(lines)
-
-
-def _reason(comparison: Comparison) -> str:
-    decisive = comparison.decisive
-    if decisive is None:
-        return f"equal in {', '.join(c.label for c in RANKING)}"
-    return f"{decisive.label} {decisive.shown(comparison.new)} against {decisive.shown(comparison.old)}"
 
 
 def _holder(versions: Sequence[ModelVersion], digest: str) -> ModelVersion | None:

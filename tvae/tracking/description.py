@@ -9,7 +9,15 @@ from tvae.markdown import escaped
 from tvae.metrics import Evaluation, distance_fidelity_ceiling, hierarchy_ceiling, q_ceiling, richness_ceiling
 from tvae.training import Result
 
-__all__ = ["REFERENCE", "describe_embedding", "describe_foundation", "describe_trial", "preformatted"]
+__all__ = [
+    "REFERENCE",
+    "describe_embedding",
+    "describe_foundation",
+    "describe_trial",
+    "level_gap",
+    "preformatted",
+    "richness_shares",
+]
 
 _REPORTED = [row for table in reference.TABLES.values() for row in table.values()]
 _BEST = min(_REPORTED, key=lambda row: row["best_hierarchy"])
@@ -56,7 +64,7 @@ def describe_embedding(
             f"{hierarchy_ceiling(levels):.5f}",
             f"{REFERENCE['hierarchy']} at best",
         ),
-        ("ordered levels", f"{evaluation.ordered_levels} of {levels}", f"{levels}", "not measured"),
+        ("level gap", f"{evaluation.level_gap:.3f}", "1", "not measured"),
         (
             "richness",
             f"{evaluation.richness:.5f}",
@@ -79,7 +87,7 @@ def describe_embedding(
     return "\n".join(
         [
             f"**Hierarchy {evaluation.hierarchy:.5f}** (limit {hierarchy_ceiling(levels):.5f}), coverage "
-            f"{evaluation.coverage:.5f}, {evaluation.ordered_levels} of {levels} levels ordered, richness "
+            f"{evaluation.coverage:.5f}, {level_gap(evaluation.level_gap)}, richness "
             f"{evaluation.richness:.5f}. {verdict}",
             _links(look),
             "",
@@ -91,7 +99,8 @@ def describe_embedding(
             preformatted(rows),
             "",
             "The limits of hierarchy, distance fidelity and Q hold where no two radii or distances are equal, that of "
-            "richness where levels do not overlap.",
+            "richness where levels do not overlap. A level gap of 1 means thin levels, evenly spaced, one below 0 that "
+            f"two of them overlap. Richness by level, from valuation 0: {richness_shares(evaluation)}.",
             "",
             f"Initial hierarchy {summary['init_hierarchy']:+.4f}; {_best(result)}; trained in {result.seconds:.1f} s.",
             "",
@@ -140,7 +149,7 @@ def describe_trial(trial: Trial, result: Result, *, look: Mapping[str, str]) -> 
         at_best, limit = result.history[result.best_epoch], hierarchy_ceiling(trial.architecture.n_trits)
         lines = [
             f"**Hierarchy {at_best['hierarchy']:.5f}** (limit {limit:.5f}), coverage {at_best['coverage']:.5f}, "
-            f"richness {at_best['richness']:.5f}; {_best(result)}.",
+            f"{level_gap(at_best['level_gap'])}, richness {at_best['richness']:.5f}; {_best(result)}.",
             "",
         ]
     return "\n".join(
@@ -151,6 +160,17 @@ def describe_trial(trial: Trial, result: Result, *, look: Mapping[str, str]) -> 
             *(f"- {event}" for event in result.events),
         ]
     ).rstrip()
+
+
+def level_gap(gap: float) -> str:
+    """Return a level gap in words that the plots and the terminal use too."""
+    return f"levels overlap: gap {gap:.3f}" if gap < 0 else f"smallest level gap {gap:.3f}"
+
+
+def richness_shares(evaluation: Evaluation) -> str:
+    """Return which share of the richness each level has, in percent, from valuation 0 up."""
+    whole = evaluation.richness or 1.0
+    return " ".join(f"{100 * part / whole:.0f}" for part in evaluation.level_richness) + " %"
 
 
 def preformatted(rows: Sequence[Sequence[str]]) -> str:

@@ -16,12 +16,12 @@ VIEW = "tvae"
 # MLflow 3.16 and later keep a saved view as a tag of the experiment: a name, and the state of the page.
 _TAG = f"mlflow.sharedViewState.{VIEW}"
 _COLUMNS = (
-    *(f"metrics.`best_{name}`" for name in ("hierarchy", "coverage", "richness", "q")),
+    *(f"metrics.`best_{name}`" for name in ("hierarchy", "coverage", "level_gap", "richness", "q")),
     "metrics.`tree_precision`",
     "tags.`verified`",
     "tags.`registered`",
 )
-_CURVES = ("hierarchy", "coverage", "richness", "ordered_levels", "distance_fidelity", "loss")
+_CURVES = ("hierarchy", "coverage", "level_gap", "richness", "distance_fidelity", "loss")
 _SECTION = "tvae-curves"
 
 
