@@ -444,14 +444,8 @@ def test_the_move_to_the_centre_keeps_its_digits(depth: float, angle: float, ste
 @each_dtype
 @each_dimension
 def test_the_move_to_the_centre_changes_no_distance(dimension: int, dtype: torch.dtype) -> None:
-    (x, u), (y, v), (o, w) = (
-        (norm.to(dtype), direction.to(dtype))
-        for norm, direction in (
-            points(200, dimension, FARTHEST),
-            points(200, dimension, FARTHEST),
-            points(1, dimension),
-        )
-    )
+    drawn = [points(n, dimension, FARTHEST) for n in (200, 200, 1)]
+    (x, u), (y, v), (o, w) = ((norm.to(dtype), direction.to(dtype)) for norm, direction in drawn)
     before = polar(x.double(), unit(u.double()), y.double(), unit(v.double()), 1.0)
     after = polar(*poincare.translate(x, u, o, w), *poincare.translate(y, v, o, w), 1.0)
     assert relative_error(after, before) < TOLERANCE[torch.float64]
