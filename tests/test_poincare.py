@@ -405,6 +405,13 @@ def test_inside_is_a_unit_norm_below_1(norm: float, expected: bool, curvature: f
     assert poincare.inside(z, curvature=curvature).tolist() == [expected]
 
 
+def test_nan_stays_nan() -> None:
+    nan, u = torch.tensor([math.nan]), torch.eye(2)[:1]
+    assert poincare.distance(nan, u, torch.ones(1), u, curvature=1.0).isnan().all()
+    assert poincare.distance_between_points(nan.expand(1, 2), u / 2, curvature=1.0).isnan().all()
+    assert all(bool(x.isnan().all()) for x in poincare.translate(nan, u, torch.full((1,), 0.5), u))
+
+
 def test_nan_is_not_inside() -> None:
     assert not poincare.inside(torch.tensor([[math.nan, 0.0]]), curvature=1.0).any()
 

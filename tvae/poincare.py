@@ -228,9 +228,9 @@ def _one_minus_square(z: Tensor, root: float | Tensor) -> Tensor:
 
 
 def _safe_sqrt(x: Tensor) -> Tensor:
-    """Square root whose gradient at 0 is 0 rather than infinite."""
-    positive = x > 0
-    return torch.where(positive, torch.where(positive, x, 1.0).sqrt(), 0.0)
+    """Square root whose gradient at 0 is 0 rather than infinite; a NaN stays one."""
+    none = x <= 0
+    return torch.where(none, 0.0, torch.where(none, 1.0, x).sqrt())
 
 
 def _sqrt(curvature: float | Tensor) -> float | Tensor:
