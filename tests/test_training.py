@@ -1162,7 +1162,7 @@ def test_a_small_tree_is_learned_exactly(preset: str, five_trits: Result) -> Non
     found = evaluate(result.model)
     assert (found.coverage, found.ball_coverage, found.sibling_recall, found.ordered_levels) == (1.0, 1.0, 1.0, 5)
     assert found.hierarchy == pytest.approx(metrics.hierarchy_ceiling(5), abs=2e-4)
-    assert found.radii[0] < 1e-5  # float32 rounds as much where all weights are large
+    assert found.radii[0] < 1e-4  # float32 rounds a raw radius by as much
     if preset == "default":
         assert (found.tree_precision, found.level_gap > 0.1) == (1.0, True)
         assert result.summary()["degradation"] < 1e-6
@@ -1203,7 +1203,7 @@ def test_by_default_the_whole_tree_is_learned_exactly_with_operation_0_at_the_ce
         found = evaluate(result.model)
         assert (found.coverage, found.ball_coverage, found.tree_precision, found.sibling_recall) == (1.0,) * 4
         assert (found.hierarchy, found.ordered_levels) == (pytest.approx(metrics.hierarchy_ceiling(), abs=1e-9), 9)
-        assert (found.level_gap >= 0.1, found.distance_fidelity >= 0.8316, found.radii[0] < 1e-5) == (True,) * 3
+        assert (found.level_gap >= 0.1, found.distance_fidelity >= 0.8316, found.radii[0] < 1e-4) == (True,) * 3
         assert abs(result.summary()["degradation"]) < 1e-9
         assert result.events == []
 
