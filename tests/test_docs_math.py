@@ -538,6 +538,14 @@ def test_richness_and_even_levels_exclude_each_other() -> None:
             start += width
         return measured(norms, 9).richness
 
+    why = re.sub(r"\s+", " ", (PAGE.parent / "why.md").read_text(encoding="utf-8"))
+    for words in (
+        f"equal width hold {even:.5f} at most, and {filled:.5f} if filled evenly",
+        f"A richness of {asked:.4f}, the most",
+        f"one level of {one:.2f} of the ball if the others are of equal width",
+        f"no choice of widths does without one of {widest:.3f}",
+    ):
+        assert words in why
     # The last level has one member; small levels, evenly filled, have more than a long one: not so the larger ones.
     tenths = np.full(10, 0.1)
     assert richness(tenths) == pytest.approx(even, rel=1e-5)
@@ -627,6 +635,12 @@ def test_tree_precision(places: int) -> None:
     embedding = Embedding(drawn.unit_norm[place], drawn.direction[place])
     z = embedding.points(2.0).numpy()
     distance = [[float(evaluated(14, z=a, w=b, c=2.0)) for b in z] for a in z]
+    if places < 27:  # float32, in which alone two operations of one place may be told apart by rounding
+        r, u = poincare.radius(embedding.unit_norm, curvature=2.0).float(), embedding.direction.float()
+        chord = torch.cdist(u, u, compute_mode="donot_use_mm_for_euclid_dist").square()
+        rounded = poincare.distance_from_chord(r[:, None], r, chord, curvature=2.0)
+        assert rounded.numpy() == pytest.approx(np.array(distance), abs=1e-5)
+        distance = rounded.tolist()
     expected = [np.mean([naive_share(distance[i], i, k, 3) for i in range(27)]) for k in (1, 2)]
     found = metrics.tree_precision_by_level(embedding, n_trits=3, curvature=2.0)
     assert found == pytest.approx(expected, abs=1e-12)

@@ -104,16 +104,18 @@ def test_a_wish_for_the_default_goes_before_the_preset() -> None:
 
 # Budgets
 
+EPOCHS = Configuration().epochs
+
 
 @pytest.mark.parametrize(
     ("preset", "asked", "epochs"),
     [
-        ("default", {}, 16),
-        # 16 epochs of 20 steps; with two subtrees of 512 a step, and 16 of 32 where there are 5 trits.
-        ("default", {"batch_size": 512}, 16),
-        ("default", {"batch_size": 4096}, 16 * 20 // 5),
-        ("default", {"n_trits": 5}, 16 * 20),
-        ("default", {"n_trits": 5, "batch_size": 64}, 16 * 20 // 4),
+        # An epoch of 20 steps, with two subtrees of 512 in a step, and 32 of 32 where there are 5 trits.
+        ("default", {}, EPOCHS),
+        ("default", {"batch_size": 512}, EPOCHS),
+        ("default", {"batch_size": 4096}, EPOCHS * 20 // 5),
+        ("default", {"n_trits": 5}, EPOCHS * 20),
+        ("default", {"n_trits": 5, "batch_size": 64}, EPOCHS * 20 // 4),
         ("radii", {"batch_size": 1024}, -(-25 * 39 // 20)),
         ("radii", {"batch_size": 256}, 25),
         ("default", {"n_trits": 5, "epochs": 3}, 3),
