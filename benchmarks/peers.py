@@ -434,7 +434,7 @@ def machine() -> str:
     """Describe the machine in a sentence."""
     name = platform.processor() or platform.machine()
     with suppress(OSError, StopIteration):
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         name = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     return f"{name}, {os.cpu_count()} processors, {platform.system()}, Python {platform.python_version()}."
 

@@ -11,8 +11,7 @@ import joblib
 import torch
 
 from tvae.architecture import Architecture
-from tvae.configuration import FOUNDATION
-from tvae.experiments.presets import PRESETS, resolve
+from tvae.experiments.presets import PRESETS, resolve, resolve_foundation
 from tvae.experiments.start import from_foundation, from_scratch
 from tvae.metrics import Evaluation, evaluate, posterior_mean, tree_precision_by_level
 from tvae.training import train
@@ -24,6 +23,7 @@ class Row(NamedTuple):
     seed: int
     found: Evaluation
     tree_precision: float
+    degradation: float
     foundation_seconds: float
     seconds: float
 
@@ -32,13 +32,15 @@ def run(preset: str, seed: int, curvature: float, threads: int) -> Row:
     """Train one seed of a preset from random weights, and measure it on all operations."""
     torch.set_num_threads(threads)
     architecture, configuration = resolve(preset, {"seed": seed, "curvature": curvature})
-    foundation = train(from_scratch(architecture, FOUNDATION.replace(seed=seed)))
+    foundation = train(from_scratch(architecture, resolve_foundation(architecture, {"seed": seed})))
     result = train(from_foundation(foundation, configuration))
     with torch.no_grad():
         embedding = result.model.project(posterior_mean(result.model))
     by_level = tree_precision_by_level(embedding, n_trits=9, curvature=curvature, sample=3**9)
     precision = sum(by_level) / len(by_level)
-    return Row(seed, evaluate(result.model), precision, foundation.seconds, result.seconds)
+    return Row(
+        seed, evaluate(result.model), precision, result.summary()["degradation"], foundation.seconds, result.seconds
+    )
 
 
 def line(row: Row) -> str:
@@ -51,10 +53,13 @@ def line(row: Row) -> str:
         f"{found.distance_fidelity:.5f}",
         f"{found.q:.5f}",
         f"{found.hierarchy:.6f}",
-        f"{found.ordered_levels}",
+        f"{found.level_gap:.3f}",
         f"{found.richness:.6f}",
+        f"{sum(found.level_richness[:4]) / found.richness:.2f}",
+        f"{found.radii[0]:.0e}",
         f"{found.coverage:.7f}",
         f"{found.ball_coverage:.7f}",
+        f"{row.degradation:+.6f}",
         f"{row.foundation_seconds:.1f} + {row.seconds:.1f}",
     )
     return f"| {' | '.join(cells)} |"
@@ -63,7 +68,7 @@ def line(row: Row) -> str:
 def main() -> None:
     """Train and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--preset", choices=list(PRESETS), default="exact_tree")
+    parser.add_argument("--preset", choices=list(PRESETS), default="default")
     parser.add_argument("--seeds", type=int, default=30, help="how many (default 30)")
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--curvature", type=float, default=Architecture().curvature)
@@ -73,8 +78,9 @@ def main() -> None:
     asked = parser.parse_args()
     threads = max(1, joblib.cpu_count() // asked.side_by_side)
     heads = (
-        "seed", "tree precision", "sibling recall", "fidelity", "Q", "hierarchy", "ordered", "richness", "coverage",
-        "ball coverage", "s of training",
+        "seed", "tree precision", "sibling recall", "fidelity", "Q", "hierarchy", "level gap", "richness",
+        "from levels 0 to 3", "radius of 0", "coverage",
+        "ball coverage", "degradation", "s of training",
     )  # fmt: skip
     print(f"`{asked.preset}` at curvature {asked.curvature:g}, {threads} threads a run.\n")
     print(f"| {' | '.join(heads)} |\n|{' --- |' * len(heads)}", flush=True)

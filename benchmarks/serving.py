@@ -37,7 +37,7 @@ from model_server import HOST, serve
 
 from tvae import ternary
 from tvae.architecture import Architecture
-from tvae.checkpoint import FILE_NAME, load, save
+from tvae.checkpoint import FILE_NAME, load, read, save
 from tvae.model import COMPONENTS, TernaryVAE
 from tvae.serving import answers, pyfunc_arguments
 
@@ -216,7 +216,7 @@ def save_models(folder: Path, checkpoint: Path | None) -> tuple[Path, Path]:
         model = TernaryVAE(Architecture())
         model.initialise(torch.Generator().manual_seed(0))
         save(checkpoint, model, trained=COMPONENTS[:3], training={}, metrics={})
-    arguments = pyfunc_arguments(checkpoint)
+    arguments = pyfunc_arguments(read(checkpoint))
     mlflow.pyfunc.save_model(folder / "model", **arguments)
     same = {name: arguments[name] for name in ("signature", "input_example", "pip_requirements")}
     mlflow.pyfunc.save_model(folder / "no_op", python_model=str(Path(__file__).with_name("no_op.py")), **same)

@@ -29,8 +29,8 @@ import torch
 from mlflow import MlflowClient
 
 import tvae
-from tvae.architecture import Architecture
-from tvae.configuration import FINETUNE
+from tvae.experiments.presets import resolve
+from tvae.experiments.start import from_scratch
 from tvae.model import TernaryVAE
 from tvae.training import Member, train, train_cohort
 
@@ -51,15 +51,14 @@ class Row(NamedTuple):
 
 def members(count: int, n_trits: int = 9) -> list[Member]:
     """Return runs that share an encoder; each has a projection of its own, as in a sweep."""
-    architecture = Architecture(n_trits=n_trits)
+    architecture, settings = resolve("radii", {"n_trits": n_trits, "epochs": EPOCHS, "initial_hierarchy": "any"})
     base = TernaryVAE(architecture)
     base.initialise(torch.Generator().manual_seed(0))
     made = []
     for seed in range(count):
         model, generator = copy.deepcopy(base), torch.Generator().manual_seed(seed)
         model.initialise(generator, ("projection",))
-        settings = FINETUNE.replace(seed=seed, epochs=EPOCHS, patience=EPOCHS, initial_hierarchy="any")
-        made.append(Member(settings, model, ("projection",), generator))
+        made.append(Member(settings.replace(seed=seed), model, ("projection",), generator))
     return made
 
 
@@ -107,6 +106,21 @@ def growth_with_operations(repeats: int) -> Row:
     return Row("exponent of time in operations, 3^7 to 3^11", "<= 1.1", f"{exponent:.2f} ({shown} ms)")
 
 
+def default_beside_a_busy_process() -> Row:
+    """Time a run of the default preset by itself, and beside a process that keeps one processor busy."""
+    alone = default_epoch()
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as busy:
+        beside = default_epoch()
+        busy.kill()
+    return Row("an epoch of `default`, alone and beside a busy process", "-", f"{alone:.0f} and {beside:.0f} ms")
+
+
+def default_epoch() -> float:
+    """Return the milliseconds that an epoch of a single run of the default preset takes."""
+    member = from_scratch(*resolve("default", {"epochs": EPOCHS}))
+    return train(member).seconds / EPOCHS * 1e3
+
+
 class Watch(threading.Thread):
     """Samples the memory of a process and all that it has started."""
 
@@ -131,7 +145,7 @@ def _family(pid: int) -> list[int]:
 def _resident(pid: int) -> int:
     """Return the bytes a process holds, pages that it shares with others divided among them."""
     with suppress(OSError, StopIteration, IndexError, ValueError):
-        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+        text = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="utf-8")
         return int(next(line for line in text.splitlines() if line.startswith("Pss:")).split()[1]) * 1024
     return 0
 
@@ -169,7 +183,7 @@ def machine() -> str:
     """Describe the machine in a sentence."""
     name = platform.processor() or platform.machine()
     with suppress(OSError, StopIteration):
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         name = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     return (
         f"{name}, {os.cpu_count()} processors, {platform.system()}, Python {platform.python_version()}, "
@@ -191,7 +205,12 @@ def main() -> None:
     # What a process does first, it does slowly.
     member_epoch(2)
     busy = statistics.median(member_epoch(1) for _ in range(3))
-    rows = [cohort_against_singles(), growth_with_members(asked.repeats), growth_with_operations(asked.repeats)]
+    rows = [
+        default_beside_a_busy_process(),
+        cohort_against_singles(),
+        growth_with_members(asked.repeats),
+        growth_with_operations(asked.repeats),
+    ]
     if not asked.no_sweep:
         for seeds, bound, command_bound in ((1, "<= 45 s", None), (3, "<= 120 s", "<= 240 s")):
             with tempfile.TemporaryDirectory() as folder:

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import joblib
@@ -17,13 +16,12 @@ from mlflow.entities import Run as StoredRun
 from mlflow.exceptions import MlflowException
 
 from entry_points.console import next_command, say, say_where
-from entry_points.foundations import foundation_command, record_foundation
+from entry_points.foundations import foundation_apart
 from entry_points.options import FLEET
 from tvae import registry
-from tvae.aides import aides
 from tvae.architecture import Architecture
 from tvae.checkpoint import Checkpoint, read
-from tvae.errors import ConfigurationError
+from tvae.errors import CheckpointError, ConfigurationError
 from tvae.experiments.fanout import Trained, train_cohorts
 from tvae.experiments.planning import cohorts
 from tvae.experiments.presets import resolve_foundation
@@ -222,12 +220,13 @@ class Campaign:
             codec = _codec(architecture)
             if codec in found or codec in missing:
                 continue
-            address = registry.find_foundation(self.client, architecture) or self._unregistered(architecture)
-            if address is None:
+            start = registry.find_foundation(self.client, architecture, self.run.folder, tell=say)
+            start = start or self._unregistered(architecture)
+            if start is None:
                 missing[codec] = architecture
             else:
-                found[codec] = address, read(registry.fetch(address, self._folder(f"foundation-{len(found)}")))
-                say(f"Starting from {address} where latent_dim is {architecture.latent_dim}.")
+                found[codec] = start
+                say(f"Starting from {start[0]} where latent_dim is {architecture.latent_dim}.")
         members = [[from_scratch(a, resolve_foundation(a, {"seed": seed}))] for a in missing.values()]
         # All first: a verification starts processes, and would take the cores from those that still train.
         for trained in list(self.fleet.train(members)):
@@ -242,26 +241,28 @@ class Campaign:
     def _record(self, architecture: Architecture, result: Result) -> tuple[str, Checkpoint]:
         if result.error is not None:
             raise result.error
-        configuration = result.configuration
-        name = f"foundation d={architecture.latent_dim} seed={configuration.seed}"
-        tags = {"stage": "foundation", CAMPAIGN: self.run.id, **codec_tags(architecture)}
-        with aides() as ready, open_run(self.client, name=name, tags=tags, apart=True) as run:
-            run.log_parameters(architecture.to_dict() | configuration.to_dict())
-            run.log_operations()
-            run.log_epochs(result.history)
-            command = foundation_command(architecture, configuration)
-            foundation = record_foundation(self.client, run, result, ready, command=command, register=True)
-            if not foundation.verification.passed:
-                say(f"Not registered: {foundation.verification.failures}. These trials start from it all the same.")
-            return f"runs:/{run.id}/checkpoint", foundation.checkpoint
 
-    def _unregistered(self, architecture: Architecture) -> str | None:
-        """Return the address of the foundation that an earlier attempt of this campaign trained, if there is one."""
+        def train(run: Run) -> Result:
+            run.log_epochs(result.history)
+            return result
+
+        tags = {CAMPAIGN: self.run.id, **codec_tags(architecture)}
+        return foundation_apart(self.client, architecture, result.configuration, train, tags)
+
+    def _unregistered(self, architecture: Architecture) -> tuple[str, Checkpoint] | None:
+        """Return the foundation that an earlier attempt of this campaign trained and its address, if it is there."""
         wanted = {CAMPAIGN: self.run.id, "stage": "foundation", **codec_tags(architecture)}
         conditions = [f"tags.`{name}` = '{value}'" for name, value in wanted.items()]
         query = " and ".join([*conditions, "attributes.status = 'FINISHED'"])
         runs = self.client.search_runs([self.run.experiment_id], query, max_results=1)
-        return f"runs:/{runs[0].info.run_id}/checkpoint" if runs else None
+        if not runs:
+            return None
+        address = f"runs:/{runs[0].info.run_id}/checkpoint"
+        try:
+            return address, read(registry.fetch(address, self.run.folder))
+        except CheckpointError as error:
+            say(f"The foundation of an earlier attempt is gone, or cannot be read: {error}")
+            return None
 
     def _start(
         self, trial: Trial, foundations: Mapping[str, tuple[str, Checkpoint]]
@@ -274,11 +275,6 @@ class Campaign:
             return member, {**start, "silently random": list(missing)}
         member, transfer = from_checkpoint(checkpoint, trial.architecture, trial.configuration)
         return member, {**start, "taken": list(transfer.taken), "drawn": list(transfer.drawn)}
-
-    def _folder(self, name: str) -> Path:
-        folder = self.run.folder / name
-        folder.mkdir(exist_ok=True)
-        return folder
 
 
 @contextmanager

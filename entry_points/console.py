@@ -12,6 +12,7 @@ from typing import Any
 import click
 from tqdm import tqdm
 
+from entry_points.streams import make_writable
 from tvae.errors import ArchitectureError, ConfigurationError, TVAEError, without_credentials
 
 __all__ = [
@@ -79,7 +80,8 @@ def command(main: Callable[..., None]) -> click.Command:
     def guarded(*args: Any, **kwargs: Any) -> None:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGHUP):
-                signal.signal(number, _stop)
+                if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
+                    signal.signal(number, _stop)
         try:
             main(*args, **kwargs)
         except (ArchitectureError, ConfigurationError) as error:
@@ -137,6 +139,7 @@ class _Command(click.Command):
         return click.command(cls=cls)(callback)
 
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        make_writable()
         try:
             return super().make_context(*args, **kwargs)
         except click.UsageError as error:

@@ -5,11 +5,13 @@ from typing import Literal
 import click
 
 from entry_points.console import command, say, say_where, show_table
-from entry_points.options import NONE, out
+from entry_points.options import NONE, PLACE, OrAuto, out
+
+Auto = Literal["auto"]
 
 
 @command
-@click.option("--path", default=NONE, show_default=True, help="A file of the v5.11 programme.")
+@click.option("--path", type=PLACE, default=NONE, show_default=True, help="A file of the v5.11 programme.")
 @click.option(
     "--branch",
     type=click.Choice(["A", "B"]),
@@ -18,17 +20,33 @@ from entry_points.options import NONE, out
     help="Which of its encoders, with its projection; there is one decoder.",
 )
 @click.option(
-    "--curvature_from",
-    type=click.Choice(["file", "one"]),
-    default="file",
+    "--curvature",
+    type=OrAuto(click.FLOAT),
+    default="auto",
     show_default=True,
-    help="one reads the same coordinates in the ball of curvature 1, whatever the file says.",
+    help="Of the ball in which the points are read. auto: what the file states; needed where it states none.",
+)
+@click.option(
+    "--max_radius",
+    type=OrAuto(click.FLOAT),
+    default="auto",
+    show_default=True,
+    help="Largest Euclidean norm of a point. auto: what the file states; needed where it states none. The usual values "
+    "are 0.95 and 0.99.",
+)
+@click.option(
+    "--override",
+    type=click.BOOL,
+    default=False,
+    show_default=True,
+    help="The two options above count even where the file states something else.",
 )
 @out("The checkpoint to write; only when all went well.")
-def main(path: str, branch: str, curvature_from: Literal["file", "one"], out: str) -> None:
+def main(path: str, branch: str, curvature: float | Auto, max_radius: float | Auto, override: bool, out: str) -> None:
     """Bring in one branch of a legacy v5.11 file as a checkpoint that can be finetuned, verified, promoted and served.
 
-    The architecture is read off the tensors, and the metrics are computed anew. Nothing in the file is executed.
+    The architecture is read off the tensors, and the metrics are computed anew; what the file does not state is not
+    guessed. Nothing in the file is executed.
     """
     if NONE in (path, out):
         raise click.UsageError("Name the legacy file as --path and the checkpoint to write as --out.")
@@ -46,8 +64,15 @@ def main(path: str, branch: str, curvature_from: Literal["file", "one"], out: st
         raise click.UsageError(f"--out must be another file than --path, got {out}.")
     client = connect()
     with open_run(client, name=f"convert {source.name} {branch}", tags={"stage": "convert"}) as run:
-        run.log_parameters({"path": path, "branch": branch, "curvature_from": curvature_from, "out": out})
-        conversion = convert(source, branch, curvature_from=curvature_from)
+        settings = {"curvature": curvature, "max_radius": max_radius, "override": override}
+        run.log_parameters({"path": path, "branch": branch, **settings, "out": out})
+        conversion = convert(
+            source,
+            branch,
+            curvature=None if curvature == "auto" else curvature,
+            max_radius=None if max_radius == "auto" else max_radius,
+            override=override,
+        )
         made = run.folder / FILE_NAME
         conversion.save(made)
         digest = read(made).digest

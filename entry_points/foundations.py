@@ -1,60 +1,83 @@
 """Foundations as commands leave them: logged, described, and registered once they are verified."""
 
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from mlflow import MlflowClient
 
 from entry_points.console import command_line, say
 from tvae import registry
-from tvae.aides import Aides
 from tvae.architecture import Architecture
-from tvae.checkpoint import Checkpoint, Verification, read
+from tvae.checkpoint import Checkpoint
 from tvae.configuration import Configuration
+from tvae.fresh import FreshProcess
 from tvae.tracking.description import describe_foundation
-from tvae.tracking.outcome import log_foundation
-from tvae.tracking.run import Run
+from tvae.tracking.outcome import Outcome, log_foundation, process_for_outcome
+from tvae.tracking.run import Run, open_run
 from tvae.training import Result
 
 _LOOK = {"curves": "plots/training_curves.png", "verification": "verification.json"}
 
-__all__ = ["Foundation", "foundation_command", "record_foundation", "training_record"]
+__all__ = ["foundation_apart", "record_foundation", "training_record"]
 
 
-class Foundation(NamedTuple):
-    """A foundation in its run.
+def foundation_apart(
+    client: MlflowClient,
+    architecture: Architecture,
+    configuration: Configuration,
+    train: Callable[[Run], Result],
+    tags: Mapping[str, str],
+) -> tuple[str, Checkpoint]:
+    """Make a foundation that another run starts from, in a run beside it.
 
-    Attributes:
-        checkpoint: as read back from the file that was logged.
-        verification: of the checkpoint.
+    Args:
+        client: of the tracking store.
+        architecture: of the model.
+        configuration: of its training.
+        train: trains it, or has done so, and logs its epochs to the run that it is given.
+        tags: of the run, besides its stage.
+
+    Returns:
+        Its address, and its checkpoint, which is used whether it was good enough to be registered or not.
     """
-
-    checkpoint: Checkpoint
-    verification: Verification
+    name = f"foundation d={architecture.latent_dim} seed={configuration.seed}"
+    with (
+        process_for_outcome() as process,
+        open_run(client, name=name, tags={"stage": "foundation", **tags}, apart=True) as run,
+    ):
+        run.log_parameters(architecture.to_dict() | configuration.to_dict())
+        run.log_operations()
+        result = train(run)
+        command = foundation_command(architecture, configuration)
+        outcome = record_foundation(client, run, result, process, command=command, register=True)
+    if not outcome.verification.passed:
+        say(f"Not registered: {outcome.verification.failures}. It is started from all the same.")
+    return f"runs:/{run.id}/checkpoint", outcome.checkpoint
 
 
 def record_foundation(
-    client: MlflowClient, run: Run, result: Result, aides: Aides, *, command: str, register: bool
-) -> Foundation:
+    client: MlflowClient, run: Run, result: Result, process: FreshProcess, *, command: str, register: bool
+) -> Outcome:
     """Log a foundation that was trained, and register it if it is verified.
 
     Args:
         client: of the tracking store.
         run: of the foundation.
         result: of its training.
-        aides: of its training.
+        process: as `log_foundation` takes it.
         command: which repeats the run.
         register: whether to.
     """
-    outcome = log_foundation(run, result, training_record("foundation", result.configuration), aides)
+    outcome = log_foundation(run, result, training_record("foundation", result.configuration), process)
+    coverage = outcome.verification.metrics["coverage"]
     look = {name: run.page(f"artifacts/{path}") for name, path in _LOOK.items()}
-    run.describe(describe_foundation(result, outcome.coverage, command=command, look=look))
+    run.describe(describe_foundation(result, coverage, command=command, look=look))
     epochs = len(result.history) - 1
-    say(f"Foundation: coverage {outcome.coverage:.5f} after {epochs} epochs, {result.seconds:.1f} s.")
-    checkpoint = read(outcome.path)
+    say(f"Foundation: coverage {coverage:.5f} after {epochs} epochs, {result.seconds:.1f} s.")
     if register and outcome.verification.passed:
-        version = registry.register_foundation(client, checkpoint, run.id)
+        version = registry.register_foundation(client, outcome.checkpoint, run.id)
         say(f"Registered as {registry.FOUNDATION} version {version}, alias {registry.CHAMPION}.")
-    return Foundation(checkpoint, outcome.verification)
+    return outcome
 
 
 def foundation_command(architecture: Architecture, configuration: Configuration) -> str:

@@ -1,5 +1,6 @@
 """Every option of every command: its type, its help, and its default from where that is stated once."""
 
+import os
 from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
@@ -20,7 +21,7 @@ from tvae.experiments.phases import ALL, PHASES
 from tvae.experiments.presets import PRESET_SETTINGS, PRESETS
 from tvae.experiments.trial import LOADS
 
-__all__ = ["ARCHITECTURE", "CHAMPION", "FLEET", "NONE", "TRAINING", "OrAuto", "address", "options", "out"]
+__all__ = ["ARCHITECTURE", "CHAMPION", "FLEET", "NONE", "PLACE", "TRAINING", "OrAuto", "address", "options", "out"]
 
 ARCHITECTURE = ("curvature", "max_radius", "hidden_dim", "n_projection_layers", "latent_dim", "use_controller")
 TRAINING = ("objective", *(name for name in PRESET_SETTINGS if name not in ARCHITECTURE))
@@ -82,6 +83,18 @@ class OrAuto(click.ParamType[Any]):
         return f"{self.of.name.upper()}|auto"
 
 
+class _Place(click.ParamType[str]):
+    """A path in which `~` is the user's home: shells expand it in `--out ~/x` only, and `mlflow run` nowhere."""
+
+    name = "text"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        return os.path.expanduser(value)
+
+
+PLACE = _Place()
+
+
 def options(*names: str) -> Callable[[Command], Command]:
     """Give a command options by name: of fields of `Architecture` and `Configuration`, or of the table of others."""
 
@@ -98,6 +111,7 @@ def address(default: str) -> Callable[[Command], Command]:
     """Give a command the option `checkpoint`: a finished one, wherever it is."""
     return click.option(
         "--checkpoint",
+        type=PLACE,
         default=default,
         show_default=True,
         help="A path, the id of a run, or a models:/ or runs:/ address.",
@@ -106,7 +120,7 @@ def address(default: str) -> Callable[[Command], Command]:
 
 def out(what: str) -> Callable[[Command], Command]:
     """Give a command the option `out`: where to write, besides the run."""
-    return click.option("--out", default=NONE, show_default=True, help=what)
+    return click.option("--out", type=PLACE, default=NONE, show_default=True, help=what)
 
 
 def _setting(name: str) -> Callable[[Command], Command]:
@@ -139,6 +153,7 @@ _FURTHER = {
     ),
     "checkpoint": click.option(
         "--checkpoint",
+        type=PLACE,
         default="auto",
         show_default=True,
         help="Where to start: auto (the registered foundation; trains one where there is none), a path, or a models:/ "
@@ -177,6 +192,7 @@ _FURTHER = {
     ),
     "grid": click.option(
         "--grid",
+        type=PLACE,
         default=NONE,
         show_default=True,
         help="A YAML or JSON file with cells of your own, instead of a phase; see README.",

@@ -37,10 +37,10 @@ def main(checkpoint: str, mode: str, rollback: bool) -> None:
     from pathlib import Path
 
     from tvae import registry
-    from tvae.checkpoint import read, verify
+    from tvae.checkpoint import verify
     from tvae.checkpoint.verification import FILE_NAME
     from tvae.tracking.links import model_page
-    from tvae.tracking.model import log_model
+    from tvae.tracking.model import log_with_file
     from tvae.tracking.run import open_run
     from tvae.tracking.store import connect
 
@@ -55,15 +55,14 @@ def main(checkpoint: str, mode: str, rollback: bool) -> None:
             say(text)
             say_where(model_page(registry.MODEL, champion))
             return
-        path = registry.fetch(checkpoint, run.folder)
-        found = read(path)
-        verification = replace(verify(path), path=Path(checkpoint))  # not where it was downloaded to
+        found = verify(registry.fetch(checkpoint, run.folder))
+        verification = replace(found, path=Path(checkpoint))  # not where it was downloaded to
         run.log_json(FILE_NAME, verification.to_json())
-        run.set_tags({"verified": str(verification.passed).lower(), "checkpoint": found.digest[:16]})
-        registry.require_promotable(found, verification)
+        run.set_tags({"verified": str(verification.passed).lower(), "checkpoint": (verification.digest or "none")[:16]})
+        verified = registry.require_promotable(verification)
         say(f"Verification passed: {len(verification.checks)} checks.")
-        model_id = registry.find_model(client, checkpoint, found.digest) or log_model(run, path)
-        promotion = registry.promote(client, found, verification, model_id=model_id, mode=mode, tell=say)
+        model_id = registry.find_model(client, checkpoint, verified.digest) or log_with_file(run, verified)
+        promotion = registry.promote(client, verification, model_id=model_id, mode=mode, tell=say)
         if promotion.comparison is not None:
             say(f"\n{promotion.comparison.table()}\n")
         say(promotion.sentence())

@@ -36,13 +36,13 @@ def main(run: str, experiment: str, out: str) -> None:
     with open_run(client, name=f"report {what}", tags={"stage": "report"}) as own:
         own.log_parameters({"run": run, "experiment": experiment, "out": out})
         if run != NONE:
-            campaign = gather(client, run)
+            found = gather(client, run)
         elif experiment != NONE:
             named = client.get_experiment_by_name(experiment)
-            campaign = gather(client, experiment_id=named.experiment_id if named else experiment)
+            found = gather(client, experiment_id=named.experiment_id if named else experiment)
         else:
-            campaign = gather(client, experiment_id=own.experiment_id)
-        for name, text in (("report.md", to_markdown(campaign)), ("report.html", to_page(campaign))):
+            found = gather(client, experiment_id=own.experiment_id)
+        for name, text in (("report.md", to_markdown(found)), ("report.html", to_page(found))):
             path = own.folder / name
             path.write_text(text, encoding="utf-8")
             own.log_file(path)
@@ -54,8 +54,8 @@ def main(run: str, experiment: str, out: str) -> None:
                     atomic.replace(Path(out) / name, [text.encode()])
                 except (OSError, ValueError) as error:
                     raise TrackingError(f"{Path(out) / name} was not written; found: {error}.") from error
-        own.describe(f"[report]({own.page('artifacts/report.html')})\n\n{headline(campaign)}")
-        say(headline(campaign))
+        own.describe(f"[report]({own.page('artifacts/report.html')})\n\n{headline(found)}")
+        say(headline(found))
         if out != NONE:
             say(f"\nreport.html and report.md are in {Path(out).absolute()} too.")
         say_where(own.page("artifacts/report.html"))

@@ -11,19 +11,19 @@ from typing import Any, NamedTuple
 from mlflow import MlflowClient
 
 from entry_points.console import Progress, command_line, next_command, say, say_where, show_table
-from entry_points.foundations import Foundation, foundation_command, record_foundation, training_record
+from entry_points.foundations import foundation_apart, record_foundation, training_record
 from tvae import registry
-from tvae.aides import Aides, aides
 from tvae.architecture import Architecture
 from tvae.checkpoint import Checkpoint, read
 from tvae.configuration import Configuration
 from tvae.errors import CheckpointError, RegistryError, TrackingError
 from tvae.experiments.presets import resolve_foundation
 from tvae.experiments.start import from_checkpoint, from_foundation, from_scratch
+from tvae.fresh import FreshProcess
 from tvae.metrics import Evaluation, hierarchy_ceiling, richness_ceiling
 from tvae.tracking import links
 from tvae.tracking.description import describe_embedding
-from tvae.tracking.outcome import Outcome, log_embedding
+from tvae.tracking.outcome import Outcome, log_embedding, process_for_outcome
 from tvae.tracking.run import Run, open_run
 from tvae.tracking.store import STORE_ERRORS, connect
 from tvae.tracking.view import VIEW
@@ -34,6 +34,8 @@ __all__ = ["Session", "opened"]
 
 # Epochs are logged together: a call to the store takes as long as a short epoch. Nobody watches a chart more closely.
 _LOG_SECONDS = 1.0
+# Figures that a run's description leads to, by what it calls them.
+_SHOWN = {"ball": "poincare_disk", "levels": "radius_by_valuation", "curves": "training_curves"}
 
 
 class Start(NamedTuple):
@@ -54,7 +56,7 @@ class Session:
         configuration: of the training.
         device: where to compute.
         promote: `auto`, `never` or `force`.
-        aides: of the training that the command is for.
+        process: loads the checkpoint afresh that the training comes to, and draws its figures.
         repeat: returns the command that repeats the run, with options changed as given.
     """
 
@@ -64,7 +66,7 @@ class Session:
     configuration: Configuration
     device: str
     promote: str
-    aides: Aides
+    process: FreshProcess
     repeat: Callable[..., str]
 
     def train_foundation(self) -> Checkpoint:
@@ -77,12 +79,12 @@ class Session:
             CheckpointError: if it was to be registered and did not pass verification.
         """
         result = self._train(from_scratch(self.architecture, self.configuration), "foundation")
-        foundation = record_foundation(
-            self.client, self.run, result, self.aides, command=self.repeat(), register=self.promote != "never"
+        outcome = record_foundation(
+            self.client, self.run, result, self.process, command=self.repeat(), register=self.promote != "never"
         )
         if self.promote != "never":
-            _require_verified(foundation)
-        return foundation.checkpoint
+            _require_verified(outcome)
+        return outcome.checkpoint
 
     def starting_checkpoint(self, address: str) -> Start:
         """Return the checkpoint that a finetuning starts from, and its address.
@@ -95,12 +97,13 @@ class Session:
             CheckpointError: if there is none, or it cannot be read.
         """
         if address == "auto":
-            registered = registry.find_foundation(self.client, self.architecture)
+            registered = registry.find_foundation(self.client, self.architecture, self.run.folder, tell=say)
             if registered is None:
                 return self._foundation_apart()
-            address = registered
+            address, checkpoint = registered
+        else:
+            checkpoint = read(registry.fetch(address, self.run.folder))
         say(f"Starting from {address}.")
-        checkpoint = read(registry.fetch(address, self.run.folder))
         return self._start(address, replace(checkpoint, path=Path(address)))  # not where it was downloaded to
 
     def finetune(self, origin: Start, *, new_projection: bool = False) -> None:
@@ -163,17 +166,11 @@ class Session:
     def _foundation_apart(self) -> Start:
         say("No foundation is registered for this architecture: training one first, in a run of its own.")
         configuration = resolve_foundation(self.architecture, {"seed": self.configuration.seed})
-        name = f"foundation d={self.architecture.latent_dim} seed={configuration.seed}"
-        with aides() as ready, open_run(self.client, name=name, tags={"stage": "foundation"}, apart=True) as run:
-            run.log_parameters(self.architecture.to_dict() | configuration.to_dict())
-            run.log_operations()
-            result = replace(self, run=run)._train(from_scratch(self.architecture, configuration), "foundation")
-            command = foundation_command(self.architecture, configuration)
-            foundation = record_foundation(self.client, run, result, ready, command=command, register=True)
-            address = f"runs:/{run.id}/checkpoint"
-        if not foundation.verification.passed:
-            say(f"Not registered: {foundation.verification.failures}. This run starts from it all the same.")
-        return self._start(address, foundation.checkpoint)
+
+        def train(run: Run) -> Result:
+            return replace(self, run=run)._train(from_scratch(self.architecture, configuration), "foundation")
+
+        return self._start(*foundation_apart(self.client, self.architecture, configuration, train, {}))
 
     def _finish(
         self,
@@ -184,11 +181,9 @@ class Session:
         start: str,
         command: str,
     ) -> None:
-        outcome, evaluation = log_embedding(self.run, result, trained, training, self.aides)
+        outcome, evaluation, model_id = log_embedding(self.run, result, trained, training, self.process)
         look = {
-            "ball": self.run.page("artifacts/plots/poincare_disk.png"),
-            "levels": self.run.page("artifacts/plots/radius_by_valuation.png"),
-            "curves": self.run.page("artifacts/plots/training_curves.png"),
+            **{name: self.run.page(f"artifacts/plots/{f}.png") for name, f in _SHOWN.items() if f in outcome.figures},
             "verification": self.run.page("artifacts/verification.json"),
             "beside other runs": links.runs_page(self.run.experiment_id, VIEW),
         }
@@ -207,19 +202,14 @@ class Session:
         show_table(_table(self.architecture, result, evaluation, outcome.verification.passed))
         if self.promote != "never":
             say("")
-            self._promote(outcome)
+            self._promote(outcome, model_id)
 
-    def _promote(self, outcome: Outcome) -> None:
+    def _promote(self, outcome: Outcome, model_id: str) -> None:
         """Put the model into the registry; a model that may not get there, or is not better, is no failure."""
         if not outcome.verification.passed:
             say(f"Not registered, because verification failed: {outcome.verification.failures}.")
             return
-        checkpoint = read(outcome.path)
-        model_id = registry.find_model(self.client, self.run.id, checkpoint.digest)
-        assert model_id is not None, "log_embedding has logged it"
-        promotion = registry.promote(
-            self.client, checkpoint, outcome.verification, model_id=model_id, mode=self.promote, tell=say
-        )
+        promotion = registry.promote(self.client, outcome.verification, model_id=model_id, mode=self.promote, tell=say)
         if promotion.moved and promotion.comparison is not None:
             say(f"{promotion.comparison.table()}\n")
         say(promotion.sentence())
@@ -247,15 +237,18 @@ def opened(
     """
     device = resolve_device(asked["device"])
     client = connect()
-    # They import while the model trains, which leaves a core idle; sooner, they would slow the imports of the command.
-    with aides() as ready, open_run(client, name=name, tags={"stage": entry_point, "device": device}) as run:
+    # It imports while the model trains, which leaves a core idle.
+    with (
+        process_for_outcome() as process,
+        open_run(client, name=name, tags={"stage": entry_point, "device": device}) as run,
+    ):
         values = architecture.to_dict() | configuration.to_dict()
         resolved = {f"resolved.{key}": values[key] for key in asked if key in values}
         run.log_parameters({**asked, **resolved})
         run.log_operations()
         repeat = partial(_repeat, entry_point, asked, defaults)
         try:
-            yield Session(client, run, architecture, configuration, device, asked["promote"], ready, repeat)
+            yield Session(client, run, architecture, configuration, device, asked["promote"], process, repeat)
         except (*STORE_ERRORS, TrackingError, RegistryError, KeyboardInterrupt) as error:
             if kept := run.keep_checkpoint():
                 use = "finetune" if entry_point == "train" else "promote"
@@ -299,7 +292,7 @@ def _learned(architecture: Architecture) -> tuple[str, ...]:
     return ("projection", "controller") if architecture.use_controller else ("projection",)
 
 
-def _require_verified(foundation: Foundation) -> None:
+def _require_verified(foundation: Outcome) -> None:
     if not foundation.verification.passed:
         raise CheckpointError(
             f"Only a verified foundation can be registered, and this one failed: {foundation.verification.failures}. "

@@ -15,7 +15,7 @@ import pytest
 from exact_model import exact_model
 from mlflow import MlflowClient
 
-from tvae.checkpoint import FILE_NAME, Check, Checkpoint, Verification, read, save
+from tvae.checkpoint import FILE_NAME, Check, Checkpoint, Verification, save
 from tvae.model import COMPONENTS
 from tvae.registry import MODEL
 from tvae.serving import pyfunc_arguments
@@ -35,7 +35,8 @@ class Entry(NamedTuple):
             Check("file", "loads", "loads", True, "It loads."),
             Check("coverage", 1.0 if passed else 0.5, ">= 1", passed, "Share of operations."),
         )
-        return Verification(self.checkpoint.path, self.checkpoint.digest, "A model.", checks, METRICS | metrics)
+        metrics = METRICS | metrics
+        return Verification(self.checkpoint.path, self.checkpoint.digest, "A model.", checks, metrics, self.checkpoint)
 
 
 @contextmanager
@@ -62,10 +63,10 @@ def log_entry(folder: Path, seed: int, **changes: object) -> Entry:
     """Log a checkpoint of its own digest as a run's model."""
     path = folder / str(seed) / FILE_NAME
     path.parent.mkdir()
-    save(path, exact_model(**changes), trained=COMPONENTS, training={"seed": seed}, metrics={})
+    saved = save(path, exact_model(**changes), trained=COMPONENTS, training={"seed": seed}, metrics={})
     with mlflow.start_run() as run:
-        model = mlflow.pyfunc.log_model(name="model", **pyfunc_arguments(path))
-    return Entry(read(path), run.info.run_id, model.model_id)
+        model = mlflow.pyfunc.log_model(name="model", **pyfunc_arguments(saved))
+    return Entry(saved, run.info.run_id, model.model_id)
 
 
 def aliases(client: MlflowClient) -> dict[str, str]:

@@ -201,8 +201,21 @@ class TestProvenance:
         assert head is not None
         assert len(head) == 40
         assert dirty is False
+        # Some have this, because it makes git quicker in large trees.
+        subprocess.run(["git", "config", "status.showUntrackedFiles", "no"], cwd=tmp_path, check=True)
         (package / "new.py").touch()
         assert commit(package) == (head, True)
+
+    def test_where_git_refuses_its_reason_stands_in_place_of_the_commit(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        git = tmp_path / "git"
+        git.write_text(
+            "#!/bin/sh\necho \"fatal: detected dubious ownership in repository at '/secret'\" >&2\nexit 128\n"
+        )
+        git.chmod(0o755)
+        monkeypatch.setenv("PATH", str(tmp_path))
+        assert commit(tmp_path) == ("git refused: detected dubious ownership", None)
 
     @pytest.mark.integration
     def test_a_package_installed_inside_a_foreign_repository_has_no_commit(self, tmp_path: Path) -> None:

@@ -1,13 +1,17 @@
 """Writing: whatever happens, the old file or the new one is there, and nothing else."""
 
+import errno
 import fcntl
 import json
 import os
 import resource
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 from exact_model import architecture, random_model
@@ -117,6 +121,99 @@ def test_files_of_other_names_are_not_removed(old: Path) -> None:
         old.with_name(name).touch()
     write(old)
     assert names(old.parent) == sorted([*others, "c"])
+
+
+NO_LOCKS = ["ENOSYS", "ENOTSUP", "EOPNOTSUPP", "ENOLCK", "EINVAL", "EBADF", "EIO", "EPERM", "EACCES"]
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, module: Any, name: str, number: int, *, folders: bool = False) -> None:
+    """Let a call on a descriptor answer with an error, of folders alone or of everything."""
+    true = getattr(module, name)
+
+    def call(descriptor: int, *rest: Any) -> Any:
+        if folders and not stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            return true(descriptor, *rest)
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(module, name, call)
+
+
+@pytest.mark.parametrize("code", NO_LOCKS)
+def test_a_file_system_without_locks_is_written(old: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+    left = old.with_name(".c.0123456789abcdef.tmp")
+    left.write_bytes(b"of another writer, or of a dead one: without locks nobody can tell")
+    failing(monkeypatch, fcntl, "flock", getattr(errno, code))
+    write(old, seed=1)
+    assert read(old).training == {"seed": 1}
+    assert names(old.parent) == [left.name, "c"]
+
+
+@pytest.mark.parametrize("code", ["EWOULDBLOCK", "EAGAIN"])
+def test_locks_that_are_always_held_are_an_error_and_leave_nothing(
+    old: Path, monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
+    failing(monkeypatch, fcntl, "flock", getattr(errno, code))
+    with pytest.raises(CheckpointError, match=r"by another process at once\. What stood there before is"):
+        write(old, seed=1)
+    assert read(old).training == {"seed": 0}
+    assert names(old.parent) == ["c"]
+
+
+def test_a_file_that_is_locked_as_it_is_made_gives_way_to_another(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    true, answers = fcntl.flock, iter([BlockingIOError(errno.EAGAIN, "held"), None])
+
+    def held_once(descriptor: int, operation: int) -> None:
+        if answer := next(answers):
+            raise answer
+        true(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", held_once)
+    write(old, seed=1)
+    assert read(old).training == {"seed": 1}
+    assert names(old.parent) == ["c"]
+
+
+@pytest.mark.parametrize("code", ["EINVAL", "EBADF", "ENOTSUP", "EOPNOTSUPP", "ENOSYS", "EACCES", "EIO"])
+@pytest.mark.parametrize("call", ["fsync", "open"])
+def test_a_folder_that_cannot_be_synced_holds_the_new_file(
+    old: Path, monkeypatch: pytest.MonkeyPatch, call: str, code: str
+) -> None:
+    number = getattr(errno, code)
+    if call == "fsync":
+        failing(monkeypatch, os, "fsync", number, folders=True)
+    else:
+        true = os.open
+
+        def opened(path: Any, flags: int, *rest: Any, **named: Any) -> int:
+            if flags & os.O_DIRECTORY:
+                raise OSError(number, os.strerror(number))
+            return true(path, flags, *rest, **named)
+
+        monkeypatch.setattr(os, "open", opened)
+    write(old, seed=1)
+    assert read(old).training == {"seed": 1}
+    assert names(old.parent) == ["c"]
+
+
+@pytest.mark.parametrize(("code", "written"), [("EINVAL", 1), ("ENOSYS", 1), ("ENOTSUP", 1), ("EIO", 0), ("EDQUOT", 0)])
+def test_a_file_that_cannot_reach_the_disk_is_not_put_in_place(
+    old: Path, monkeypatch: pytest.MonkeyPatch, code: str, written: int
+) -> None:
+    failing(monkeypatch, os, "fsync", getattr(errno, code))
+    with nullcontext() if written else pytest.raises(CheckpointError, match="What stood there before is unchanged"):
+        write(old, seed=1)
+    assert read(old).training == {"seed": written}
+    assert names(old.parent) == ["c"]
+
+
+def test_a_folder_that_cannot_be_listed_is_written(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(path: Path) -> list[str]:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "listdir", refused)
+        write(old, seed=1)
+    assert read(old).training == {"seed": 1}
 
 
 KILLED = """

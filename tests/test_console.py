@@ -2,6 +2,7 @@
 
 import os
 import select
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -73,6 +74,25 @@ def test_what_to_do_is_not_lost_where_another_error_takes_its_place() -> None:
 
     assert isinstance(fails, click.Command)
     assert CliRunner().invoke(fails).output == "Error: It could not be closed.\nGo on with it: so\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("ignored", [True, False], ids=["ignored", "not ignored"])
+def test_a_signal_that_is_ignored_stays_ignored(number: signal.Signals, ignored: bool) -> None:
+    ends = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+    before = signal.signal(number, signal.SIG_IGN if ignored else ends)
+
+    @command
+    def main() -> None:
+        os.kill(os.getpid(), number)
+        click.echo("went on")
+
+    assert isinstance(main, click.Command)
+    try:
+        found = CliRunner().invoke(main)
+    finally:
+        signal.signal(number, before)
+    assert (found.exit_code, "went on" in found.output) == ((0, True) if ignored else (128 + number, False))
 
 
 @pytest.mark.parametrize(

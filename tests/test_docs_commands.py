@@ -32,7 +32,9 @@ OTHERS = {
 
 def commands(page: Path) -> list[str]:
     found = []
-    for language, block in re.findall(r"^```(sh|text)\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL):
+    for language, block in re.findall(
+        r"^```(sh|text)\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+    ):
         for line in block.replace("\\\n", " ").splitlines():
             if language == "sh" and line.strip():
                 found.append(line)

@@ -6,6 +6,7 @@ Each list of names comes from running the code that logs it, with a recorder in 
 import ast
 import re
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,10 +20,10 @@ from exact_model import architecture, exact_model
 from entry_points import campaigns, sessions
 from entry_points.campaigns import Campaign, Clock
 from tvae import metrics, ternary
-from tvae.aides import Aides
 from tvae.architecture import Architecture
 from tvae.bounds import Bounds
 from tvae.checkpoint import read, save, verification, verify
+from tvae.checkpoint.verification import load_afresh
 from tvae.configuration import FOUNDATION, Configuration
 from tvae.experiments.fanout import Trained
 from tvae.experiments.presets import resolve
@@ -149,13 +150,10 @@ def test_a_foundation_logs_what_the_page_says(foundation: Result) -> None:
 @pytest.fixture
 def logged(run: Recorder, embedding: Result, monkeypatch: pytest.MonkeyPatch) -> tuple[set[str], set[str]]:
     """Names of metrics and plots that a run logs at its end."""
-    figures: set[str] = set()
-    verdict = verification.Verification(Path(), None, "", ())
-    monkeypatch.setattr(outcome, "verify", lambda *_, **__: verdict)
-    monkeypatch.setattr(outcome, "draw", lambda made, *_: figures.update(each.path(Path()).stem for each in made))
-    monkeypatch.setattr(mlflow.pyfunc, "log_model", lambda **_: None)
-    outcome.log_embedding(run, embedding, COMPONENTS, {}, Aides((), None))  # type: ignore[arg-type]
-    return run.metrics, figures
+    monkeypatch.setattr(mlflow.pyfunc, "log_model", lambda **_: SimpleNamespace(model_id="m"))
+    monkeypatch.setattr(outcome, "draw", lambda *_, **__: None)
+    made, *_ = outcome.log_embedding(run, embedding, COMPONENTS, {}, ThreadPoolExecutor(1))  # type: ignore[arg-type]
+    return run.metrics, set(made.figures)
 
 
 def test_end_table_has_what_a_run_logs_at_its_end(logged: tuple[set[str], set[str]]) -> None:
@@ -263,7 +261,7 @@ def test_what_auto_came_to_is_logged_as_resolved(run: Recorder, monkeypatch: pyt
 
 @pytest.fixture
 def without_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verification, "_reload", lambda *_: ["not reloaded"])
+    monkeypatch.setattr(verification, "_load_elsewhere", lambda path: load_afresh(str(path)))
 
 
 @pytest.mark.usefixtures("without_processes")

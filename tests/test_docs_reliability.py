@@ -9,7 +9,7 @@ NAMED = re.findall(r"`(test_\w+\.py)::(test_\w+)`", PAGE)
 
 
 def defined(file: Path) -> list[str]:
-    return re.findall(r"^ *def (test_\w+)\(", file.read_text(), re.MULTILINE)
+    return re.findall(r"^ *def (test_\w+)\(", file.read_text(encoding="utf-8"), re.MULTILINE)
 
 
 def test_every_test_that_the_page_names_is_there() -> None:

@@ -441,3 +441,16 @@ def test_no_process_outlives_a_program_that_is_interrupted(backend: str, environ
     assert driver.returncode == -signal.SIGINT
     assert "KeyboardInterrupt" in words
     assert alive(f"{environment}-{backend}") == []
+
+
+@pytest.mark.integration
+def test_a_worker_ignores_what_its_driver_ignores_and_ends_with_it() -> None:
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        worker = fanout._Process()
+        worker._process.terminate()
+        worker._process.join(2)
+        assert worker._process.is_alive()
+        assert worker.end() == "died of SIGKILL"
+    finally:
+        signal.signal(signal.SIGTERM, before)

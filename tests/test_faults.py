@@ -69,6 +69,25 @@ def test_a_killed_training_is_failed_by_the_next_command_and_another_of_the_same
     assert Counter(run.info.status for run in desk.runs()) == {"FAILED": 1, "KILLED": 1}
 
 
+def test_a_training_whose_reader_has_gone_is_finished_and_kept(desk: Desk) -> None:
+    script = f"set -o pipefail; {sys.executable} -m {' '.join(SHORT)} 2>&1 | true"
+    process = desk.launch("bash", "-c", script, PYTHONIOENCODING="latin-1")
+    out, err = process.communicate(timeout=PATIENCE_SECONDS)
+    assert (process.returncode, out, err) == (0, "", "")
+    run = only(desk)
+    assert (run.info.status, run.data.tags["verified"]) == ("FINISHED", "false")  # after one epoch
+    assert read(desk.artifact(run, "checkpoint") / FILE_NAME).trained == ("encoder", "decoder")
+
+
+def test_a_training_goes_on_when_its_terminal_is_closed_under_nohup(desk: Desk) -> None:
+    process = desk.launch("nohup", sys.executable, "-m", *LONG, apart=True)
+    until(lambda: bool(count(desk, "metrics WHERE key = 'loss'")), process)
+    logged = count(desk, "metrics WHERE key = 'loss'")
+    os.killpg(process.pid, signal.SIGHUP)
+    until(lambda: count(desk, "metrics WHERE key = 'loss'") > logged, process)
+    assert only(desk).info.status == "RUNNING"
+
+
 # In saving and in logging
 
 IN_SAVING = """
@@ -92,13 +111,13 @@ def copy(source, target, *rest, copy=shutil.copyfileobj, **named):
 shutil.copyfileobj = copy
 """
 
-# The digest is read while other processes verify the file.
+# While another process loads the file.
 IN_VERIFYING = """
 import tvae.tracking.outcome as outcome
-def reading(path, read=outcome.read):
+def verifying(path, verify=outcome.verify, **options):
     halt()
-    return read(path)
-outcome.read = reading
+    return verify(path, **options)
+outcome.verify = verifying
 """
 
 ENDS = [

@@ -36,32 +36,40 @@ class Room(NamedTuple):
 # From the bottom up: a room knows only rooms above its line, and loads no less than they do.
 ROOMS = {
     "errors": Room("", NOTHING),
-    "aides": Room("", NOTHING),
+    "fresh": Room("", NOTHING),
+    "locks": Room("", NOTHING),
     "architecture": Room("errors", NOTHING),
     "configuration": Room("errors architecture", NOTHING),
     "bounds": Room("", NOTHING),
     "markdown": Room("", NOTHING),
     "ternary": Room("errors", NUMPY),
+    "torch_defaults": Room("", TORCH),
     "poincare": Room("errors", TORCH),
     "model": Room("errors architecture poincare", TORCH),
     "objectives": Room("errors configuration ternary poincare", TORCH),
     # The search is torch alone: the served model carries it, and needs three packages only.
-    "nearest": Room("poincare", TORCH),
-    "metrics": Room("errors ternary poincare model nearest", STATISTICS),
+    "nearest": Room("poincare torch_defaults", TORCH),
+    "metrics": Room("errors ternary poincare model nearest torch_defaults", STATISTICS),
     # Not in metrics: what a user asks of an embedding is no measure of it.
-    "reading": Room("errors ternary poincare model nearest metrics", STATISTICS),
-    "training": Room("errors architecture configuration ternary poincare model objectives metrics", STATISTICS),
-    "embedding": Room("errors ternary poincare model metrics", STATISTICS),
-    "checkpoint": Room("errors aides architecture bounds markdown ternary poincare model metrics", STATISTICS),
+    "reading": Room("errors ternary poincare model nearest metrics torch_defaults", STATISTICS),
+    "training": Room(
+        "errors architecture configuration ternary poincare model objectives metrics torch_defaults", STATISTICS
+    ),
+    "embedding": Room("errors ternary poincare model metrics torch_defaults", STATISTICS),
+    "checkpoint": Room(
+        "errors fresh locks architecture bounds markdown ternary poincare model metrics torch_defaults", STATISTICS
+    ),
     # What a user asks of an embedding; nothing else in the project needs it.
-    "neighbours": Room("errors ternary poincare model nearest reading", STATISTICS),
-    "experiments": Room("errors architecture configuration ternary model metrics training checkpoint", STATISTICS),
+    "neighbours": Room("errors ternary poincare model nearest reading torch_defaults", STATISTICS),
+    "experiments": Room(
+        "errors architecture configuration ternary model metrics training checkpoint torch_defaults", STATISTICS
+    ),
     "plots": Room("errors ternary poincare model metrics training", DRAWING),
     # It draws in another process; `test_whoever_has_figures_drawn_does_not_import_matplotlib` holds that.
-    "drawing": Room("aides plots", DRAWING),
+    "drawing": Room("plots", DRAWING),
     # The only room that is made for scikit-learn, whose estimators import pandas where it is installed.
     "transformer": Room("errors ternary model reading checkpoint", DRAWING | {"pandas"}),
-    "serving": Room("errors architecture ternary poincare model metrics checkpoint", None),
+    "serving": Room("errors architecture ternary poincare model metrics checkpoint torch_defaults", None),
     "tracking": Room(EVERYTHING_ABOVE, None),
     "registry": Room("errors architecture metrics checkpoint experiments tracking", None),
     # Architecture and configuration: to say what a trial changes of the defaults; bounds: whether it would be promoted.
@@ -75,7 +83,7 @@ ROOMS = {
 # Imports the rooms in turn, and after each prints every foreign package that has come in since the start.
 PROBE = """
 import importlib, json, sys
-own = {"tvae"} | set(sys.stdlib_module_names) | {name.partition(".")[0] for name in sys.modules}
+own = {"tvae", "__mp_main__"} | set(sys.stdlib_module_names) | {name.partition(".")[0] for name in sys.modules}
 for room in sys.argv[1:]:
     importlib.import_module(room)
     print(json.dumps([room, sorted({name.partition(".")[0] for name in sys.modules} - own)]))

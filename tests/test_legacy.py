@@ -1,10 +1,23 @@
 """Legacy files: what comes in is what the old programme computed, and nothing comes in that is not whole."""
 
+import io
 import math
 import pickle
+import re
+import struct
+import sys
+import tarfile
+import time
+import tracemalloc
 import zipfile
-from collections import OrderedDict
+from argparse import Namespace
+from collections import OrderedDict, defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import Enum
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -123,6 +136,29 @@ def legacy_file(
     return path
 
 
+def with_dropout(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Number the layers of the projection as they are with a dropout after every activation."""
+
+    def shifted(found: re.Match[str]) -> str:
+        net, at, per_block = found[1], int(found[2]), 3 if found[1] == "direction_net" else 2
+        return f"{net}.{at + at // per_block}."
+
+    return {re.sub(r"(direction_net|radius_net)\.(\d+)\.", shifted, name): x for name, x in state.items()}
+
+
+def without(name: str) -> dict[str, object]:
+    return {key: value for key, value in CONFIG.items() if key != name}
+
+
+def adam() -> dict[str, Any]:
+    """The state of an optimizer that has made a step."""
+    weight = torch.nn.Parameter(torch.ones(3))
+    optimizer = torch.optim.Adam([weight])
+    weight.sum().backward()
+    optimizer.step()
+    return optimizer.state_dict()
+
+
 def refusal(path: Path, branch: str = "A", **options: Any) -> str:
     with pytest.raises(CheckpointError, match=r".") as caught:
         convert(path, branch, **options)
@@ -219,14 +255,22 @@ class TestNotes:
     @pytest.mark.parametrize(
         ("name", "value", "note"),
         [
-            ("latent_dim", 16, "`latent_dim` is 16 in `config`, 4 in the tensors; the tensors hold."),
-            ("hidden_dim", "6", "`hidden_dim` is '6' in `config`, 6 in the tensors; the tensors hold."),
-            ("projection_layers", 2, "`projection_layers` is 2 in `config`, 1 in the tensors; the tensors hold."),
-            ("use_controller", True, "`use_controller` is True in `config`, False in the tensors; the tensors hold."),
+            ("latent_dim", 16, "`config.latent_dim` is 16 in the file, 4 in the tensors; the tensors hold."),
+            ("hidden_dim", "6", "`config.hidden_dim` is '6' in the file, 6 in the tensors; the tensors hold."),
+            (
+                "projection_layers",
+                2,
+                "`config.projection_layers` is 2 in the file, 1 in the tensors; the tensors hold.",
+            ),
+            (
+                "use_controller",
+                True,
+                "`config.use_controller` is True in the file, False in the tensors; the tensors hold.",
+            ),
             (
                 "dual_projection",
                 False,
-                "`dual_projection` is False in `config`, True in the tensors; the tensors hold.",
+                "`config.dual_projection` is False in the file, True in the tensors; the tensors hold.",
             ),
         ],
     )
@@ -238,29 +282,9 @@ class TestNotes:
     def test_a_tensor_that_stores_another_curvature_is_reported(self, tmp_path: Path) -> None:
         conversion = convert(legacy_file(tmp_path, legacy_state(isp_c=0.5)), "A")
         assert conversion.model.architecture.curvature == 1.0
-        (note,) = conversion.notes
-        assert "`curvature` is 1.0 in `config`, 0.5 in the tensor `isp_c`" in note
-        assert "1.0 was taken" in note
-
-    def test_a_missing_curvature_is_taken_from_the_tensor(self, tmp_path: Path) -> None:
-        config = {k: v for k, v in CONFIG.items() if k != "curvature"}
-        conversion = convert(legacy_file(tmp_path, legacy_state(isp_c=0.5), config), "A")
-        assert conversion.model.architecture.curvature == 0.5
-        assert conversion.notes == ("`config` states no curvature; 0.5 was taken from the tensor `isp_c`.",)
-
-    @pytest.mark.parametrize("config", [{}, "a text"])
-    def test_missing_settings_are_the_old_defaults_and_said_to_be(self, tmp_path: Path, config: object) -> None:
-        conversion = convert(legacy_file(tmp_path, legacy_state(isp_c=None), config), "A")
-        architecture = conversion.model.architecture
-        assert (architecture.curvature, architecture.max_radius) == (1.0, 0.95)
-        assert conversion.notes[-2:] == (
-            "The file states no curvature; 1.0 was taken, the legacy programme's default.",
-            "`config` states no `max_radius`; 0.95 was taken, the legacy programme's default.",
+        assert conversion.notes == (
+            "The tensor `isp_c` stores the curvature 0.5, which takes no part in the embedding; 1 was taken.",
         )
-
-    def test_a_file_without_config_says_so(self, tmp_path: Path) -> None:
-        torch.save({"model": legacy_state()}, tmp_path / "f.pt")
-        assert convert(tmp_path / "f.pt", "A").notes[0].startswith("The file has no `config`")
 
     def test_branch_b_says_whose_decoder_it_has(self, tmp_path: Path) -> None:
         assert convert(legacy_file(tmp_path), "B").notes == (
@@ -268,31 +292,397 @@ class TestNotes:
         )
 
 
+class TestNothingIsGuessed:
+    def test_a_file_that_states_no_max_radius_is_refused_with_the_usual_values(self, tmp_path: Path) -> None:
+        text = refusal(legacy_file(tmp_path, config=without("max_radius")))
+        assert text.startswith("The file does not state `max_radius`. Pass max_radius=0.95 (")
+        assert " or max_radius=0.99 (" in text
+        assert "curvature" not in text
+
+    @pytest.mark.parametrize("config", [{}, "a text", {"model": None, "curvature": None, "max_radius": None}])
+    def test_a_file_that_states_neither_is_refused_once_for_both(self, tmp_path: Path, config: object) -> None:
+        text = refusal(legacy_file(tmp_path, legacy_state(isp_c=2.0), config))
+        assert "does not state `curvature`. Pass curvature=1 or curvature=2" in text
+        assert "The tensor `isp_c` stores 2." in text
+        assert "does not state `max_radius`. Pass max_radius=0.95" in text
+
+    @pytest.mark.parametrize("max_radius", [0.95, 0.99])
+    def test_what_is_given_counts_where_the_file_is_silent(self, tmp_path: Path, max_radius: float) -> None:
+        torch.save({"model": legacy_state()}, tmp_path / "f.pt")
+        conversion = convert(tmp_path / "f.pt", "A", curvature=1.0, max_radius=max_radius)
+        expected = expected_points(legacy_state(), "A", max_radius=max_radius)
+        np.testing.assert_allclose(points(conversion), expected, atol=2e-6)
+        assert conversion.notes == (
+            "The file does not state `curvature`; 1 was given.",
+            f"The file does not state `max_radius`; {max_radius} was given.",
+        )
+
+    @pytest.mark.parametrize(
+        "place", ["", "config", "config.model", "args", "hyper_parameters.model", "config.model.projection"]
+    )
+    def test_settings_are_found_where_scripts_put_them(self, tmp_path: Path, place: str) -> None:
+        settings: dict[str, Any] = {"curvature": 0.5, "max_radius": 0.8}
+        for name in reversed(place.split(".") if place else []):
+            settings = {name: settings}
+        torch.save({"model_state_dict": legacy_state(isp_c=0.5)} | settings, tmp_path / "f.pt")
+        conversion = convert(tmp_path / "f.pt", "A")
+        np.testing.assert_allclose(points(conversion), expected_points(legacy_state(), "A", max_radius=0.8), atol=2e-6)
+        assert conversion.model.architecture.curvature == 0.5
+        assert conversion.training["legacy_stated"] == {
+            ".".join(filter(None, (place, name))): value for name, value in (("curvature", 0.5), ("max_radius", 0.8))
+        }
+
+    def test_a_setting_of_something_else_is_no_statement(self, tmp_path: Path) -> None:
+        config = without("curvature") | {"loss": {"geodesic": {"curvature": 1.0}}}
+        text = refusal(legacy_file(tmp_path, config=config))
+        assert "(`config.loss.geodesic.curvature` is 1, but that is a setting of something else.)" in text
+
+    @pytest.mark.parametrize("value", [np.float32(0.95), np.float64(0.95), torch.tensor(0.95), torch.tensor([0.95])])
+    def test_numbers_in_other_dress_are_numbers(self, tmp_path: Path, value: object) -> None:
+        path = legacy_file(tmp_path, config=CONFIG | {"max_radius": value, "curvature": np.int64(1)})
+        conversion = convert(path, "A")
+        assert conversion.model.architecture.max_radius == pytest.approx(0.95, rel=1e-7)
+        assert conversion.model.architecture.curvature == 1.0
+        assert convert(path, "A", max_radius=0.95).notes == ()
+
+    @pytest.mark.parametrize(("name", "given"), [("max_radius", 0.99), ("curvature", 0.5)])
+    def test_an_option_that_contradicts_the_file_is_refused_unless_it_is_to_count(
+        self, tmp_path: Path, name: str, given: float
+    ) -> None:
+        path = legacy_file(tmp_path)
+        stated = f"{CONFIG[name]:g}"
+        text = refusal(path, **{name: given})
+        assert text.startswith(f"`{name}` was given as {given}, and the file states {stated} (`config.{name}`).")
+        assert "pass override=true to make yours count" in text
+        conversion = convert(path, "A", override=True, **{name: given})  # type: ignore[arg-type]
+        max_radius = given if name == "max_radius" else 0.95
+        np.testing.assert_allclose(
+            points(conversion), expected_points(legacy_state(), "A", max_radius=max_radius), atol=2e-6
+        )
+        note = f"The file states `{name}` {stated} (`config.{name}`); {given} was given, and was to count."
+        assert note in conversion.notes
+
+    def test_an_option_that_agrees_with_the_file_changes_nothing(self, tmp_path: Path) -> None:
+        path = legacy_file(tmp_path)
+        assert convert(path, "A", curvature=1, max_radius=0.95).notes == convert(path, "A", override=True).notes == ()
+
+    def test_a_file_that_contradicts_itself_is_refused(self, tmp_path: Path) -> None:
+        path = legacy_file(tmp_path, config=CONFIG | {"model": {"max_radius": 0.99}})
+        text = refusal(path)
+        assert (
+            "must state one `max_radius`, found 0.95 (`config.max_radius`) and 0.99 (`config.model.max_radius`)" in text
+        )
+        assert "Pass max_radius=0.95, or the other, with override=true." in text
+        assert "override=true" in refusal(path, max_radius=0.99)
+        assert convert(path, "A", max_radius=0.99, override=True).model.architecture.max_radius == 0.99
+
+    @pytest.mark.parametrize("name", ["curvature", "max_radius"])
+    @pytest.mark.parametrize(
+        "value", [0.0, -1.0, math.nan, math.inf, "1", True, [0.95], Path("x"), 10**5000], ids=lambda v: type(v).__name__
+    )
+    def test_settings_that_are_no_positive_numbers(self, tmp_path: Path, name: str, value: object) -> None:
+        path = legacy_file(tmp_path, config=CONFIG | {name: value})
+        text = refusal(path)
+        assert f"The file's `{name}` must be a positive number, found " in text
+        assert f"(`config.{name}`)" in text
+        assert f"Pass {name}=" in text
+        assert convert(path, "A", override=True, **{name: 0.9})  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize("name", ["curvature", "max_radius"])
+    @pytest.mark.parametrize("value", [0.0, -1.0, math.nan, math.inf, True])
+    def test_options_that_are_no_positive_numbers(self, tmp_path: Path, name: str, value: float) -> None:
+        assert f"`{name}` must be a positive number, got {value}" in refusal(legacy_file(tmp_path), **{name: value})
+
+    def test_the_header_says_what_was_stated_given_and_read_off(self, tmp_path: Path) -> None:
+        path = legacy_file(tmp_path, legacy_state(layers=2, isp_c=2.0), without("max_radius"), key="model_state")
+        convert(path, "A", max_radius=0.99).save(tmp_path / "c.safetensors")
+        training = read(tmp_path / "c.safetensors").training
+        assert training["legacy_weights"] == "model_state"
+        assert training["legacy_stated"] == {f"config.{name}": value for name, value in without("max_radius").items()}
+        assert training["legacy_given"] == {"curvature": "auto", "max_radius": 0.99, "override": False}
+        assert training["legacy_read_off_tensors"] == {
+            "n_trits": 3,
+            "latent_dim": 4,
+            "encoder_hidden": [8, 7, 5],
+            "decoder_hidden": [5, 6],
+            "hidden_dim": 6,
+            "projection_layers": 2,
+            "use_controller": False,
+            "dual_projection": True,
+            "isp_c": 2.0,
+        }
+
+
 class TestPointsOutsideTheBall:
     CONFIG = CONFIG | {"curvature": 2.0, "max_radius": 0.99}
 
-    def test_they_are_refused_with_the_reason_and_the_option(self, tmp_path: Path) -> None:
+    def test_they_are_refused_with_the_reason_and_both_options(self, tmp_path: Path) -> None:
         text = refusal(legacy_file(tmp_path, legacy_state(isp_c=2.0), self.CONFIG))
-        assert "inside the ball, which at curvature 2.0 has the radius 0.7071" in text
-        assert "the file's `max_radius` of 0.99 puts points outside" in text
-        assert "Pass curvature_from=one to read the same coordinates in the ball of curvature 1." in text
+        assert "inside the ball, which at curvature 2 has the radius 0.7071" in text
+        assert "the `max_radius` of 0.99 puts points outside" in text
+        assert "Pass curvature=1 max_radius=0.99 override=true to read the same coordinates in the ball of" in text
 
-    def test_the_option_reads_the_same_coordinates_at_curvature_one(self, tmp_path: Path) -> None:
+    def test_where_the_file_states_nothing_no_override_is_advised(self, tmp_path: Path) -> None:
+        text = refusal(legacy_file(tmp_path, config={}), curvature=2.0, max_radius=0.99)
+        assert "Pass curvature=1 max_radius=0.99 to read the same coordinates in the ball of curvature 1." in text
+
+    def test_the_advice_reads_the_same_coordinates_at_curvature_one(self, tmp_path: Path) -> None:
         state = legacy_state(isp_c=2.0)
-        conversion = convert(legacy_file(tmp_path, state, self.CONFIG), "A", curvature_from="one")
+        path = legacy_file(tmp_path, state, self.CONFIG)
+        conversion = convert(path, "A", curvature=1, max_radius=0.99, override=True)
         assert conversion.model.architecture.curvature == 1.0
         assert conversion.model.architecture.max_radius == 0.99
         np.testing.assert_allclose(points(conversion), expected_points(state, "A", max_radius=0.99), atol=2e-6)
-        assert conversion.notes == ("Curvature 1 was asked for; the file's `curvature` is 2.0.",)
 
-    def test_no_option_helps_where_even_curvature_one_leaves_them_outside(self, tmp_path: Path) -> None:
-        path = legacy_file(tmp_path, config=CONFIG | {"max_radius": 1.0})
-        assert "No curvature that the file states puts them inside" in refusal(path)
-        assert "No curvature that the file states puts them inside" in refusal(path, curvature_from="one")
+    def test_where_even_curvature_one_leaves_them_outside_a_smaller_one_helps(self, tmp_path: Path) -> None:
+        path = legacy_file(tmp_path, config=CONFIG | {"max_radius": 2.0})
+        assert "Pass a curvature below 0.25 with max_radius=2 override=true" in refusal(path)
+        conversion = convert(path, "A", curvature=0.2, max_radius=2, override=True)
+        np.testing.assert_allclose(points(conversion), expected_points(legacy_state(), "A", max_radius=2), atol=4e-6)
 
-    def test_a_boundary_that_touches_the_ball_is_refused(self, tmp_path: Path) -> None:
-        config = CONFIG | {"curvature": 4.0, "max_radius": 0.5}
+    @pytest.mark.parametrize("max_radius", [0.5, 0.5 - 1e-7])
+    def test_a_boundary_that_touches_the_ball_is_refused(self, tmp_path: Path, max_radius: float) -> None:
+        config = CONFIG | {"curvature": 4.0, "max_radius": max_radius}
         assert "has the radius 0.5000" in refusal(legacy_file(tmp_path, legacy_state(isp_c=4.0), config))
+
+
+class Colour(Enum):
+    RED = 1
+
+
+@dataclass
+class Settings:
+    """As a script of that time had them."""
+
+    curvature: float = 1.0
+    max_radius: float = 0.95
+
+
+@dataclass(slots=True)
+class SlottedSettings:
+    curvature: float = 1.0
+    max_radius: float = 0.95
+
+
+class DictConfig:
+    """Pickled as OmegaConf's is: values in nodes, within `_content`."""
+
+    def __init__(self, **values: object) -> None:
+        self._metadata = None
+        self._content = {name: Node(value) for name, value in values.items()}
+
+
+class Node:
+    def __init__(self, value: object) -> None:
+        self._val = value
+
+
+class AttributeDict(dict[str, object]):
+    """A dict in another dress, such as EasyDict."""
+
+
+def cooperative_loss() -> None:
+    """A function beside the weights."""
+
+
+class TestWhatPeopleHave:
+    @pytest.mark.parametrize("key", ["model_state_dict", "model_state", "model", "state_dict"])
+    @pytest.mark.parametrize(
+        "prefix", ["", "module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.", "model."]
+    )
+    @pytest.mark.parametrize("old", [False, True])
+    def test_weights_come_in_from_wherever_they_are(self, tmp_path: Path, key: str, prefix: str, old: bool) -> None:
+        state = {f"{prefix}{name}": tensor for name, tensor in legacy_state().items()}
+        payload = {key: state, "config": CONFIG, "epoch": 3, "optimizer_state": adam()}
+        torch.save(payload, tmp_path / "f.pt", _use_new_zipfile_serialization=not old)
+        conversion = convert(tmp_path / "f.pt", "A")
+        expected = expected_points(legacy_state(), "A", max_radius=0.95)
+        np.testing.assert_allclose(points(conversion), expected, atol=2e-6)
+        assert conversion.training["legacy_weights"] == key
+
+    def test_bare_weights_come_in_with_both_options(self, tmp_path: Path) -> None:
+        torch.save(legacy_state(), tmp_path / "f.pt")
+        assert "Pass max_radius=0.95" in refusal(tmp_path / "f.pt")
+        conversion = convert(tmp_path / "f.pt", "B", curvature=1, max_radius=0.99)
+        np.testing.assert_allclose(points(conversion), expected_points(legacy_state(), "B", max_radius=0.99), atol=2e-6)
+
+    def test_bare_weights_come_in_with_the_settings_beside_them(self, tmp_path: Path) -> None:
+        torch.save(legacy_state() | {"config": CONFIG, "epoch": 3}, tmp_path / "f.pt")
+        expected = expected_points(legacy_state(), "A", max_radius=0.95)
+        np.testing.assert_allclose(points(convert(tmp_path / "f.pt", "A")), expected, atol=2e-6)
+
+    @pytest.mark.parametrize("protocol", [3, 4, 5])
+    def test_other_protocols_of_pickle_come_in(self, tmp_path: Path, protocol: int) -> None:
+        payload = {"model": legacy_state(), "config": CONFIG | {"at": Path("/x")}, "array": np.arange(9.0)}
+        torch.save(payload, tmp_path / "f.pt", pickle_protocol=protocol)
+        assert convert(tmp_path / "f.pt", "A").notes == ()
+
+    @pytest.mark.parametrize("model", [Settings, torch.nn.Linear(2, 2), "TernaryVAE", {"name": "TernaryVAE"}])
+    def test_what_is_called_model_may_be_something_else(self, tmp_path: Path, model: object) -> None:
+        assert convert(legacy_file(tmp_path, model=model), "A").training["legacy_weights"] == "model_state_dict"
+
+    def test_one_set_of_weights_may_have_two_names(self, tmp_path: Path) -> None:
+        state = legacy_state()
+        assert convert(legacy_file(tmp_path, state, state_dict=state), "A").notes == ()
+
+    def test_weights_and_settings_within_the_model_come_in(self, tmp_path: Path) -> None:
+        torch.save({"model": {"state_dict": legacy_state(), "config": CONFIG}}, tmp_path / "f.pt")
+        assert convert(tmp_path / "f.pt", "A").training["legacy_weights"] == "model.state_dict"
+
+    def test_submodules_that_were_wrapped_come_in(self, tmp_path: Path) -> None:
+        state = {name.replace(".proj_A.", ".module.proj_A._orig_mod."): x for name, x in legacy_state().items()}
+        assert convert(legacy_file(tmp_path, state), "A").notes == ()
+
+    def test_parameters_come_in_as_tensors_do(self, tmp_path: Path) -> None:
+        state = {name: torch.nn.Parameter(tensor) for name, tensor in legacy_state().items()}
+        state["encoder_A.fc_mu.bias"].of_a_script = 1  # type: ignore[attr-defined]
+        conversion = convert(legacy_file(tmp_path, state), "A")
+        expected = expected_points(legacy_state(), "A", max_radius=0.95)
+        np.testing.assert_allclose(points(conversion), expected, atol=2e-6)
+
+    def test_views_and_transposed_tensors_come_in(self, tmp_path: Path) -> None:
+        state = legacy_state()
+        name = "encoder_A.encoder.2.weight"
+        wide = torch.zeros(20, 20)
+        wide[5:13, 3:10] = state[name].T
+        state[name] = wide[5:13, 3:10].T
+        np.testing.assert_allclose(
+            points(convert(legacy_file(tmp_path, state), "A")),
+            expected_points(legacy_state(), "A", max_radius=0.95),
+            atol=2e-6,
+        )
+
+    @pytest.mark.parametrize("layers", [1, 2, 3])
+    @pytest.mark.parametrize("branch", ["A", "B"])
+    def test_dropout_layers_shift_the_numbers(self, tmp_path: Path, layers: int, branch: str) -> None:
+        state = legacy_state(layers=layers)
+        shifted = with_dropout(state)
+        assert set(shifted) != set(state)
+        config = CONFIG | {"projection_dropout": 0.1, "projection_layers": layers}
+        conversion = convert(legacy_file(tmp_path, shifted, config), branch)
+        expected = expected_points(state, branch, max_radius=0.95, layers=layers)
+        np.testing.assert_allclose(points(conversion), expected, atol=2e-6)
+
+    def test_dropout_in_encoder_decoder_and_controller_shifts_them_too(self, tmp_path: Path) -> None:
+        state = legacy_state(controller=True)
+        shifted = {
+            re.sub(r"(encoder_A\.encoder|decoder_A\.decoder)\.(\d)", lambda m: f"{m[1]}.{int(m[2]) * 3 // 2}", name): x
+            for name, x in state.items()
+        }
+        numbers = {"0": "0", "1": "1", "3": "4", "5": "7"}
+        shifted = {re.sub(r"(?<=controller\.net\.)\d", lambda m: numbers[m[0]], name): x for name, x in shifted.items()}
+        conversion = convert(legacy_file(tmp_path, shifted), "A")
+        expected = expected_points(state, "A", max_radius=0.95)
+        np.testing.assert_allclose(points(conversion), expected, atol=2e-6)
+        assert torch.equal(conversion.model.decoder.layers[4].weight, state["decoder_A.decoder.4.weight"])
+        assert torch.equal(conversion.model.controller.net[5].bias, state["controller.net.5.bias"])
+
+    @pytest.mark.parametrize(
+        ("dtype", "exact"),
+        [(torch.float16, True), (torch.bfloat16, True), (torch.float64, True), (torch.float64, False)],
+    )
+    @pytest.mark.parametrize("old", [False, True])
+    def test_other_precisions_come_in_and_are_said(
+        self, tmp_path: Path, dtype: torch.dtype, exact: bool, old: bool
+    ) -> None:
+        state = {name: tensor.to(dtype) for name, tensor in legacy_state().items()}
+        if not exact:
+            state = {name: tensor / 3 for name, tensor in state.items()}
+        payload = {"model_state": state, "config": CONFIG}
+        torch.save(payload, tmp_path / "f.pt", _use_new_zipfile_serialization=not old)
+        conversion = convert(tmp_path / "f.pt", "A")
+        np.testing.assert_allclose(points(conversion), expected_points(state, "A", max_radius=0.95), atol=2e-6)
+        assert torch.equal(conversion.model.encoder.mean.weight, state["encoder_A.fc_mu.weight"].float())
+        (note,) = [note for note in conversion.notes if "Weights are stored" in note]
+        how = "exact in float32" if exact else "rounded to float32, by at most "
+        assert note.startswith(f"Weights are stored as {str(dtype).removeprefix('torch.')}; they were {how}")
+
+    def test_what_float32_cannot_hold_is_refused(self, tmp_path: Path) -> None:
+        state = legacy_state()
+        state["encoder_A.fc_mu.bias"] = torch.full((LATENT,), 1e300, dtype=torch.float64)
+        assert "`encoder_A.fc_mu.bias` has 4 of 4 that are not" in refusal(legacy_file(tmp_path, state))
+
+    def test_values_with_the_highest_byte_first_come_in(self, tmp_path: Path) -> None:
+        with zipfile.ZipFile(legacy_file(tmp_path)) as archive:
+            entries = {name: archive.read(name) for name in archive.namelist()}
+        with zipfile.ZipFile(tmp_path / "big.pt", "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, raw in entries.items():
+                swapped = np.frombuffer(raw, "<f4").astype(">f4").tobytes() if "/data/" in name else raw
+                archive.writestr(name, b"big" if name.endswith("/byteorder") else swapped)
+        expected = expected_points(legacy_state(), "A", max_radius=0.95)
+        np.testing.assert_allclose(points(convert(tmp_path / "big.pt", "A")), expected, atol=2e-6)
+
+    @pytest.mark.parametrize("old", [False, True])
+    def test_whatever_lies_beside_the_weights_is_read_past(self, tmp_path: Path, old: bool) -> None:
+        beside = {
+            "path": Path("/x/y"),
+            "namespace": Namespace(lr=1e-3),
+            "simple": SimpleNamespace(lr=1e-3),
+            "dataclass": Settings(2.0, 0.5),
+            "omegaconf": DictConfig(lr=1e-3),
+            "defaultdict": defaultdict(list, {"a": [1]}),
+            "scalar": np.float64(1.0),
+            "array": np.arange(6, dtype=np.float32).reshape(2, 3),
+            "enum": Colour.RED,
+            "datetime": datetime(2025, 12, 29, tzinfo=UTC),
+            "size": torch.Size([1, 2]),
+            "dtype": torch.float32,
+            "device": torch.device("cpu"),
+            "function": cooperative_loss,
+            "set": {1, 2},
+            "complex": 1j,
+            "bytes": b"\x00",
+            "tuple as key": {(1, 2): 3},
+            "generator": np.random.default_rng(0),
+            "sparse": torch.eye(2).to_sparse(),
+            "integers": torch.arange(3),
+        }
+        config = CONFIG | {"device": torch.device("cuda"), "save_dir": Path("/x")}
+        payload = {**beside, "model_state_dict": legacy_state(), "config": config, "optimizer_state": adam()}
+        torch.save(payload, tmp_path / "f.pt", _use_new_zipfile_serialization=not old)
+        conversion = convert(tmp_path / "f.pt", "A")
+        expected = expected_points(legacy_state(), "A", max_radius=0.95)
+        np.testing.assert_allclose(points(conversion), expected, atol=2e-6)
+        assert conversion.notes == ()
+
+    @pytest.mark.parametrize(
+        "config",
+        [
+            Namespace(curvature=1.0, max_radius=0.95),
+            SimpleNamespace(curvature=1.0, max_radius=0.95),
+            Settings(),
+            SlottedSettings(),
+            DictConfig(curvature=1.0, max_radius=0.95),
+            AttributeDict(curvature=1.0, max_radius=0.95),
+            defaultdict(dict, {"model": OrderedDict(curvature=1.0, max_radius=np.float32(0.95))}),
+            {"model": DictConfig(curvature=np.float64(1.0), max_radius=0.95)},
+        ],
+        ids=lambda config: type(config).__name__,
+    )
+    def test_settings_are_read_in_any_dress(self, tmp_path: Path, config: object) -> None:
+        conversion = convert(legacy_file(tmp_path, config=config), "A")
+        expected = expected_points(legacy_state(), "A", max_radius=0.95)
+        np.testing.assert_allclose(points(conversion), expected, atol=2e-6)
+
+    def test_settings_without_names_are_named_as_what_they_are(self, tmp_path: Path) -> None:
+        text = refusal(legacy_file(tmp_path, config=Colour.RED))
+        assert "Its `config` is an object of 'test_legacy.Colour' without named fields, which was not read." in text
+        assert "Pass max_radius=0.95" in text
+
+    def test_branch_b_with_the_direction_net_of_a_comes_in(self, tmp_path: Path) -> None:
+        state = legacy_state()
+        shared = {name: tensor for name, tensor in state.items() if not name.startswith("projection.proj_B.")}
+        for at in (0, 2):
+            for leaf in ("weight", "bias"):
+                source = state[f"projection.proj_B.radius_net.{at}.{leaf}"]
+                shared[f"projection.proj_B_radius.{at}.{leaf}"] = source
+        path = legacy_file(tmp_path, shared)
+        for name in list(state):
+            if name.startswith("projection.proj_A.direction_net."):
+                state[name.replace("proj_A", "proj_B")] = state[name]
+        for branch in "AB":
+            expected = expected_points(state, branch, max_radius=0.95)
+            np.testing.assert_allclose(points(convert(path, branch)), expected, atol=2e-6)
 
 
 class Bomb:
@@ -305,32 +695,360 @@ class Bomb:
         return Path.touch, (self.trace,)
 
 
+class StateBomb:
+    """Leaves a trace when its state is set."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __getstate__(self) -> Path:
+        return self.trace
+
+    def __setstate__(self, trace: Path) -> None:
+        trace.touch()
+
+
+class NestedBomb(Bomb):
+    """Leaves a trace through functions that are named at run time."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return getattr, (Bomb(self.trace), "touch")
+
+
+def text(value: str) -> bytes:
+    return b"X" + struct.pack("<I", len(value.encode())) + value.encode()
+
+
+def zipped(pickled: bytes, compression: int = zipfile.ZIP_STORED, **entries: bytes) -> bytes:
+    """Return an archive as torch.save writes it, with the given data.pkl and storages."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", compression) as archive:
+        archive.writestr("f/data.pkl", pickled)
+        for name, raw in entries.items():
+            archive.writestr(f"f/data/{name.removeprefix('_')}", raw)
+    return stream.getvalue()
+
+
+SYSTEM = b"cos\nsystem\n"
+COMMAND = "touch executed"
+# Every way in which a pickle can ask for a call, without what comes before and after.
+CALLS = {
+    "reduce": SYSTEM + text(COMMAND) + b"\x85R",
+    "stack global": text("os") + text("system") + b"\x93" + text(COMMAND) + b"\x85R",
+    "inst": b"(" + text(COMMAND) + b"ios\nsystem\n",
+    "obj": b"(" + SYSTEM + text(COMMAND) + b"o",
+    "newobj": SYSTEM + text(COMMAND) + b"\x85\x81",
+    "newobj_ex": SYSTEM + text(COMMAND) + b"\x85}\x92",
+    "build": SYSTEM + b")R}" + text("a") + text(COMMAND) + b"sb",
+    "extension": b"\x82\x01" + text(COMMAND) + b"\x85R",
+    "nested": b"cbuiltins\ngetattr\ncos\n_wrap_close\n" + text("x") + b"\x86R" + text(COMMAND) + b"\x85R",
+}
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The test's folder as the current one, where a command that is executed leaves its trace."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+class TestNothingIsExecuted:
+    @pytest.mark.parametrize("bomb", [Bomb, StateBomb, NestedBomb])
+    @pytest.mark.parametrize("where", ["model_state_dict", "config", "metrics", "encoder_A.fc_mu.bias"])
+    @pytest.mark.parametrize("old", [False, True])
+    def test_code_in_a_file_is_not_executed(
+        self, tmp_path: Path, where: str, bomb: type[Bomb | StateBomb], old: bool
+    ) -> None:
+        payload: dict[str, Any] = {"model_state_dict": legacy_state(), "config": CONFIG}
+        if where in payload["model_state_dict"]:
+            payload["model_state_dict"][where] = bomb(tmp_path / "executed")
+        else:
+            payload[where] = bomb(tmp_path / "executed")
+        torch.save(payload, tmp_path / "f.pt", _use_new_zipfile_serialization=not old)
+        if where == "metrics":
+            assert convert(tmp_path / "f.pt", "A").notes == ()
+        else:
+            name = r"\w+\.getattr|pathlib\.Path\.touch|test_legacy\.StateBomb"
+            assert re.search(f"an object of '({name})", refusal(tmp_path / "f.pt"))
+        assert not (tmp_path / "executed").exists()
+
+    @pytest.mark.parametrize("bomb", [Bomb, StateBomb, NestedBomb])
+    def test_code_in_a_plain_pickle_is_not_executed(self, tmp_path: Path, bomb: type[Bomb | StateBomb]) -> None:
+        (tmp_path / "f.pt").write_bytes(pickle.dumps(bomb(tmp_path / "executed")))
+        assert "found a plain pickle that holds an object of " in refusal(tmp_path / "f.pt")
+        assert not (tmp_path / "executed").exists()
+
+    @pytest.mark.parametrize("call", CALLS)
+    @pytest.mark.parametrize("form", ["archive", "stream", "tar", "in the config"])
+    def test_no_opcode_calls_anything(self, here: Path, call: str, form: str) -> None:
+        attack = b"\x80\x02" + CALLS[call] + b"."
+        if form == "archive":
+            (here / "f.pt").write_bytes(zipped(attack))
+        elif form == "in the config":
+            attack = b"\x80\x02}" + text("config") + CALLS[call] + b"s" + text("model") + b"}ss."
+            (here / "f.pt").write_bytes(zipped(attack.replace(b"ss.", b"s.")))
+        elif form == "stream":
+            parts = [pickle.dumps(part, 2) for part in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True})]
+            (here / "f.pt").write_bytes(b"".join([*parts, attack, pickle.dumps([], 2)]))
+        else:
+            with tarfile.open(here / "f.pt", "w") as archive:
+                for name in ("sys_info", "pickle", "storages", "tensors"):
+                    entry = tarfile.TarInfo(name)
+                    entry.size = len(attack)
+                    archive.addfile(entry, io.BytesIO(attack))
+        refusal(here / "f.pt")
+        assert [path.name for path in here.iterdir()] == ["f.pt"]
+
+    def test_nothing_that_a_file_names_is_imported(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        module = ModuleType("of_the_old_programme")
+        settings = type("Settings", (), {"__module__": module.__name__})
+        monkeypatch.setattr(module, "Settings", settings, raising=False)
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+        path = legacy_file(tmp_path, trainer=settings())
+        monkeypatch.delitem(sys.modules, module.__name__)
+        (tmp_path / "of_the_old_programme.py").write_text("raise AssertionError('imported')")
+        monkeypatch.syspath_prepend(tmp_path)
+        assert convert(path, "A").notes == ()
+        assert module.__name__ not in sys.modules
+
+    @pytest.mark.parametrize("old", [False, True])
+    def test_a_pickled_whole_module_is_named_with_the_lines_that_save_it_anew(self, tmp_path: Path, old: bool) -> None:
+        whole = torch.nn.Sequential(torch.nn.Linear(2, 3))
+        path = tmp_path / "f.pt"
+        for payload, weights in ((whole, "file"), ({"model": whole, "config": CONFIG}, "file['model']")):
+            torch.save(payload, path, _use_new_zipfile_serialization=not old)
+            said = refusal(path)
+            assert "a pickled whole module, an object of 'torch.nn.modules.container.Sequential'" in said
+            first, second = re.findall("^  (.*)$", said, re.MULTILINE)
+            assert first == f"import torch; file = torch.load({str(path)!r}, map_location='cpu', weights_only=False)"
+            assert (
+                second == f"torch.save({{'model_state_dict': {weights}.state_dict()}}, {str(tmp_path / 'f.anew.pt')!r})"
+            )
+            exec(f"{first}\n{second}")
+            assert "found also ['0.bias', '0.weight']" in refusal(tmp_path / "f.anew.pt") or "no projection" in refusal(
+                tmp_path / "f.anew.pt"
+            )
+
+    def test_a_plain_pickle_is_named_with_the_lines_that_save_it_anew(self, tmp_path: Path) -> None:
+        path = tmp_path / "f.pt"
+        path.write_bytes(pickle.dumps({"model_state_dict": legacy_state()}))
+        said = refusal(path)
+        assert "found a plain pickle that holds a dict" in said
+        exec("\n".join(re.findall("^  (.*)$", said, re.MULTILINE)))
+        conversion = convert(tmp_path / "f.anew.pt", "A", curvature=1, max_radius=0.95)
+        np.testing.assert_allclose(points(conversion), expected_points(legacy_state(), "A", max_radius=0.95), atol=2e-6)
+
+    @pytest.mark.parametrize("value", [torch.ones(1).to_sparse(), [1.0], np.zeros(4)])
+    def test_a_weight_that_is_no_tensor_is_named_with_the_lines(self, tmp_path: Path, value: object) -> None:
+        said = refusal(legacy_file(tmp_path, legacy_state() | {"encoder_A.fc_mu.bias": value}))
+        assert re.search("`encoder_A.fc_mu.bias` must be a (dense )?tensor", said)
+        assert "torch.save({'model_state_dict': file['model_state_dict']}" in said
+
+
+def deep(opening: bytes, closing: bytes) -> bytes:
+    return opening * 200_000 + closing * 200_000
+
+
+class TestHostileSizes:
+    @staticmethod
+    def tensor(stored: int, shape: list[int], stride: list[int], kind: str = "Float") -> bytes:
+        def number(n: int) -> bytes:
+            return b"\x8a\x08" + struct.pack("<q", n)
+
+        storage = text("storage") + f"ctorch\n{kind}Storage\n".encode() + text("0") + text("cpu") + number(stored)
+        sizes = b"(" + b"".join(map(number, shape)) + b"t(" + b"".join(map(number, stride)) + b"t"
+        return b"ctorch._utils\n_rebuild_tensor_v2\n((" + storage + b"tQK\x00" + sizes + b"\x89)tR"
+
+    def file(self, folder: Path, tensor: bytes, storage: bytes = bytes(16), **options: Any) -> Path:
+        names = [name for name in legacy_state() if name != "encoder_A.encoder.0.weight"]
+        rest = b"".join(text(name) + self.tensor(4, [1, 1], [1, 1]) + b"s" for name in names)
+        pickled = b"\x80\x02}" + text("model") + b"}" + rest + text("encoder_A.encoder.0.weight") + tensor + b"ss."
+        (folder / "f.pt").write_bytes(zipped(pickled, _0=storage, **options))
+        return folder / "f.pt"
+
+    @pytest.mark.parametrize(
+        ("stored", "shape", "stride"),
+        [
+            (4, [2, 2], [-1, 1]),
+            (4, [2, 2], [3, 1]),
+            (4, [-2, 2], [2, 1]),
+            (4, [2, 2], [2]),
+            (4, [1] * 9, [1] * 9),
+            (4, [2**20, 2**20], [0, 0]),
+            (4, [2**40], [0]),
+            (-4, [2, 2], [2, 1]),
+        ],
+    )
+    def test_a_tensor_outside_its_storage(
+        self, tmp_path: Path, stored: int, shape: list[int], stride: list[int]
+    ) -> None:
+        said = refusal(self.file(tmp_path, self.tensor(stored, shape, stride)))
+        assert "`encoder_A.encoder.0.weight` must " in said
+        assert "lie within its storage" in said or stored < 0
+
+    def test_a_storage_that_states_more_than_there_is(self, tmp_path: Path) -> None:
+        path = legacy_file(tmp_path)
+        whole = path.read_bytes()
+        with zipfile.ZipFile(path) as archive:
+            entries = {name: archive.read(name) for name in archive.namelist()}
+        entries["legacy/data/0"] = entries["legacy/data/0"][:-4]
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, raw in entries.items():
+                archive.writestr(name, raw)
+        assert path.read_bytes() != whole
+        assert "must hold the 96 bytes that it states for `encoder_A.encoder.0.weight`; it has 92" in refusal(path)
+
+    @pytest.mark.parametrize("stored", [2**40, 2**47])
+    def test_a_huge_declared_storage_costs_nothing(self, tmp_path: Path, stored: int) -> None:
+        began = time.perf_counter()
+        path = self.file(tmp_path, self.tensor(stored, [8, stored // 8], [stored // 8, 1]))
+        assert (
+            f"must hold the {4 * stored} bytes that it states for `encoder_A.encoder.0.weight`; it has 16"
+            in refusal(path)
+        )
+        assert time.perf_counter() - began < 5
+
+    def test_an_archive_that_unpacks_to_more_than_it_may(self, tmp_path: Path) -> None:
+        path = self.file(tmp_path, self.tensor(4, [2, 2], [2, 1]), bytes(MAX_BYTES), compression=zipfile.ZIP_DEFLATED)
+        assert path.stat().st_size < MAX_BYTES // 100
+        assert f"must unpack to at most {MAX_BYTES} bytes" in refusal(path)
+
+    def test_an_entry_that_unpacks_to_more_than_it_states(self, tmp_path: Path) -> None:
+        n = 2**27 + 12_345
+        path = self.file(tmp_path, self.tensor(4, [2, 2], [2, 1]), bytes(n), compression=zipfile.ZIP_DEFLATED)
+        path.write_bytes(path.read_bytes().replace(struct.pack("<I", n), struct.pack("<I", 16)))
+        tracemalloc.start()
+        try:
+            assert "The archive is damaged or cut short: " in refusal(path)
+            assert tracemalloc.get_traced_memory()[1] < MAX_BYTES + 2**22  # a buffer for the file itself
+        finally:
+            tracemalloc.stop()
+
+    def test_an_archive_of_too_many_entries(self, tmp_path: Path) -> None:
+        with zipfile.ZipFile(tmp_path / "f.pt", "w") as archive:
+            for i in range(20_001):
+                archive.writestr(str(i), b"")
+        assert "must have at most 20000 entries" in refusal(tmp_path / "f.pt")
+
+    def test_a_compression_that_takes_memory_of_its_own(self, tmp_path: Path) -> None:
+        (tmp_path / "f.pt").write_bytes(zipped(b"\x80\x02}.", zipfile.ZIP_LZMA))
+        assert "must be stored or deflated" in refusal(tmp_path / "f.pt")
+
+    @pytest.mark.parametrize(
+        "attack",
+        [
+            deep(b"]", b"a")[:-1],
+            deep(b"(", b"t"),
+            SYSTEM + b"q\x00" + b"h\x00" * 150_000 + b")" + b"R\x85" * 150_000,
+            b"K\x01\x85" + b"2\x86" * 100 + b"q\x000}h\x00K\x01s",
+            b"]q\x00" + b"h\x00a",
+            b"}q\x00" + text("config") + b"h\x00s",
+            b"]r\xff\xff\xff\xff",
+            b"K\x01" * 600_000,
+            b"\x8b" + struct.pack("<i", 10**6) + b"\x7f" * 10**6,
+            b"\x8e" + struct.pack("<Q", 2**62),
+            b"\x96" + struct.pack("<Q", 2**40),
+            b"I" + b"9" * 10**6 + b"\n",
+            b"}("
+            + b"".join(b"\x8a\x0a" + (i * (2**61 - 1)).to_bytes(10, "little") + b"N" for i in range(50_000))
+            + b"u",
+        ],
+        ids=[
+            *("lists in lists", "tuples in tuples", "calls in calls", "tuples of twice the same", "a list in itself"),
+            *("a dict in itself", "a huge memo", "too many opcodes", "a long integer", "a huge text"),
+            *("a huge array", "a long decimal", "integers of one hash"),
+        ],
+    )
+    def test_a_pickle_made_to_cost_much_is_refused_in_seconds(self, tmp_path: Path, attack: bytes) -> None:
+        (tmp_path / "f.pt").write_bytes(zipped(b"\x80\x02" + attack + b"."))
+        began = time.perf_counter()
+        refusal(tmp_path / "f.pt")
+        assert time.perf_counter() - began < 10
+
+    def test_a_file_of_the_old_form_that_was_cut_short(self, tmp_path: Path) -> None:
+        torch.save({"model": legacy_state()}, tmp_path / "f.pt", _use_new_zipfile_serialization=False)
+        whole = (tmp_path / "f.pt").read_bytes()
+        for end in (len(whole) - 1, len(whole) // 2, 300, 20):
+            (tmp_path / "f.pt").write_bytes(whole[:end])
+            assert "cut short" in refusal(tmp_path / "f.pt")
+
+
+class TestOtherLayouts:
+    def test_v5_5_to_v5_10_are_named(self, tmp_path: Path) -> None:
+        state = {name: x for name, x in legacy_state().items() if not name.startswith("projection.")}
+        state |= {"decoder_B.decoder.0.weight": torch.zeros(2, 2), "state_net.encoder.0.weight": torch.zeros(2, 2)}
+        said = refusal(legacy_file(tmp_path, state, key="model"))
+        assert "it is of v5.5 to v5.10, another layout that is not supported" in said
+        assert "['decoder_A', 'decoder_B', 'encoder_A', 'encoder_B', 'state_net']" in said
+
+    @pytest.mark.parametrize("stack", ["encoder_A.encoder", "decoder_A.decoder"])
+    def test_an_encoder_or_decoder_with_normalisation_is_named(self, tmp_path: Path, stack: str) -> None:
+        state = legacy_state() | {f"{stack}.1.weight": torch.ones(8), f"{stack}.1.bias": torch.zeros(8)}
+        said = refusal(legacy_file(tmp_path, state))
+        assert (
+            f"`{stack}.1.weight` is of a normalisation, as in the encoders with LayerNorm and SiLU of v5.12.4" in said
+        )
+
+    @pytest.mark.parametrize(("old", "new"), [(2, 1), (2, 5), (0, 1)])
+    def test_layers_that_are_numbered_otherwise_are_named(self, tmp_path: Path, old: int, new: int) -> None:
+        state = {name.replace(f"_A.encoder.{old}.", f"_A.encoder.{new}."): x for name, x in legacy_state().items()}
+        said = refusal(legacy_file(tmp_path, state))
+        assert "`encoder_A.encoder.` must be numbered from 0 in steps of 2, or 3 with dropout" in said
+
+    def test_nets_of_different_depth_are_named(self, tmp_path: Path) -> None:
+        state = legacy_state(layers=2) | {name: x for name, x in legacy_state(layers=1).items() if "radius_net" in name}
+        del state["projection.proj_A.radius_net.4.weight"]
+        said = refusal(legacy_file(tmp_path, state))
+        assert "found 3 for the direction and 2 for the radius" in said
+
+    def test_two_sets_of_weights_are_named(self, tmp_path: Path) -> None:
+        said = refusal(legacy_file(tmp_path, model_state=legacy_state()))
+        assert "found `model_state_dict` and `model_state`, and nothing says which counts" in said
+
+    def test_names_that_are_the_same_without_prefix_are_named(self, tmp_path: Path) -> None:
+        state = legacy_state()
+        state["module.encoder_A.fc_mu.bias"] = state["encoder_A.fc_mu.bias"]
+        assert "Every tensor must be there once" in refusal(legacy_file(tmp_path, state))
+
+    def test_torch_script_is_named(self, tmp_path: Path) -> None:
+        (tmp_path / "f.pt").write_bytes(zipped(b"\x80\x02}."))
+        with zipfile.ZipFile(tmp_path / "f.pt", "a") as archive:
+            archive.writestr("f/constants.pkl", b"\x80\x02).")
+        assert "The file is a TorchScript archive" in refusal(tmp_path / "f.pt")
+
+    def test_a_checkpoint_of_ours_is_named(self, tmp_path: Path) -> None:
+        convert(legacy_file(tmp_path), "A").save(tmp_path / "c.safetensors")
+        assert "This is a safetensors file" in refusal(tmp_path / "c.safetensors")
+
+
 class TestRefusals:
-    @pytest.mark.parametrize("where", ["model_state_dict", "config", "metrics"])
-    def test_code_in_a_file_is_not_executed(self, tmp_path: Path, where: str) -> None:
-        torch.save({"model_state_dict": legacy_state(), where: Bomb(tmp_path / "executed")}, tmp_path / "f.pt")
-        assert "must be a file of torch.save that holds tensors and plain values only" in refusal(tmp_path / "f.pt")
-        assert not (tmp_path / "executed").exists()
-
-    def test_code_in_a_plain_pickle_is_not_executed(self, tmp_path: Path) -> None:
-        (tmp_path / "f.pt").write_bytes(pickle.dumps(Bomb(tmp_path / "executed")))
-        assert "must be a file of torch.save" in refusal(tmp_path / "f.pt")
-        assert not (tmp_path / "executed").exists()
-
-    @pytest.mark.parametrize("content", [b"nonsense", b"PK\x03\x04 no archive", b"\x80\x02."])
-    def test_damaged_files(self, tmp_path: Path, content: bytes) -> None:
+    @pytest.mark.parametrize(
+        ("content", "said"),
+        [
+            (b"nonsense", "must be a file of torch.save; found neither a zip archive nor a pickle"),
+            (b"PK\x03\x04 no archive", "The archive is damaged or cut short"),
+            (b"\x80\x02.", "The pickle in the file is damaged or cut short"),
+            (zipped(b"\x80\x02"), "The pickle in the file is damaged or cut short"),
+            (zipped(b"\x80\x02}.").replace(b"data.pkl", b"data.pkX"), "must have one data.pkl; found 0"),
+        ],
+    )
+    def test_damaged_files(self, tmp_path: Path, content: bytes, said: str) -> None:
         (tmp_path / "f.pt").write_bytes(content)
-        assert "must be a file of torch.save" in refusal(tmp_path / "f.pt")
+        assert said in refusal(tmp_path / "f.pt")
 
     def test_a_file_that_was_cut_short(self, tmp_path: Path) -> None:
         path = legacy_file(tmp_path)
         path.write_bytes(path.read_bytes()[:-100])
-        assert "must be a file of torch.save" in refusal(path)
+        assert "The archive is damaged or cut short" in refusal(path)
 
-    def test_an_archive_that_unpacks_to_more_than_it_may(self, tmp_path: Path) -> None:
-        with zipfile.ZipFile(tmp_path / "f.pt", "w", zipfile.ZIP_DEFLATED) as archive:
-            archive.writestr("archive/data/0", bytes(MAX_BYTES + 1))
-        assert f"must unpack to at most {MAX_BYTES} bytes" in refusal(tmp_path / "f.pt")
+    def test_a_bit_that_was_flipped_anywhere_in_the_weights(self, tmp_path: Path) -> None:
+        path = legacy_file(tmp_path)
+        whole = path.read_bytes()
+        for name in ("encoder_A.fc_mu.bias", "encoder_B.fc_mu.bias"):
+            raw = legacy_state()[name].numpy().tobytes()
+            flipped = bytes([raw[0] ^ 1]) + raw[1:]
+            path.write_bytes(whole.replace(raw, flipped))
+            assert "Bad CRC-32" in refusal(path)
 
     def test_a_missing_file(self, tmp_path: Path) -> None:
         assert "No such file or directory" in refusal(tmp_path / "none")
@@ -346,23 +1064,22 @@ class TestRefusals:
     def test_another_branch(self, tmp_path: Path, branch: str) -> None:
         assert f"`branch` must be A or B, found {branch!r}" in refusal(legacy_file(tmp_path), branch)
 
-    def test_another_source_of_the_curvature(self, tmp_path: Path) -> None:
-        assert "`curvature_from` must be file or one, found 'two'" in refusal(
-            legacy_file(tmp_path), curvature_from="two"
-        )
-
-    @pytest.mark.parametrize("payload", [[1, 2], torch.zeros(3), "text"])
-    def test_something_that_is_not_a_dict(self, tmp_path: Path, payload: object) -> None:
+    @pytest.mark.parametrize(
+        ("payload", "found"),
+        [([1, 2], "a list"), (torch.zeros(3), "an object of 'torch._utils._rebuild_tensor_v2'"), ("text", "'text'")],
+    )
+    def test_something_that_is_not_a_dict(self, tmp_path: Path, payload: object, found: str) -> None:
         torch.save(payload, tmp_path / "f.pt")
-        assert f"must be a dict, found {type(payload).__name__}" in refusal(tmp_path / "f.pt")
+        assert f"must be a dict, found {found}" in refusal(tmp_path / "f.pt")
 
     def test_a_dict_without_weights(self, tmp_path: Path) -> None:
         torch.save({"weights": legacy_state(), "epoch": 3}, tmp_path / "f.pt")
         text = refusal(tmp_path / "f.pt")
-        assert "under `model_state_dict` or `model`; found the keys ['epoch', 'weights']" in text
+        assert "`model_state_dict`, `model_state`, `model`, `state_dict`, or be a dict of weights itself" in text
+        assert "found the keys ['epoch', 'weights']" in text
 
     def test_weights_that_are_no_mapping(self, tmp_path: Path) -> None:
-        assert "under `model_state_dict` or `model`" in refusal(legacy_file(tmp_path, state=[1]))
+        assert "must hold its weights under one of `model_state_dict`" in refusal(legacy_file(tmp_path, state=[1]))
 
     def test_unknown_tensors(self, tmp_path: Path) -> None:
         state = legacy_state() | {"extra.weight": torch.zeros(1), 7: torch.zeros(1)}
@@ -409,10 +1126,15 @@ class TestRefusals:
         assert f"`{name}` must have the shape {expected}, found {list(shape)}" in text
 
     def test_widths_beyond_every_architecture(self, tmp_path: Path) -> None:
+        wide = torch.zeros(2, 5000)
+        text = refusal(legacy_file(tmp_path, legacy_state() | {"encoder_A.encoder.0.weight": wide}))
+        assert "must give an architecture that can be built" in text
+
+    def test_a_tensor_of_more_values_than_were_stored(self, tmp_path: Path) -> None:
         # A stride of 0 makes a tensor of 10^12 values out of one.
         huge = torch.zeros(1).expand(10**6, 10**6)
         text = refusal(legacy_file(tmp_path, legacy_state() | {"encoder_A.encoder.0.weight": huge}))
-        assert "must give an architecture that can be built" in text
+        assert "must lie within its storage of 1 values" in text
 
     @pytest.mark.parametrize("bad", [math.nan, math.inf])
     def test_weights_that_are_not_finite(self, tmp_path: Path, bad: float) -> None:
@@ -425,33 +1147,18 @@ class TestRefusals:
         state["encoder_A.fc_mu.weight"].fill_(3e38)
         assert "The model is not usable" in refusal(legacy_file(tmp_path, state))
 
-    def test_another_precision(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.complex64, torch.float8_e4m3fn])
+    def test_another_type_of_values(self, tmp_path: Path, dtype: torch.dtype) -> None:
         state = legacy_state()
-        state["encoder_A.fc_mu.bias"] = state["encoder_A.fc_mu.bias"].double()
+        state["encoder_A.fc_mu.bias"] = torch.ones(LATENT).to(dtype)
         text = refusal(legacy_file(tmp_path, state))
-        assert (
-            "`encoder_A.fc_mu.bias` must be a dense float32 tensor with values, found torch.strided of torch.float64"
-            in text
-        )
-
-    def test_a_sparse_tensor(self, tmp_path: Path) -> None:
-        state = legacy_state()
-        state["encoder_A.fc_mu.weight"] = state["encoder_A.fc_mu.weight"].to_sparse()
-        assert "found torch.sparse_coo of torch.float32" in refusal(legacy_file(tmp_path, state))
+        assert re.search("`encoder_A.fc_mu.bias` must (be of a floating-point type|have values of a type)", text)
 
     def test_a_tensor_without_values(self, tmp_path: Path) -> None:
         state = legacy_state() | {"encoder_A.fc_mu.bias": torch.empty(4, device="meta")}
-        assert "on meta" in refusal(legacy_file(tmp_path, state))
-
-    def test_something_else_than_a_tensor(self, tmp_path: Path) -> None:
-        text = refusal(legacy_file(tmp_path, legacy_state() | {"encoder_A.fc_mu.bias": [1.0]}))
-        assert "`encoder_A.fc_mu.bias` must be a tensor, found list" in text
-
-    @pytest.mark.parametrize("name", ["curvature", "max_radius"])
-    @pytest.mark.parametrize("value", [0.0, -1.0, math.nan, math.inf, "1", None, True])
-    def test_settings_that_are_no_positive_numbers(self, tmp_path: Path, name: str, value: object) -> None:
-        text = refusal(legacy_file(tmp_path, config=CONFIG | {name: value}))
-        assert f"The file's `{name}` must be a positive number, found {value!r}" in text
+        assert "must be a dense tensor with values, found an object of 'torch._utils._rebuild_meta" in refusal(
+            legacy_file(tmp_path, state)
+        )
 
     def test_a_stored_curvature_that_is_no_single_number(self, tmp_path: Path) -> None:
         state = legacy_state() | {"projection.proj_A.manifold.isp_c": torch.zeros(2)}

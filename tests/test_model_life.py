@@ -23,7 +23,7 @@ from tvae import ternary
 from tvae.architecture import Architecture
 from tvae.bounds import Bounds
 from tvae.checkpoint import read, save
-from tvae.checkpoint.legacy import BRANCHES, CURVATURE_SOURCES
+from tvae.checkpoint.legacy import BRANCHES
 from tvae.embedding import embeddings, to_npz, to_parquet
 from tvae.registry import CHAMPION, MODEL, MODES
 
@@ -115,15 +115,22 @@ class TestConvert:
         out = tmp_path / "out.safetensors"
         refused = desk.type(convert.main, "--path", legacy, "--out", out)
         assert refused.code == 1
-        assert "Pass curvature_from=one to read the same coordinates in the ball of curvature 1." in refused.err
+        advice = (
+            "Pass curvature=1 max_radius=0.99 override=true to read the same coordinates in the ball of curvature 1."
+        )
+        assert advice in refused.err
         assert len(refused.err.splitlines()) == 1
         assert refused.run.info.status == "FAILED"
-        assert "Pass curvature_from=one" in refused.run.data.tags["failure"]
+        assert advice in refused.run.data.tags["failure"]
         assert not out.exists()
-        said = desk.type(convert.main, "--path", legacy, "--out", out, "--curvature_from", "one")
+        options = ("--curvature", "1", "--max_radius", "0.99", "--override", "true")
+        said = desk.type(convert.main, "--path", legacy, "--out", out, *options)
         assert said.code == 0
-        assert "- Curvature 1 was asked for; the file's `curvature` is 2.0." in said.out.splitlines()
-        assert tvae.load(out).architecture.curvature == 1.0
+        note = "- The file states `curvature` 2 (`config.curvature`); 1 was given, and was to count."
+        assert note in said.out.splitlines()
+        checkpoint = read(out)
+        assert checkpoint.architecture.curvature == 1.0
+        assert checkpoint.training["legacy_given"] == {"curvature": 1.0, "max_radius": 0.99, "override": True}
 
     def test_a_file_that_cannot_be_written_fails_the_run(self, desk: Desk, tmp_path: Path) -> None:
         legacy = exact_legacy_file(tmp_path / "legacy.pt")
@@ -150,7 +157,7 @@ class TestUsage:
             (promote.main, ["--checkpoint", "x", "--rollback"], "Pass one of the two: --checkpoint"),
             (promote.main, ["--checkpoint", "x", "--mode", "never"], "'never' is not one of 'auto', 'force'"),
             (promote.main, ["--rollback", "perhaps"], "'perhaps' is not a valid boolean"),
-            (verify.main, ["--reloads", "1"], "--reloads must be at least 2, got 1"),
+            (verify.main, ["--reloads", "0"], "--reloads must be at least 1, got 0"),
             (verify.main, ["--ordered_levels", "some"], "'some' is not a valid int"),
             (verify.main, ["--bogus", "7"], "No such option"),
         ],
@@ -180,7 +187,6 @@ class TestUsage:
     def test_choices_and_defaults_are_those_of_the_rooms_below(self) -> None:
         choices = {option.name: option.type for option in (*convert.main.params, *promote.main.params)}
         assert tuple(choices["branch"].choices) == BRANCHES
-        assert tuple(choices["curvature_from"].choices) == CURVATURE_SOURCES
         assert tuple(choices["mode"].choices) == MODES
         defaults = {option.name: option.default for option in verify.main.params}
         assert defaults["checkpoint"] == f"models:/{MODEL}@{CHAMPION}"

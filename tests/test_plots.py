@@ -612,6 +612,22 @@ def test_drawing_changes_no_setting_of_matplotlib(tmp_path: Path, scattered: Eva
     assert dict(matplotlib.rcParams) == before
 
 
+def test_a_users_settings_change_no_pixel(tmp_path: Path, scattered: Evaluation) -> None:
+    # No LaTeX is here: a figure that asks for it fails.
+    theirs = {"text.usetex": True, "lines.linewidth": 9, "figure.facecolor": "red", "font.size": 30, "axes.grid": True}
+    for name, drawn in (
+        ("curves", lambda: plots.training_curves(finetuning([0.0, -0.8]))),
+        ("radii", lambda: plots.radius_by_valuation(scattered)),
+        ("disk", lambda: plots.poincare_disk(ball(5, 1.0), curvature=1.0)),
+        ("tree", lambda: plots.tree(ball(5, 1.0), curvature=1.0)),
+        ("distances", lambda: plots.distance_by_valuation(ball(5, 1.0), curvature=1.0)),
+    ):
+        with matplotlib.rc_context(theirs):
+            plots.save(drawn(), tmp_path / f"{name}-theirs.png")
+        plots.save(drawn(), tmp_path / f"{name}.png")
+        assert (tmp_path / f"{name}-theirs.png").read_bytes() == (tmp_path / f"{name}.png").read_bytes(), name
+
+
 @pytest.mark.integration
 def test_pyplot_is_not_imported() -> None:
     code = "import sys, tvae.plots; sys.exit('matplotlib.pyplot' in sys.modules)"

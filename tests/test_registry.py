@@ -111,7 +111,7 @@ def entries(lab: tuple[MlflowClient, list[Entry]]) -> list[Entry]:
 
 
 def put(client: MlflowClient, entry: Entry, mode: str = "auto", **metrics: float) -> Promotion:
-    return promote(client, entry.checkpoint, entry.verdict(**metrics), model_id=entry.model_id, mode=mode)
+    return promote(client, entry.verdict(**metrics), model_id=entry.model_id, mode=mode)
 
 
 class TestPromotion:
@@ -214,31 +214,27 @@ class TestRefusal:
         before = client.get_registered_model(MODEL)
         verdict = entries[1].verdict(passed=False, q=9.0)
         with pytest.raises(RegistryError, match="Only a verified checkpoint can be registered") as refused:
-            promote(client, entries[1].checkpoint, verdict, model_id=entries[1].model_id, mode=mode)
+            promote(client, verdict, model_id=entries[1].model_id, mode=mode)
         assert verdict.table() in str(refused.value)
         assert dict(client.get_registered_model(MODEL)) == dict(before)
         assert versions(client) == [1]
 
     def test_a_refusal_makes_no_registered_model(self, client: MlflowClient, entries: list[Entry]) -> None:
         with pytest.raises(RegistryError, match="Only a verified"):
-            promote(client, entries[0].checkpoint, entries[0].verdict(passed=False), model_id=entries[0].model_id)
+            promote(client, entries[0].verdict(passed=False), model_id=entries[0].model_id)
         assert client.search_registered_models() == []
-
-    def test_a_verdict_on_another_checkpoint_is_refused(self, client: MlflowClient, entries: list[Entry]) -> None:
-        with pytest.raises(RegistryError, match="The verification must be of this checkpoint"):
-            promote(client, entries[0].checkpoint, entries[1].verdict(), model_id=entries[0].model_id)
 
     def test_a_model_that_serves_another_checkpoint_is_refused(
         self, client: MlflowClient, entries: list[Entry]
     ) -> None:
         with pytest.raises(RegistryError, match="must serve the verified checkpoint"):
-            promote(client, entries[0].checkpoint, entries[0].verdict(), model_id=entries[1].model_id)
+            promote(client, entries[0].verdict(), model_id=entries[1].model_id)
         assert client.search_registered_models() == []
 
     def test_a_foundation_is_refused(self, client: MlflowClient, entries: list[Entry], tmp_path: Path) -> None:
         path = tmp_path / "f.safetensors"
-        save(path, entries[0].checkpoint.model, trained=("encoder", "decoder"), training={}, metrics={})
-        foundation = entries[0]._replace(checkpoint=read(path))
+        saved = save(path, entries[0].checkpoint.model, trained=("encoder", "decoder"), training={}, metrics={})
+        foundation = entries[0]._replace(checkpoint=saved)
         with pytest.raises(RegistryError, match="this is a foundation, of which only encoder, decoder was learned"):
             put(client, foundation)
 
@@ -385,7 +381,7 @@ client.search_experiments()
 print("ready", flush=True)
 sys.stdin.readline()
 for entry, mode, q in jobs:
-    promote(client, entry.checkpoint, entry.verdict(q=q), model_id=entry.model_id, mode=mode)
+    promote(client, entry.verdict(q=q), model_id=entry.model_id, mode=mode)
 """
 
 

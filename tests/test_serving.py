@@ -28,7 +28,7 @@ from mlflow.pyfunc.scoring_server import invocations
 import tvae
 from tvae import poincare, ternary
 from tvae.architecture import Architecture
-from tvae.checkpoint import load, save
+from tvae.checkpoint import load, read, save
 from tvae.errors import CheckpointError, EvaluationError
 from tvae.model import COMPONENTS, TernaryVAE
 from tvae.nearest import nearest
@@ -87,7 +87,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def saved(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("mlflow") / "model"
-    mlflow.pyfunc.save_model(path, **pyfunc_arguments(checkpoint))
+    mlflow.pyfunc.save_model(path, **pyfunc_arguments(read(checkpoint)))
     return path
 
 
@@ -175,7 +175,7 @@ class TestAnswers:
     def test_an_operation_of_another_space_has_that_spaces_width(self, tmp_path: Path) -> None:
         model = exact_model(3)
         mlflow.pyfunc.save_model(
-            tmp_path / "model", **pyfunc_arguments(write(tmp_path / "checkpoint.safetensors", model))
+            tmp_path / "model", **pyfunc_arguments(read(write(tmp_path / "checkpoint.safetensors", model)))
         )
         ask = in_process(mlflow.pyfunc.load_model(str(tmp_path / "model")))
         served = ask_radii(ask, ternary.operations(3).tolist())
@@ -323,7 +323,7 @@ class TestRefusal:
 class TestLoading:
     def test_a_damaged_checkpoint_is_refused(self, checkpoint: Path, tmp_path: Path) -> None:
         path = tmp_path / "model"
-        mlflow.pyfunc.save_model(path, **pyfunc_arguments(checkpoint))
+        mlflow.pyfunc.save_model(path, **pyfunc_arguments(read(checkpoint)))
         weights = path / "artifacts" / "checkpoint.safetensors"
         content = bytearray(weights.read_bytes())
         content[-1] ^= 1
@@ -354,14 +354,11 @@ class TestLoading:
 
 
 class TestLogging:
-    def test_arguments_of_a_damaged_checkpoint_are_refused(self, tmp_path: Path) -> None:
-        (tmp_path / "checkpoint.safetensors").write_bytes(b"no checkpoint")
-        with pytest.raises(CheckpointError, match=r"checkpoint\.safetensors"):
-            pyfunc_arguments(tmp_path / "checkpoint.safetensors")
-
     def test_the_model_names_the_checkpoint_it_holds(self, pyfunc: PyFuncModel, checkpoint: Path) -> None:
-        read = tvae.checkpoint.read(checkpoint)
-        assert pyfunc.metadata.metadata == {"digest": read.digest, "trained": ["encoder", "decoder", "projection"]}
+        assert pyfunc.metadata.metadata == {
+            "digest": read(checkpoint).digest,
+            "trained": ["encoder", "decoder", "projection"],
+        }
 
     def test_requirements_are_the_projects_pins(self) -> None:
         pins = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
@@ -389,8 +386,8 @@ class TestLogging:
     ) -> None:
         store = f"sqlite:///{tmp_path / 'mlflow.db'}"
         log = (
-            "import mlflow; from tvae.serving import pyfunc_arguments\n"
-            f"model = mlflow.pyfunc.log_model(**pyfunc_arguments({str(checkpoint)!r}), name='model')\n"
+            "import mlflow; from tvae.checkpoint import read; from tvae.serving import pyfunc_arguments\n"
+            f"model = mlflow.pyfunc.log_model(**pyfunc_arguments(read({str(checkpoint)!r})), name='model')\n"
             "print(model.model_uri)"
         )
         uri = run(log, tmp_path, MLFLOW_TRACKING_URI=store).split()[-1]

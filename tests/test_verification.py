@@ -11,8 +11,9 @@ import torch
 from exact_model import exact_model
 
 from tvae.checkpoint import Bounds, Check, Checkpoint, Verification, read, save, verify
-from tvae.checkpoint.verification import _reload, _reload_check, judge_foundation, judge_model
+from tvae.checkpoint.verification import Loaded, _found, _reload_check, judge_foundation, judge_model, load_afresh
 from tvae.errors import CheckpointError
+from tvae.fresh import FreshProcess
 from tvae.metrics import evaluate
 from tvae.model import COMPONENTS, TernaryVAE
 
@@ -171,7 +172,10 @@ class TestVerify:
             "distinct points",
         ]
         assert verdict.checks[1].value == 1
-        assert verdict.checks[1].bound == "1 result in 2 processes"
+        assert verdict.checks[1].bound == "1 result in 3 processes"
+        assert verdict.checkpoint is not None
+        assert verdict.evaluation is not None
+        assert verdict.evaluation.metrics() == good.metrics
 
     def test_a_foundation_says_what_does_not_apply(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         checkpoint(tmp_path, exact_model(steepness=0.0), trained=FOUNDATION)
@@ -185,31 +189,32 @@ class TestVerify:
 
 
 class TestReloads:
-    """What the fresh processes print, judged; `TestVerify` starts real ones."""
+    """What processes find, judged; `TestVerify` starts real ones."""
 
-    SAME: ClassVar = {"radii": "r", "mean": "m", "file": "f"}
+    SAME: ClassVar = Loaded("f", "m", "r")
 
     def test_equal_results_pass(self) -> None:
-        check = _reload_check([self.SAME] * 3, "radii", "f")
+        check = _reload_check([self.SAME] * 3, "radii")
         assert (check.passed, check.value) == (True, 1)
 
     def test_one_other_result_fails(self) -> None:
-        check = _reload_check([self.SAME, self.SAME | {"radii": "s"}], "radii", "f")
+        check = _reload_check([self.SAME, self.SAME._replace(radii="s")], "radii")
         assert (check.passed, check.value) == (False, 2)
 
     def test_a_process_that_could_not_load_fails_with_its_words(self) -> None:
-        check = _reload_check([self.SAME, "CheckpointError: damaged"], "radii", "f")
+        check = _reload_check([self.SAME, "CheckpointError: damaged"], "radii")
         assert not check.passed
         assert check.meaning == "A fresh process could not load the file: CheckpointError: damaged"
 
     def test_a_file_that_was_replaced_meanwhile_fails(self) -> None:
-        check = _reload_check([self.SAME] * 2, "radii", "another")
+        check = _reload_check([self.SAME, self.SAME._replace(file="another")], "radii")
         assert not check.passed
         assert "replaced while it was being verified" in check.meaning
 
     @pytest.mark.integration
     def test_a_fresh_process_says_why_it_could_not_load(self, tmp_path: Path) -> None:
-        (result,) = _reload(tmp_path / "none", 1)
+        with FreshProcess() as process:
+            result = _found(process.submit(load_afresh, str(tmp_path / "none")))
         assert isinstance(result, str)
         assert "No such file or directory" in result
 
@@ -227,8 +232,8 @@ class TestResult:
         assert "it is no safetensors file" in refused.checks[0].meaning
 
     def test_a_reload_that_has_nothing_to_be_compared_with_is_refused(self, tmp_path: Path) -> None:
-        with pytest.raises(ValueError, match="`reloads` must be at least 2, got 1"):
-            verify(tmp_path / "any", reloads=1)
+        with pytest.raises(ValueError, match="`reloads` must be at least 1, got 0"):
+            verify(tmp_path / "any", reloads=0)
 
     def test_a_verification_without_checks_is_not_passed(self, tmp_path: Path) -> None:
         assert not Verification(tmp_path, None, "", ()).passed

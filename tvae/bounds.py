@@ -5,7 +5,7 @@ from dataclasses import dataclass
 __all__ = ["RELOADS", "Bounds"]
 
 RELOADS = 3
-"""Fresh processes that load a checkpoint when it is verified."""
+"""Fresh processes that load a checkpoint when it is verified, besides the one that verifies it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,9 +79,9 @@ class Configuration:
     objective: str = "ranking"
     optimizer: str = "muon"
     lr: float = 1.5e-2
-    epochs: int = 16
+    epochs: int = 12
     batch_size: int = 1024
-    patience: int = 16
+    patience: int = 12
     scheduler: str = "linear"
     seed: int = 0
     distance_weight: float = 5.0

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from tvae import poincare, ternary
 from tvae.metrics import measure, posterior_mean
 from tvae.model import Embedding, TernaryVAE
+from tvae.torch_defaults import torch_defaults
 
 __all__ = ["NPZ", "PARQUET", "embeddings", "to_npz", "to_parquet"]
 
@@ -21,6 +21,7 @@ PARQUET = "embeddings.parquet"
 Table = Mapping[str, npt.NDArray[Any]]
 
 
+@torch_defaults(threads=1)
 def embeddings(model: TernaryVAE) -> dict[str, npt.NDArray[Any]]:
     """Embed every operation at the posterior mean.
 
@@ -36,9 +37,8 @@ def embeddings(model: TernaryVAE) -> dict[str, npt.NDArray[Any]]:
         EvaluationError: if a radius is NaN, infinite or outside the ball, or a direction is not finite.
     """
     n_trits, curvature = model.architecture.n_trits, model.architecture.curvature
-    with torch.no_grad():
-        unit_norm, direction = model.project(posterior_mean(model))
-        embedding = Embedding(unit_norm.cpu(), direction.cpu())
+    unit_norm, direction = model.project(posterior_mean(model))
+    embedding = Embedding(unit_norm.cpu(), direction.cpu())
     measure(embedding, n_trits=n_trits, curvature=curvature)
     norm = embedding.unit_norm.double().numpy() / math.sqrt(curvature)
     return {

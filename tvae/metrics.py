@@ -33,6 +33,7 @@ from tvae import poincare, ternary
 from tvae.errors import EvaluationError
 from tvae.model import Embedding, TernaryVAE, require_model
 from tvae.nearest import nearest
+from tvae.torch_defaults import torch_defaults
 
 __all__ = [
     "Evaluation",
@@ -161,6 +162,7 @@ class Evaluation:
         }
 
 
+@torch_defaults(threads=1)
 def evaluate(model: TernaryVAE) -> Evaluation:
     """Measure a model on every operation at the posterior mean.
 
@@ -176,11 +178,10 @@ def evaluate(model: TernaryVAE) -> Evaluation:
     """
     require_model(model)
     n_trits, curvature = model.architecture.n_trits, model.architecture.curvature
-    with torch.no_grad():
-        latent = posterior_mean(model)
-        covered = reproduced(model, latent).double().mean()
-        unit_norm, direction = model.project(latent)
-        embedding = Embedding(unit_norm.cpu(), direction.cpu())
+    latent = posterior_mean(model)
+    covered = reproduced(model, latent).double().mean()
+    unit_norm, direction = model.project(latent)
+    embedding = Embedding(unit_norm.cpu(), direction.cpu())
     measured = measure(embedding, n_trits=n_trits, curvature=curvature)
     by_level = tree_precision_by_level(embedding, n_trits=n_trits, curvature=curvature)
     radii = poincare.radius(embedding.unit_norm, curvature=curvature).double().numpy()
@@ -206,12 +207,14 @@ def evaluate(model: TernaryVAE) -> Evaluation:
     )
 
 
+@torch_defaults()
 def posterior_mean(model: TernaryVAE) -> Tensor:
     """Return the posterior mean of all operations in index order, shape `(…, N, D)`, for a network or a cohort."""
     table = trit_table(model.architecture.n_trits).to(_device(model))
     return torch.cat([model.encode(table[start : start + CHUNK])[0] for start in range(0, len(table), CHUNK)], dim=-2)
 
 
+@torch_defaults()
 def measure(embedding: Embedding, *, n_trits: int, curvature: float) -> Measurement:
     """Measure one embedding of all operations.
 
@@ -228,6 +231,7 @@ def measure(embedding: Embedding, *, n_trits: int, curvature: float) -> Measurem
     return measure_norms(embedding.unit_norm, chords, n_trits=n_trits, curvature=curvature)
 
 
+@torch_defaults()
 def measure_norms(unit_norm: Tensor, chords: Tensor, *, n_trits: int, curvature: float) -> Measurement:
     """Measure an embedding of which only the unit norms are new: directions that do not learn keep their chords.
 
@@ -279,6 +283,7 @@ def _level_gaps(radius: Floats, means: Floats, n_trits: int) -> tuple[float, ...
     return tuple((gaps / scale).tolist())
 
 
+@torch_defaults()
 def pair_chords(direction: Tensor, *, n_trits: int) -> Tensor:
     """Return |u - v|² of the directions of every pair of the fixed sample, shape `(40960,)`.
 
@@ -362,6 +367,7 @@ def richness_ceiling(max_radius: float, n_trits: int = ternary.N_TRITS) -> float
     return max_radius**2 / (4 * (n_trits + 1))
 
 
+@torch_defaults()
 def reproduced(model: TernaryVAE, latent: Tensor) -> Tensor:
     """Return which operations come back whole from the decoder.
 
@@ -380,6 +386,7 @@ def reproduced(model: TernaryVAE, latent: Tensor) -> Tensor:
     return torch.cat(chunks, dim=-1)
 
 
+@torch_defaults()
 def tree_precision_by_level(
     embedding: Embedding, *, n_trits: int, curvature: float, sample: int = N_TREE_SAMPLE
 ) -> tuple[float, ...]:
@@ -412,6 +419,7 @@ def tree_precision_by_level(
     return tuple(shares.mean(0).tolist())
 
 
+@torch_defaults()
 def sibling_recall(embedding: Embedding, *, n_trits: int, curvature: float) -> float:
     """Return the share of every operation's two nearest that are its siblings, i ± 3^(n_trits - 1) mod 3^n_trits.
 
@@ -459,6 +467,7 @@ def _expected_hits(z: Tensor, i: Tensor, second: Tensor, of_siblings: Tensor, cu
     return torch.where(of_siblings < second[:, None], 1.0, chance * (of_siblings == second[:, None])).sum(1)
 
 
+@torch_defaults()
 def ball_coverage(points: Tensor, *, curvature: float) -> float:
     """Return the share of operations that the nearest-embedding decoder gives back from their own points.
 
@@ -474,6 +483,7 @@ def ball_coverage(points: Tensor, *, curvature: float) -> float:
     return float((alone & poincare.inside(points, curvature=curvature)).double().mean())
 
 
+@torch_defaults()
 def distances_by_valuation(embedding: Embedding, *, n_trits: int, curvature: float) -> Floats:
     """Return hyperbolic distances between operations whose difference has a given valuation.
 
@@ -513,18 +523,21 @@ def _require_inside(unit_norm: Tensor) -> None:
 
 
 @lru_cache
+@torch_defaults()
 def trit_table(n_trits: int) -> Tensor:
     """Return all operations in index order as the network's input, float32 of shape `(N, n_trits)`."""
     return torch.from_numpy(ternary.operations(n_trits).astype(np.float32))
 
 
 @lru_cache
+@torch_defaults()
 def targets(n_trits: int) -> Tensor:
     """Return all operations in index order as classes 0, 1, 2 for -1, 0, 1, int64 of shape `(N, n_trits)`."""
     return torch.from_numpy(ternary.operations(n_trits).astype(np.int64) + 1)
 
 
 @lru_cache
+@torch_defaults()
 def sample_pairs(n_trits: int) -> tuple[Tensor, Tensor, Floats]:
     """Return the fixed sample of pairs i != j, and their 3-adic distances, each of shape `(40960,)`."""
     rng = np.random.default_rng(SAMPLE_SEED)
@@ -535,6 +548,7 @@ def sample_pairs(n_trits: int) -> tuple[Tensor, Tensor, Floats]:
 
 
 @lru_cache
+@torch_defaults()
 def sample_partners(n_trits: int) -> Tensor:
     """Return for every valuation k and operation i a fixed operation j with v(i - j) = k, shape `(n_trits, N)`."""
     rng, n = np.random.default_rng(SAMPLE_SEED), 3**n_trits

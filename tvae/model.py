@@ -40,8 +40,8 @@ class Linear(nn.Module):
 
     def __init__(self, members: tuple[int, ...], n_in: int, n_out: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(*members, n_out, n_in))
-        self.bias = nn.Parameter(torch.empty(*members, n_out))
+        self.weight = nn.Parameter(torch.empty(*members, n_out, n_in, dtype=torch.float32))
+        self.bias = nn.Parameter(torch.empty(*members, n_out, dtype=torch.float32))
 
     def initialise(self, generator: torch.Generator) -> None:
         """Draw weight and bias from U(-1/sqrt(n_in), 1/sqrt(n_in)), torch's own default for a linear layer."""
@@ -82,8 +82,8 @@ class LayerNorm(nn.Module):
 
     def __init__(self, members: tuple[int, ...], n: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.ones(*members, n))
-        self.bias = nn.Parameter(torch.zeros(*members, n))
+        self.weight = nn.Parameter(torch.ones(*members, n, dtype=torch.float32))
+        self.bias = nn.Parameter(torch.zeros(*members, n, dtype=torch.float32))
 
     def initialise(self, generator: torch.Generator) -> None:
         nn.init.ones_(self.weight)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from tvae import poincare
+from tvae.torch_defaults import torch_defaults
 
 __all__ = ["nearest"]
 
@@ -33,6 +34,7 @@ MEASURED = 8_000_000
 ROUNDING = 8 * 2.0**-53
 
 
+@torch_defaults()
 def nearest(points: Tensor, among: Tensor, *, curvature: float, count: int = 1) -> tuple[Tensor, Tensor]:
     """Return for each point the nearest of others, by hyperbolic distance in float64.
 

@@ -15,6 +15,7 @@ from tvae.errors import OperationError
 from tvae.model import TernaryVAE
 from tvae.nearest import nearest
 from tvae.reading import Codebook, Operations, codebook, decode
+from tvae.torch_defaults import torch_defaults
 
 __all__ = ["Geodesic", "adic_ball", "geodesic", "nearest_operations"]
 
@@ -36,6 +37,7 @@ class Geodesic:
     operations: Operations
 
 
+@torch_defaults()
 def nearest_operations(operation: npt.ArrayLike, source: Source, *, count: int = 10) -> Operations:
     """Return the operations nearest to an operation in the ball, the nearest first, without itself.
 
@@ -61,6 +63,7 @@ def nearest_operations(operation: npt.ArrayLike, source: Source, *, count: int =
     return book.operations(index[others], distance[others])
 
 
+@torch_defaults()
 def adic_ball(operation: npt.ArrayLike, level: int, source: Source) -> Operations:
     """Return the 3-adic ball i + 3^level·Z around an operation: all that agree with it on their first `level` trits.
 
@@ -84,6 +87,7 @@ def adic_ball(operation: npt.ArrayLike, level: int, source: Source) -> Operation
     return book.operations(members[order], distance[order])
 
 
+@torch_defaults()
 def geodesic(start: npt.ArrayLike, end: npt.ArrayLike, source: Source, *, count: int = 9) -> Geodesic:
     """Return evenly spaced points of the geodesic between two operations, and the operations nearest to them.
 

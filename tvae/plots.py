@@ -1,8 +1,8 @@
 """Figures of one run: how its training went, where the levels lie, and the ball itself.
 
-Each function takes plain data and returns a `matplotlib.figure.Figure` of its own: nothing here touches pyplot or any
-other global state, so figures can be drawn from several threads and leave nothing behind. `save` writes a figure as a
-PNG whose bytes depend on the figure alone.
+Each function takes plain data and returns a `matplotlib.figure.Figure` of its own, without pyplot. The style is
+matplotlib's default and what stands here, whatever a user's matplotlibrc, style or notebook says; their settings are as
+before afterwards. `save` writes a figure as a PNG whose bytes depend on the figure alone.
 
 A title says what was found, with its number; the line under it says what is needed to judge the number.
 """
@@ -11,11 +11,14 @@ import io
 import itertools
 import math
 import os
+import threading
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import matplotlib
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -67,7 +70,18 @@ GUIDE_GAP = 0.05
 # Successive multiples of it, modulo 1, fill an interval evenly: jitter that needs no random numbers.
 GOLDEN = (math.sqrt(5) - 1) / 2
 
+# The settings belong to the whole process: two threads that exchange them at once would leave those of the other.
+_SETTINGS = threading.RLock()
 
+
+@contextmanager
+def _own_style() -> Iterator[None]:
+    with _SETTINGS, matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        yield
+
+
+@_own_style()
 def training_curves(
     history: Sequence[Record], *, n_trits: int = ternary.N_TRITS, best_epoch: int | None = None
 ) -> Figure:
@@ -117,6 +131,7 @@ def training_curves(
     return figure
 
 
+@_own_style()
 def radius_by_valuation(evaluation: Evaluation) -> Figure:
     """Draw the hyperbolic radius of every operation, level by level.
 
@@ -154,6 +169,7 @@ def radius_by_valuation(evaluation: Evaluation) -> Figure:
     return figure
 
 
+@_own_style()
 def poincare_disk(points: npt.ArrayLike, *, curvature: float, angle: Angle = "learned") -> Figure:
     """Draw the ball as a Poincaré disk, every operation a point coloured by its valuation.
 
@@ -208,6 +224,7 @@ def poincare_disk(points: npt.ArrayLike, *, curvature: float, angle: Angle = "le
     return figure
 
 
+@_own_style()
 def distance_by_valuation(points: npt.ArrayLike, *, curvature: float) -> Figure:
     """Draw how far apart operations are in the ball, by the valuation of their difference.
 
@@ -257,6 +274,7 @@ def distance_by_valuation(points: npt.ArrayLike, *, curvature: float) -> Figure:
     return figure
 
 
+@_own_style()
 def tree(points: npt.ArrayLike, *, curvature: float) -> Figure:
     """Draw the 3-adic tree as the embedding holds it, in the Poincaré disk.
 
@@ -313,6 +331,7 @@ def tree(points: npt.ArrayLike, *, curvature: float) -> Figure:
     return figure
 
 
+@_own_style()
 def save(figure: Figure, path: str | os.PathLike[str]) -> None:
     """Write a figure as a PNG, whole or not at all; the same figure gives the same bytes.
 
@@ -323,7 +342,7 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> None:
     buffer = io.BytesIO()
     # Not `savefig`, which reads the user's settings; and no `Software`, which would name matplotlib's version.
     FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})  # type: ignore[no-untyped-call]
-    target = Path(path)
+    target = Path(os.path.expanduser(path))
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
     try:
         temporary.write_bytes(buffer.getvalue())

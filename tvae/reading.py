@@ -20,6 +20,7 @@ from tvae.errors import EvaluationError, PointError
 from tvae.metrics import posterior_mean
 from tvae.model import TernaryVAE, require_model
 from tvae.nearest import nearest
+from tvae.torch_defaults import torch_defaults
 
 __all__ = ["Codebook", "Operations", "codebook", "decode"]
 
@@ -72,6 +73,7 @@ class Codebook:
         )
 
 
+@torch_defaults(threads=1)
 def codebook(source: TernaryVAE | Codebook) -> Codebook:
     """Return the points of all operations, at the posterior mean; a codebook is returned as it is.
 
@@ -86,8 +88,7 @@ def codebook(source: TernaryVAE | Codebook) -> Codebook:
         return source
     require_model(source)
     n_trits, curvature = source.architecture.n_trits, source.architecture.curvature
-    with torch.no_grad():
-        points = source.project(posterior_mean(source)).points(curvature).cpu()
+    points = source.project(posterior_mean(source)).points(curvature).cpu()
     inside = poincare.inside(points, curvature=curvature)
     if not bool(inside.all()):
         raise EvaluationError(
@@ -97,6 +98,7 @@ def codebook(source: TernaryVAE | Codebook) -> Codebook:
     return Codebook(points, curvature, n_trits)
 
 
+@torch_defaults()
 def decode(points: npt.ArrayLike, source: TernaryVAE | Codebook) -> Operations:
     """Read points in the ball back: return for each the operation whose embedding is nearest, and how far it is.
 

@@ -13,7 +13,6 @@ import gc
 import json
 import logging
 import math
-import os
 import sys
 from dataclasses import dataclass
 from functools import lru_cache
@@ -32,10 +31,11 @@ from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema, Tens
 from mlflow.types.schema import Array
 
 from tvae import poincare, ternary
-from tvae.checkpoint import load, read
+from tvae.checkpoint import Checkpoint, load
 from tvae.errors import EvaluationError
 from tvae.metrics import posterior_mean
 from tvae.model import TernaryVAE
+from tvae.torch_defaults import torch_defaults
 
 __all__ = ["MAX_ROWS", "Answers", "ServedModel", "answers", "pyfunc_arguments"]
 
@@ -98,6 +98,7 @@ class Answers:
         ]
 
 
+@torch_defaults(threads=1)
 def answers(model: TernaryVAE) -> Answers:
     """Run a model on every operation, at the posterior mean.
 
@@ -108,9 +109,8 @@ def answers(model: TernaryVAE) -> Answers:
         EvaluationError: if a radius or a point is NaN or infinite.
     """
     n_trits, curvature = model.architecture.n_trits, model.architecture.curvature
-    with torch.no_grad():
-        embedding = model.project(posterior_mean(model))
-        radius, points = poincare.radius(embedding.unit_norm, curvature=curvature), embedding.points(curvature)
+    embedding = model.project(posterior_mean(model))
+    radius, points = poincare.radius(embedding.unit_norm, curvature=curvature), embedding.points(curvature)
     finite = radius.isfinite() & points.isfinite().all(-1)
     if not bool(finite.all()):
         raise EvaluationError(
@@ -217,21 +217,17 @@ def to_indices(model_input: Cells, n_trits: int) -> npt.NDArray[np.int64]:
     return index.astype(np.int64)
 
 
-def pyfunc_arguments(checkpoint_path: str | os.PathLike[str]) -> dict[str, Any]:
+def pyfunc_arguments(checkpoint: Checkpoint) -> dict[str, Any]:
     """Return what `mlflow.pyfunc.log_model` needs, beyond a name, to log a checkpoint as a model that can be served.
 
     Args:
-        checkpoint_path: a file that `tvae.checkpoint.save` wrote.
-
-    Raises:
-        CheckpointError: if the file is missing, damaged, or not a checkpoint of this format.
+        checkpoint: as `tvae.checkpoint.save` or `read` returned it; its file is there still.
     """
-    checkpoint = read(checkpoint_path)
     example = ternary.to_trits(np.arange(2), checkpoint.architecture.n_trits).astype(np.int64)
     here = Path(__file__)
     return {
         "python_model": str(here),
-        "artifacts": {ARTIFACT: str(checkpoint_path)},
+        "artifacts": {ARTIFACT: str(checkpoint.path)},
         "code_paths": [str(here.parent)],
         "signature": signature(),
         "input_example": example,

@@ -37,6 +37,7 @@ from tvae.checkpoint.provenance import provenance
 from tvae.checkpoint.refusal import RefusedError, cut, open_regular, quote, reason, refusing, require_finite
 from tvae.errors import ArchitectureError, CheckpointError
 from tvae.model import COMPONENTS, TernaryVAE
+from tvae.torch_defaults import torch_defaults
 
 __all__ = [
     "FILE_NAME",
@@ -66,11 +67,11 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Checkpoint:
-    """A model that was read from a file, and everything the file says of it.
+    """A model in a file, and everything the file says of it.
 
     Attributes:
-        path: where it was read from.
-        model: in evaluation mode, on the CPU.
+        path: where it was read from, or written to.
+        model: in evaluation mode, on the CPU, where it was read.
         architecture: what the model is made of.
         trained: components whose weights were learned, in the order of `tvae.model.COMPONENTS`; a foundation has the
             encoder and the decoder only.
@@ -97,7 +98,7 @@ def save(
     trained: Iterable[str],
     training: Mapping[str, Any],
     metrics: Mapping[str, float],
-) -> None:
+) -> Checkpoint:
     """Write a model to a file, atomically: whatever happens, `path` holds the old content or the new.
 
     Args:
@@ -108,19 +109,23 @@ def save(
         metrics: name -> finite number, under the names of `Evaluation.metrics`; `verify` refuses a claim that it cannot
             recompute.
 
+    Returns:
+        What was written; its model is the one that was given.
+
     Raises:
         CheckpointError: if a weight or metric is not finite, something cannot be stored, or the file cannot be written.
     """
-    path = Path(path)
+    path = Path(os.path.expanduser(path))
     try:
         require_storable(model.architecture)
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(model.state_dict().items())}
         shapes = tensor_shapes(model.architecture)
         _require_one_network(tensors, shapes)
-        fields = {
+        components = _components(trained, model.architecture)
+        fields: dict[str, Any] = {
             "format_version": FORMAT_VERSION,
             "architecture": model.architecture.to_dict(),
-            "trained": list(_components(trained, model.architecture)),
+            "trained": list(components),
             "training": _plain(training, "training"),
             "provenance": provenance(),
             "metrics": {name: _finite_number(name, value) for name, value in _mapping(metrics, "metrics").items()},
@@ -145,6 +150,16 @@ def save(
             f"{path} was not written: the folder must exist, be writable and have room; "
             f"found: {reason(error)}. What stood there before is unchanged."
         ) from error
+    return Checkpoint(
+        path=path,
+        model=model,
+        architecture=model.architecture,
+        trained=components,
+        training=fields["training"],
+        provenance=fields["provenance"],
+        metrics=fields["metrics"],
+        digest=digest.hexdigest(),
+    )
 
 
 def load(path: str | os.PathLike[str]) -> TernaryVAE:
@@ -159,6 +174,7 @@ def load(path: str | os.PathLike[str]) -> TernaryVAE:
     return read(path).model
 
 
+@torch_defaults()
 def read(path: str | os.PathLike[str]) -> Checkpoint:
     """Read a checkpoint: the model is built from the file, and exposed only after every check has passed.
 
@@ -168,7 +184,7 @@ def read(path: str | os.PathLike[str]) -> Checkpoint:
     Raises:
         CheckpointError: if the file is missing, damaged, or not a checkpoint of this format.
     """
-    path = Path(path)
+    path = Path(os.path.expanduser(path))
     with refusing(path), open_regular(path, MAX_BYTES) as stream:
         return _read(path, stream)
 

@@ -93,7 +93,11 @@ def require_finite(name: str, tensor: Tensor) -> None:
 
 def quote(value: object) -> str:
     """Return `repr(value)`, cut to a readable length."""
-    return cut(repr(value))
+    try:
+        return cut(repr(value))
+    # An integer of more than 4,300 digits, or lists in lists in lists.
+    except (ValueError, RecursionError):
+        return f"a very long {type(value).__name__}"
 
 
 def cut(text: str) -> str:

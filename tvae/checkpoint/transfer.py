@@ -13,6 +13,7 @@ from tvae.architecture import Architecture, Difference, differences
 from tvae.checkpoint.file import Checkpoint
 from tvae.errors import CheckpointError
 from tvae.model import COMPONENTS, TernaryVAE
+from tvae.torch_defaults import torch_defaults
 
 __all__ = ["Transfer", "transfer"]
 
@@ -46,6 +47,7 @@ class Transfer:
         return f"From the checkpoint (digest {self.source[:12]}…): {', '.join(self.taken)}; {drawn}."
 
 
+@torch_defaults()
 def transfer(
     checkpoint: Checkpoint, requested: Architecture, *, new_projection: bool = False, generator: torch.Generator
 ) -> Transfer:

@@ -1,28 +1,30 @@
 """Whether a checkpoint is what it claims to be, and good enough: every check with its value, bound and verdict."""
 
+import hashlib
 import json
 import math
 import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from tvae.aides import Aide, AideError
+from tvae import poincare
 from tvae.bounds import RELOADS, Bounds
 from tvae.checkpoint import atomic
 from tvae.checkpoint.file import Checkpoint, read
 from tvae.checkpoint.refusal import cut, reason
 from tvae.errors import CheckpointError, EvaluationError
+from tvae.fresh import FreshProcess, ProcessError
 from tvae.markdown import escaped
 from tvae.metrics import Evaluation, evaluate, hierarchy_ceiling, posterior_mean, reproduced
+from tvae.torch_defaults import torch_defaults
 
-__all__ = ["FILE_NAME", "Bounds", "Check", "Verification", "verify"]
+__all__ = ["FILE_NAME", "Bounds", "Check", "Digests", "Verification", "load_afresh", "verify"]
 
 FILE_NAME = "verification.json"
 _RELOAD_SECONDS = 600
@@ -31,6 +33,7 @@ _CEILING = "No embedding with distinct radii passes the ceiling; beyond it radii
 _DISTINCT = "Share of distinct points among those of all operations; a collapsed model has few."
 
 Number = float | int
+Digests = tuple[str, str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +56,25 @@ class Check:
 
 
 class Judgement(NamedTuple):
-    """The checks of a model that was loaded, and its recomputed metrics."""
+    """The checks of a model that was loaded, its recomputed metrics, and all that was measured of its projection."""
 
     checks: tuple[Check, ...]
     metrics: dict[str, float]
+    evaluation: Evaluation | None = None
+
+
+class Loaded(NamedTuple):
+    """What one process found in a checkpoint, as SHA-256 digests.
+
+    Attributes:
+        file: the file's own.
+        mean: of the posterior means of all operations.
+        radii: of the radii of all operations.
+    """
+
+    file: str
+    mean: str
+    radii: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +87,8 @@ class Verification:
         scope: what kind of model it is, and so which checks apply.
         checks: all that were made; at least one.
         metrics: recomputed from the weights, name -> number; empty if they could not be computed.
+        checkpoint: as it was read; None if it did not load.
+        evaluation: of a model with a learned projection; None if it could not be computed.
     """
 
     path: Path
@@ -76,6 +96,8 @@ class Verification:
     scope: str
     checks: tuple[Check, ...]
     metrics: Mapping[str, float] = field(default_factory=dict)
+    checkpoint: Checkpoint | None = field(default=None, repr=False, compare=False)
+    evaluation: Evaluation | None = field(default=None, repr=False, compare=False)
 
     @property
     def passed(self) -> bool:
@@ -109,7 +131,7 @@ class Verification:
         """
         text = json.dumps(self.to_json(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         try:
-            atomic.replace(Path(path), [text.encode()])
+            atomic.replace(Path(os.path.expanduser(path)), [text.encode()])
         except (OSError, ValueError) as error:
             raise CheckpointError(
                 f"{path} was not written: the folder must exist, be writable and have room; found: {reason(error)}."
@@ -135,7 +157,11 @@ class Verification:
 
 
 def verify(
-    path: str | os.PathLike[str], *, bounds: Bounds | None = None, reloads: int = RELOADS, aides: Sequence[Aide] = ()
+    path: str | os.PathLike[str],
+    *,
+    bounds: Bounds | None = None,
+    reloads: int = RELOADS,
+    loaded: Future[Digests] | None = None,
 ) -> Verification:
     """Check a checkpoint: that it loads, loads the same each time, is what it claims, and is good enough.
 
@@ -145,35 +171,52 @@ def verify(
     Args:
         path: a checkpoint.
         bounds: what the model must reach; None means the defaults of `Bounds`.
-        reloads: fresh processes to load the file in, at least 2.
-        aides: those of them that wait already; the others are started.
+        reloads: fresh processes to load the file in, besides this one; at least 1.
+        loaded: what a fresh process that is there already finds, `load_afresh`; then no others are started.
 
     Returns:
         The verdict; a file that cannot be loaded gives a failed one.
 
     Raises:
-        ValueError: if `reloads` is below 2.
+        ValueError: if `reloads` is below 1.
     """
-    if reloads < 2:
-        raise ValueError(f"`reloads` must be at least 2, got {reloads}: one reload has nothing to be compared with.")
+    if reloads < 1:
+        raise ValueError(f"`reloads` must be at least 1, got {reloads}: loading here has nothing to be compared with.")
     bounds = bounds or Bounds()
-    path = Path(path)
+    path = Path(os.path.expanduser(path))
     try:
         checkpoint = read(path)
     except CheckpointError as error:
         check = Check("file", "refused", "loads", False, str(error))
         return Verification(path, None, "The file did not load; nothing else could be checked.", (check,))
-    loaded = Check("file", "loads", "loads", True, "Structure, architecture, digest and finite weights were checked.")
+    file = Check("file", "loads", "loads", True, "Structure, architecture, digest and finite weights were checked.")
     if "projection" in checkpoint.trained:
         scope, key, judge = "A model with a learned projection: all checks apply.", "radii", judge_model
     else:
         scope = "A foundation, whose projection was never learned: only file, reloading and coverage are checked."
         key, judge = "mean", judge_foundation
-    again = _reload_check(_reload(path, reloads, aides), key, checkpoint.digest)
-    checks, metrics = judge(checkpoint, bounds)
-    return Verification(path, checkpoint.digest, scope, (loaded, again, *checks), metrics)
+    with ThreadPoolExecutor(min(reloads, os.cpu_count() or 1)) as pool:
+        elsewhere = [pool.submit(_load_elsewhere, path) for _ in range(reloads)] if loaded is None else [loaded]
+        judgement = judge(checkpoint, bounds)
+        again = _reload_check([_loaded(checkpoint), *map(_found, elsewhere)], key)
+    return Verification(
+        path,
+        checkpoint.digest,
+        scope,
+        (file, again, *judgement.checks),
+        judgement.metrics,
+        checkpoint,
+        judgement.evaluation,
+    )
 
 
+def load_afresh(path: str) -> Digests:
+    """Load a checkpoint in this process, a `FreshProcess`; the fields of `Loaded` are texts, which no pickle opens."""
+    file, mean, radii = _loaded(read(path))
+    return file, mean, radii
+
+
+@torch_defaults(threads=1)
 def judge_model(checkpoint: Checkpoint, bounds: Bounds) -> Judgement:
     """Check a model with a learned projection.
 
@@ -182,8 +225,7 @@ def judge_model(checkpoint: Checkpoint, bounds: Bounds) -> Judgement:
         bounds: what it must reach.
     """
     model, n_trits = checkpoint.model, checkpoint.architecture.n_trits
-    with torch.no_grad():
-        unit_norm, direction = model.project(posterior_mean(model))
+    unit_norm, direction = model.project(posterior_mean(model))
     not_finite = int((~(unit_norm.isfinite() & direction.isfinite().all(-1))).sum())
     outside = int((~((unit_norm >= 0) & (unit_norm < 1))).sum())
     ordered = n_trits if bounds.ordered_levels is None else bounds.ordered_levels
@@ -204,9 +246,10 @@ def judge_model(checkpoint: Checkpoint, bounds: Bounds) -> Judgement:
         _at_least("ordered levels", falling, ordered, "Neighbouring pairs of levels whose mean radius falls."),
         _at_least("distinct points", distinct, bounds.distinct_points, _DISTINCT),
     )
-    return Judgement(checks, metrics)
+    return Judgement(checks, metrics, measured)
 
 
+@torch_defaults(threads=1)
 def judge_foundation(checkpoint: Checkpoint, bounds: Bounds) -> Judgement:
     """Check a model whose projection was never learned.
 
@@ -214,8 +257,7 @@ def judge_foundation(checkpoint: Checkpoint, bounds: Bounds) -> Judgement:
         checkpoint: the model and its claims.
         bounds: what it must reach; only coverage counts.
     """
-    with torch.no_grad():
-        coverage = float(reproduced(checkpoint.model, posterior_mean(checkpoint.model)).double().mean())
+    coverage = float(reproduced(checkpoint.model, posterior_mean(checkpoint.model)).double().mean())
     recomputed = {"coverage": coverage}
     # What is claimed of a random projection means nothing, but must not be false either.
     if set(checkpoint.metrics) - set(recomputed) and (measured := _evaluation(checkpoint)):
@@ -261,32 +303,41 @@ def _claims_check(checkpoint: Checkpoint, recomputed: Mapping[str, float], bound
     )
 
 
-def _reload(path: Path, reloads: int, aides: Sequence[Aide] = ()) -> list[dict[str, str] | str]:
-    """Load the file in fresh processes, side by side; return what each printed, or why it failed."""
-    task = os.fsencode(path.absolute())
-
-    def run(place: int) -> dict[str, str] | str:
-        try:
-            aide = aides[place] if place < len(aides) else Aide.to_reload()
-            digests: dict[str, str] = json.loads(aide.ask(task, seconds=_RELOAD_SECONDS))
-        except (OSError, AideError) as error:
-            return str(error)
-        return digests
-
-    with ThreadPoolExecutor(min(reloads, os.cpu_count() or 1)) as pool:
-        return list(pool.map(run, range(reloads)))
+@torch_defaults(threads=1)
+def _loaded(checkpoint: Checkpoint) -> Loaded:
+    model = checkpoint.model
+    mean = posterior_mean(model)
+    radii = poincare.radius(model.project(mean).unit_norm, curvature=model.architecture.curvature)
+    return Loaded(checkpoint.digest, *(hashlib.sha256(x.numpy().tobytes()).hexdigest() for x in (mean, radii)))
 
 
-def _reload_check(results: Sequence[dict[str, str] | str], key: str, digest: str) -> Check:
+def _load_elsewhere(path: Path) -> Digests:
+    with FreshProcess() as process:
+        return process.submit(load_afresh, str(path.absolute())).result(_RELOAD_SECONDS)
+
+
+def _found(loaded: Future[Digests]) -> Loaded | str:
+    """Return what a process found, or why it found nothing."""
+    try:
+        return Loaded(*loaded.result(_RELOAD_SECONDS))
+    except TimeoutError:
+        return f"no answer within {_RELOAD_SECONDS} s"
+    except (OSError, ProcessError) as error:
+        return str(error)
+
+
+def _reload_check(found: Sequence[Loaded | str], key: str) -> Check:
     what = {"radii": "radii", "mean": "posterior means"}[key]
-    bound = f"1 result in {len(results)} processes"
-    if failures := [result for result in results if isinstance(result, str)]:
+    bound = f"1 result in {len(found)} processes"
+    if failures := [result for result in found if isinstance(result, str)]:
         return Check("reloads", None, bound, False, f"A fresh process could not load the file: {cut(failures[0])}")
-    loaded = [result for result in results if isinstance(result, dict)]
-    if any(result["file"] != digest for result in loaded):
+    loaded = [result for result in found if isinstance(result, Loaded)]
+    if len({result.file for result in loaded}) > 1:
         return Check("reloads", None, bound, False, "The file was replaced while it was being verified.")
-    digests = {result[key] for result in loaded}
-    meaning = f"SHA-256 of the {what} of all operations, computed in fresh processes: equal means equal bit for bit."
+    digests = {getattr(result, key) for result in loaded}
+    meaning = (
+        f"SHA-256 of the {what} of all operations, computed here and in fresh processes: equal means equal bit for bit."
+    )
     return Check("reloads", len(digests), bound, len(digests) == 1, meaning)
 
 

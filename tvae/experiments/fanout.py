@@ -391,7 +391,10 @@ class _Process:
 
     def end(self) -> str:
         """End the process if it is alive, and return how it ended."""
-        self._process.terminate()
+        if self._process.is_alive():
+            # A process ignores what the one that started it ignores.
+            ignored = signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
+            os.kill(self._process.pid, signal.SIGKILL if ignored else signal.SIGTERM)
         self._process.join()
         self.pipe.close()
         code: int = self._process.exitcode
@@ -402,7 +405,8 @@ def _attend(pipe: Any, driver: int) -> None:
     """Do what comes through the pipe, for as long as there is a driver."""
     # Ctrl-C reaches the whole group of processes, but it is the driver that ends its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGTERM) != signal.SIG_IGN:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_leave_after, args=(driver,), daemon=True).start()
     with suppress(EOFError, OSError):
         while True:

@@ -2,6 +2,8 @@
 
 import itertools
 import math
+import os
+import re
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -109,17 +111,7 @@ def _cells(path: Path, content: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 def _settings(path: Path, what: str, found: Any) -> dict[str, Any]:
     if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
         raise ConfigurationError(f"{path}: {what} must be names with values, got {found!r}.")
-    return {key: _number(value) for key, value in found.items()}
-
-
-def _number(value: Any) -> Any:
-    """Read 1e-3 as the number that it is: YAML 1.1 takes it for a word."""
-    if isinstance(value, list):
-        return [_number(item) for item in value]
-    try:
-        return float(value) if isinstance(value, str) else value
-    except ValueError:
-        return value
+    return dict(found)
 
 
 def _check(settings: Mapping[str, Any]) -> None:
@@ -147,10 +139,10 @@ def _shown(value: Any) -> str:
 
 def _read(path: Path) -> Mapping[str, Any]:
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        content = yaml.load(Path(os.path.expanduser(path)).read_text(encoding="utf-8"), _Loader)
     except OSError as error:
         raise ConfigurationError(f"`grid` must be a file, found: {error.strerror} ({path}).") from error
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise ConfigurationError(f"{path} must be YAML or JSON, found: {' '.join(str(error).split())}.") from error
     if not isinstance(content, dict):
         raise ConfigurationError(f"{path} holds {content!r:.80}. {_FORM}")
@@ -161,15 +153,19 @@ def _read(path: Path) -> Mapping[str, Any]:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML without objects, without keys that stand there twice (the last would win in silence), and without aliases.
+    """YAML 1.2 (its core schema) without tags, aliases, and keys that stand there twice: the last would win in silence.
 
-    A few lines of aliases of aliases stand for more values than any memory holds.
+    PyYAML reads YAML 1.1, in which 010 is 8, 1:30 is 90, 1e-3 a word and `no` false; in 1.2, which JSON is part of, a
+    plain value is what it looks like. A few lines of aliases of aliases stand for more values than any memory holds.
     """
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            alias: yaml.AliasEvent = self.get_event()  # type: ignore[no-untyped-call]
-            raise yaml.YAMLError(f"the alias *{alias.anchor}; write out what it stands for")
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        if isinstance(event, yaml.AliasEvent):
+            raise yaml.YAMLError(f"the alias *{event.anchor}; write out what it stands for")
+        tag = getattr(event, "tag", None)
+        if tag is not None:
+            raise yaml.YAMLError(f"the tag {tag}, line {event.start_mark.line + 1}; write the value alone")
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
@@ -178,3 +174,24 @@ class _Loader(yaml.SafeLoader):
         if doubled:
             raise yaml.YAMLError(f"{', '.join(sorted(doubled))} stands there twice, line {node.start_mark.line + 1}")
         return super().construct_mapping(node, deep)
+
+
+def _integer(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
+    text = str(loader.construct_scalar(node))
+    return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
+
+
+_NUMBER_STARTS = list("-+0123456789.")
+_Loader.yaml_implicit_resolvers = {}
+for _tag, _plain, _starts in (
+    ("null", "~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("bool", "true|True|TRUE|false|False|FALSE", list("tTfF")),
+    ("int", "[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", _NUMBER_STARTS),
+    (
+        "float",
+        r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
+        _NUMBER_STARTS,
+    ),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"(?:{_plain})\Z"), _starts)
+_Loader.add_constructor("tag:yaml.org,2002:int", _integer)

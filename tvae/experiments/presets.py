@@ -31,12 +31,12 @@ _RADII: dict[str, Any] = {
 PRESETS: dict[str, dict[str, Any]] = {
     # The exact 3-adic tree, operation 0 at the centre.
     "default": {},
-    # The tree with the halves of level 0 at different radii: the outer half is to lie at a unit norm near 1, and all the
-    # rest within 0.4, which leaves less room for the margins.
+    # The tree with the halves of level 0 at different radii: the outer half is to lie at a unit norm near 1, and all
+    # the rest within 0.4, which leaves less room for the margins.
     "rich": {
         "max_radius": 0.98,
-        "epochs": 20,
-        "distance_margin": 0.009,
+        "epochs": 18,
+        "distance_margin": 0.005,
         "hierarchy_weight": 5.0,
         "richness_weight": 2.0,
         "separation_weight": 5.0,
@@ -74,7 +74,7 @@ PRESET_SETTINGS = (
 
 # A latent with fewer dimensions than an operation has trits must pack them: that takes a longer training, and a prior
 # that presses less.
-_NARROW = {"epochs": 24, "beta": 1e-3}
+_NARROW = {"epochs": 30, "beta": 1e-4}
 
 
 def resolve(preset: str, asked: Mapping[str, Any]) -> tuple[Architecture, Configuration]:

@@ -6,11 +6,13 @@ from tvae.architecture import Architecture
 from tvae.checkpoint import Checkpoint, Transfer, transfer
 from tvae.configuration import Configuration
 from tvae.model import COMPONENTS, TernaryVAE
+from tvae.torch_defaults import torch_defaults
 from tvae.training import Member, Result
 
 __all__ = ["from_checkpoint", "from_foundation", "from_mismatched", "from_scratch"]
 
 
+@torch_defaults()
 def from_scratch(architecture: Architecture, configuration: Configuration) -> Member:
     """Start from random weights, drawn from the configuration's seed."""
     generator = torch.Generator().manual_seed(configuration.seed)
@@ -19,6 +21,7 @@ def from_scratch(architecture: Architecture, configuration: Configuration) -> Me
     return Member(configuration, model, drawn=COMPONENTS, generator=generator)
 
 
+@torch_defaults()
 def from_foundation(foundation: Result, configuration: Configuration) -> Member:
     """Start from a foundation that was trained in this process; its projection was never learned."""
     generator = torch.Generator().manual_seed(configuration.seed)
@@ -45,6 +48,7 @@ def from_checkpoint(
     return Member(configuration, start.model, drawn=start.drawn, generator=generator), start
 
 
+@torch_defaults()
 def from_mismatched(
     checkpoint: Checkpoint, architecture: Architecture, configuration: Configuration
 ) -> tuple[Member, tuple[str, ...]]:

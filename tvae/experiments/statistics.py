@@ -1,48 +1,55 @@
 """What runs over seeds say, and what they do not: spread, correlation, and comparisons between configurations.
 
-Two runs that differ in a setting differ by chance as well. So settings are compared on the seeds that both have, with
-the difference within a seed as the unit, and nothing is called a difference that the choice of seeds explains.
+Two runs that differ in a setting differ by chance as well. So settings are compared on the seeds that both have, the
+noise is estimated from the whole layout of configurations by seeds, and nothing is called a difference that chance
+explains among all the pairs that one could have picked.
 
-An interval here is the hull of two. The one from normal theory is right at few seeds if the noise is normal, and blind
-to skew and outliers. The bootstrap sees those, but cannot reach beyond the values that it was given: of 3 seeds all
-lie on one side of the true mean one time in four. How many intervals of 95 % for a mean hold it, by simulation:
-
-    =====================  =======  ========  ====
-    noise                  Student  BCa only  hull
-    =====================  =======  ========  ====
-    normal, 3 seeds            95 %      72 %  95 %
-    exponential, 20 seeds      92 %      91 %  94 %
-    log-normal, 20 seeds       87 %      88 %  90 %
-    =====================  =======  ========  ====
-
-No interval knows of what no seed has shown: where one run in fifty collapses, ten seeds are no evidence about it.
+No method knows of what no seed has shown: where one run in fifty collapses, ten seeds are no evidence about it.
 """
 
 import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 __all__ = [
     "MIN_PAIRS",
+    "MOST_SEEDS",
     "Comparison",
+    "Comparisons",
     "Correlation",
     "Spread",
     "Verdict",
     "compare",
     "correlation",
-    "holm",
+    "figure",
+    "seeds_needed",
     "spread",
 ]
 
 MIN_PAIRS = 3
-"""Fewest paired seeds from which anything is concluded: two differences say next to nothing of their own spread."""
+"""Fewest shared seeds from which anything is concluded: two differences say next to nothing of their own spread."""
+
+MOST_SEEDS = 100_000
+"""More seeds than this are not counted: nobody waits for them."""
+
+PRIORITY = 0.8
+# By number of seeds: how improbable a cell's larger variance must be to have its pairs judged by their own seeds, and
+# how much of its own variance counts. As strict as a power of 0.9 for 4 standard deviations among 7 cells allows.
+NOISY, MANY_NOISY = {3: 0.01, 4: 0.04}, 0.1
+OWN_SHARE, MANY_OWN_SHARE = {3: 0.8, 4: 1.0}, 1.2
+# How improbable, for all cells together, it must be for the noise of the others to be estimated without it.
+SET_ASIDE = 1e-4
+# The differences of one noisy cell err together, with its mean: this many comparisons are corrected for a cell.
+CORRECTED = 3
 
 N_RESAMPLES = 9_999
+N_NULL = 200_000
 # What a float64 sum over 3^9 operations may lose, relative to its size: differences below it are none.
 ROUND_OFF = 3**9 * 2.0**-53
 
@@ -70,6 +77,15 @@ class Spread:
     minimum: float
     maximum: float
 
+    def interval(self, confidence: float = 0.95) -> tuple[float, float] | None:
+        """Return Student's confidence interval of the mean, None of fewer than `MIN_PAIRS` runs."""
+        if self.n < MIN_PAIRS:
+            return None
+        from scipy import special
+
+        half = float(special.stdtrit(self.n - 1, (1 + confidence) / 2)) * self.std / math.sqrt(self.n)
+        return self.mean - half, self.mean + half
+
 
 @dataclass(frozen=True, slots=True)
 class Correlation:
@@ -92,7 +108,7 @@ class Correlation:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What paired seeds say of two configurations.
+    """What shared seeds say of two configurations.
 
     Attributes:
         cell: name of the one configuration.
@@ -100,14 +116,13 @@ class Comparison:
         metric: name of what was measured.
         n: how many seeds both have.
         difference: mean over those seeds of cell less against; NaN where n is 0.
-        low: lower end of the difference's confidence interval; NaN below `MIN_PAIRS` seeds, and where the differences
-            are all equal and so show no spread.
+        low: lower end of its simultaneous confidence interval; NaN below `MIN_PAIRS` seeds, and where no two seeds of
+            the whole layout differ in anything but a constant, so that there is no noise to be seen.
         high: upper end, or NaN.
-        p: two-sided p-value of the paired t-test; where the differences are all equal, 1 if they are 0, else 0; NaN
-            below `MIN_PAIRS` seeds.
-        adjusted_p: what is judged by: p by Holm's method over all comparisons made together.
-        n_comparisons: how many those were, with those of too few seeds.
-        confidence: that all intervals hold their differences at once, in (0, 1).
+        p: adjusted for all pairs of the layout; NaN below `MIN_PAIRS` seeds. Below 1 - confidence exactly where the
+            interval leaves out 0.
+        own_spread: whether the pair is judged by its own seeds alone, since one of the two is noisier than the rest.
+        confidence: that all intervals of the layout hold their differences at once, in (0, 1).
         smallest_difference: what a difference must reach to matter.
     """
 
@@ -119,48 +134,112 @@ class Comparison:
     low: float
     high: float
     p: float
-    adjusted_p: float
-    n_comparisons: int
+    own_spread: bool
     confidence: float
     smallest_difference: float
 
     @property
     def verdict(self) -> Verdict:
-        """What may be said of the two; `compare` tells the rules."""
+        """What may be said of the two."""
         if self.n < MIN_PAIRS:
             return "nothing can be concluded"
-        if self.adjusted_p >= 1 - self.confidence or self.low <= 0 <= self.high:
+        if self.p >= 1 - self.confidence:
             return "not distinguishable from seed noise"
         return "smaller than matters" if abs(self.difference) < self.smallest_difference else "distinguishable"
 
+    @property
+    def is_open(self) -> bool:
+        """Whether a difference that matters may be there, and is not shown."""
+        if self.verdict == "not distinguishable from seed noise":
+            return max(abs(self.low), abs(self.high)) >= self.smallest_difference
+        return self.verdict == "nothing can be concluded"
+
+    def turned(self) -> "Comparison":
+        """Return the same comparison the other way round."""
+        return replace(
+            self, cell=self.against, against=self.cell, difference=-self.difference, low=-self.high, high=-self.low
+        )
+
     def sentence(self) -> str:
         """Say in words what was found, with the figures it rests on."""
-        names, seeds = f"{self.cell} and {self.against}", f"{self.n} paired seed{'' if self.n == 1 else 's'}"
+        names, seeds = f"{self.cell} and {self.against}", f"{self.n} shared seed{'' if self.n == 1 else 's'}"
         if self.n == 0:
             return f"{names} have no seed in common: {self.verdict} about {self.metric}."
         width = self.high - self.low
         if math.isnan(width) and self.p == 1:
             return f"{names} have the same {self.metric} on each of {seeds}: {self.verdict}."
         if self.n < MIN_PAIRS:
-            figures = [seeds]
+            figures = f"{seeds}; at least {MIN_PAIRS} are needed"
         elif math.isnan(width):
-            figures = [f"the same on each of {seeds}"]
+            figures = f"the same on each of {seeds}"
         else:
-            low, high = _figure(self.low, width), _figure(self.high, width)
-            adjusted = "below 0.0001" if self.adjusted_p < 1e-4 else f"{self.adjusted_p:.3g}"
-            figures = [f"{100 * self.confidence:g} % interval {low} to {high}", f"adjusted p {adjusted}", seeds]
-        if self.n_comparisons > 1:
-            figures.append(f"{self.n_comparisons} comparisons")
+            low, high = figure(self.low, width), figure(self.high, width)
+            p = "below 0.0001" if self.p < 1e-4 else f"{self.p:.3g}"
+            figures = f"{100 * self.confidence:g} % interval {low} to {high}, adjusted p {p}, {seeds}"
+            figures += ", by their own spread" if self.own_spread else ""
         verdict: str = self.verdict
-        if verdict == "nothing can be concluded":
-            figures[-1] += f"; at least {MIN_PAIRS} seeds are needed"
-        elif verdict == "distinguishable":
+        if verdict == "distinguishable":
             verdict += " from seed noise"
         elif verdict == "smaller than matters":
             bound = np.format_float_positional(self.smallest_difference, trim="-")
             verdict = f"distinguishable from seed noise, but {verdict} ({bound})"
-        difference = f"{names} differ by {_figure(self.difference, width)} in {self.metric}"
-        return f"{difference} ({', '.join(figures)}): {verdict}."
+        return f"{names} differ by {figure(self.difference, width)} in {self.metric} ({figures}): {verdict}."
+
+
+@dataclass(frozen=True, slots=True)
+class Comparisons:
+    """What a layout of configurations by seeds says in one metric.
+
+    Attributes:
+        metric: name of what was measured.
+        cells: names of the configurations compared, the first with priority.
+        n: most seeds that two of them share.
+        noise: standard deviation of a run from seed to seed, less what the seed does to all cells alike; pooled over
+            the cells of like spread. NaN where nothing can be estimated.
+        noisy: cells whose spread is larger than that of the rest, and which are judged by their own seeds.
+        set_aside: those of them that are left out of `noise`, so that they do not hide the differences of the others.
+        confidence: that all intervals hold their differences at once.
+        smallest_difference: what a difference must reach to matter.
+        pairs: the comparisons, in the order of the cells.
+    """
+
+    metric: str
+    cells: tuple[str, ...]
+    n: int
+    noise: float
+    noisy: tuple[str, ...]
+    set_aside: tuple[str, ...]
+    confidence: float
+    smallest_difference: float
+    pairs: tuple[Comparison, ...]
+
+    @property
+    def has_open(self) -> bool:
+        """Whether a difference that matters may be there, and is not shown."""
+        return any(found.is_open for found in self.pairs)
+
+    def between(self, cell: str, against: str) -> Comparison | None:
+        """Return what was found of cell less against, None if the two were not compared."""
+        for found in self.pairs:
+            if (found.cell, found.against) == (cell, against):
+                return found
+            if (found.against, found.cell) == (cell, against):
+                return found.turned()
+        return None
+
+    def seeds_needed(self, difference: float, *, power: float = 0.8) -> int | None:
+        """Return how many seeds find a difference from the first cell with a probability of `power`.
+
+        None where the noise is not known. Noise is that of these seeds, and no better known than they make it: of 12
+        degrees of freedom, which are 3 seeds of 7 cells, it is right within a fifth two times in three.
+
+        Args:
+            difference: to be found, above 0.
+            power: in (0, 1).
+        """
+        if not self.noise > 0:
+            return None
+        return seeds_needed(self.noise, difference, len(self.cells), power=power, confidence=self.confidence)
 
 
 def spread(values: Iterable[float]) -> Spread:
@@ -235,83 +314,80 @@ def compare(
     *,
     metric: str,
     smallest_difference: float,
-    against: str | None = None,
+    against: Sequence[str] | None = None,
     confidence: float = 0.95,
-    seed: int = 0,
-) -> tuple[Comparison, ...]:
-    """Compare configurations in one metric, on the seeds that they share.
+) -> Comparisons:
+    """Compare configurations in one metric over shared seeds: randomised complete blocks, with the seed as the block.
 
-    A pair of configurations is called different only if both hold:
+    A value is taken as cell + seed + noise. The noise is estimated from the residuals of the whole layout, which for k
+    cells and n seeds leaves (k - 1)(n - 1) degrees of freedom where one pair alone has n - 1. All pairs of the layout
+    are judged at once, so that any of them may be picked out afterwards, the best cell among them: with probability
+    `confidence`, every interval holds its difference. As in Dunnett's method and Tukey's, critical values are those of
+    the largest standardised difference where nothing differs. Differences from the first cell have priority: theirs is
+    `PRIORITY` times the critical value of the others, since they are what most layouts are made for.
 
-    - Holm's adjusted p of the paired t-test is below 1 - confidence. Over all comparisons made here, and whatever their
-      dependence, a difference is then found where there is none with that probability at most.
-    - The interval of the mean difference does not hold 0. It is the hull of Student's interval and the BCa bootstrap,
-      each at the level 1 - (1 - confidence)/(number of comparisons), so that by Bonferroni's inequality all intervals
-      hold their differences at once: a table of them can be searched for the largest without being fooled. That is
-      stricter than Holm's method; adjusted p may be small while the interval holds 0, and no difference is claimed.
+    Pooling assumes that cells are about equally noisy. That is checked, as strictly as the seeds allow, and the
+    interval of a pair is never narrower than these checks demand:
 
-    This assumes noise that has one mode and is roughly normal; for normal noise it holds at any number of seeds. Noise
-    with two modes, of runs that collapse or do not, breaks it at few seeds: three that agree look like no noise at all,
-    and n differences agree by luck on one that is not there with a probability of up to 2·4^-n: 1 in 32 for 3 seeds, 1
-    in 128 for 4. Where nothing differs, so many sets of 1, 4 and 10 comparisons hold a false "distinguishable" at a
-    confidence of 95 %, by simulation:
+    - each cell's own variance takes the place of the pooled one where it is larger;
+    - a pair with a cell that is noisier than the rest, by an F-test, gets at least the interval of the paired t-test,
+      corrected for three times the number of such cells; they are in `noisy`, and their pairs have `own_spread`;
+    - a cell that is noisier beyond doubt does not count for the noise of the others.
 
-        ===========  ===========  =========  =========
-        noise        3 seeds      4 seeds    10 seeds
-        ===========  ===========  =========  =========
-        normal       5, 5, 5 %    5, 5, 5 %  5, 5, 5 %
-        two modes    4, 11, 22 %  2, 4, 7 %  6, 4, 3 %
-        count 0 … 3  5, 7, 16 %   4, 4, 5 %  5, 5, 6 %
-        ===========  ===========  =========  =========
+    How many of 100 layouts without any difference have some pair, of all, that is called different, by simulation:
 
-    The two modes are equally likely and far apart against their own width, which is the worst case at 3 seeds; more
-    comparisons make it worse. From 5 to 9 seeds no rate was above 8 %. Where runs may collapse, confirm on more seeds
-    what 3 have found. Skewed noise that all configurations share stays below 5 %; with exponential noise of widths from
-    0.1 to 10, equal means are called different in up to one set out of six.
+    ======================  =======  =======  =======  ========
+    noise of 7 cells        3 seeds  4 seeds  5 seeds  10 seeds
+    ======================  =======  =======  =======  ========
+    normal                        5        4        3         3
+    exponential                   3        2        1         1
+    two modes                     3        4        4         4
+    spreads from 1 to 3           4        3        3         2
+    one spread of 3               8        6        4         4
+    one spread of 10              8        6        5         4
+    the first of 5               11        6        4         3
+    spreads from 0.1 to 10       13        8        5         4
+    ======================  =======  =======  =======  ========
 
-    More seeds also find more. Of differences of 5 standard deviations of the paired differences, 3 seeds find 97 % if
-    nothing else is compared, but 61 % among 4 comparisons, where 4 seeds find 97 %. Of those of 10 standard deviations,
-    3 seeds find 97 % among 4 comparisons.
+    A cell that lies 4 standard deviations of a run from the first of 7 is found by 3 seeds in 9 layouts out of 10. That
+    has its price: 3 seeds cannot tell a cell that is 2 to 10 times as noisy as the rest from one that is not, and no
+    method that holds 5 % there finds 4 standard deviations as well. From 5 seeds on, spreads are checked well.
+    Very unequal spreads of skewed noise (exponential, 0.1 to 10) are beyond this method: one layout in seven is wrong.
 
-    Differences that are all equal show no noise at all. If they are 0, the two are not distinguishable. If not, they
-    are judged as the t-test judges ever smaller noise: p is 0, the two are distinguishable, and there is no interval.
-    In a metric that counts, such as ordered levels, noise below its unit is hidden; the last row of the table tells
-    what that costs.
-
-    A seed whose run failed in one configuration leaves the pair. Where failing and the metric have to do with each
-    other, what remains is no fair sample: look at how many seeds each comparison has.
+    If no noise is to be seen at all, as where all cells reach a limit, p is 1 where values are equal and 0 otherwise.
+    A seed whose run failed leaves the pairs of its cell. Where failing and the metric have to do with each other,
+    what remains is no fair sample: look at how many seeds each comparison has.
 
     Args:
         cells: for each configuration's name, the metric by seed.
         metric: its name, for the sentences.
         smallest_difference: what a measured difference must reach to matter, at least 0, in units of the metric.
-        against: the configuration that all others are compared with; None compares all pairs, in the order of `cells`.
+        against: cells that all others are compared with; None compares all pairs. The first cell is the first of
+            `cells`. Whatever is asked for, the level is that of all pairs.
         confidence: in (0, 1).
-        seed: of the bootstrap.
-
-    Returns:
-        A comparison for each pair; fewer seeds in common than `MIN_PAIRS` make one from which nothing can be concluded.
 
     Raises:
-        ValueError: if a value is NaN or infinite, `against` is not a cell, or a number is out of range.
+        ValueError: if a value is NaN or infinite, `against` holds no cell, or a number is out of range.
 
     Source:
-        Holm, A simple sequentially rejective multiple test procedure (1979); Efron, Better bootstrap confidence
-        intervals (1987).
+        Dunnett, A multiple comparison procedure for comparing several treatments with a control (1955); Tukey, The
+        problem of multiple comparisons (1953); Kramer, Extension of multiple range tests to group means with unequal
+        numbers of replications (1956).
 
     Example:
-        >>> cells = {"c=2": {0: 0.81, 1: 0.79, 2: 0.82}, "c=1": {0: 0.80, 1: 0.80, 2: 0.81}}
-        >>> (found,) = compare(cells, metric="fidelity", smallest_difference=0.01)
+        >>> cells = {"c=1": {0: 0.80, 1: 0.80, 2: 0.81}, "c=2": {0: 0.81, 1: 0.79, 2: 0.82}}
+        >>> (found,) = compare(cells, metric="fidelity", smallest_difference=0.01).pairs
         >>> for part in found.sentence().split(": "):
         ...     print(part)
-        c=2 and c=1 differ by +0.0033 in fidelity (95 % interval -0.0254 to +0.0320, adjusted p 0.667, 3 paired seeds)
+        c=2 and c=1 differ by +0.0033 in fidelity (95 % interval -0.0256 to +0.0323, adjusted p 0.669, 3 shared seeds)
         not distinguishable from seed noise.
     """
     _check_confidence(confidence)
     if not (math.isfinite(smallest_difference) and smallest_difference >= 0):
         raise ValueError(f"`smallest_difference` must be finite and at least 0, got {smallest_difference}.")
-    if against is not None and against not in cells:
-        raise ValueError(f"`against` must be one of the cells {', '.join(map(repr, cells))}, got {against!r}.")
+    for name in against or ():
+        if name not in cells:
+            raise ValueError(f"`against` must hold cells of {', '.join(map(repr, cells))}, got {name!r}.")
     for name, by_seed in cells.items():
         for run, value in by_seed.items():
             if not math.isfinite(value):
@@ -319,109 +395,219 @@ def compare(
                     f"Every value must be finite, got {value} for {metric} in cell {name!r}, seed {run}; "
                     "leave out the runs that have none."
                 )
-    if against is None:
-        pairs = list(itertools.combinations(cells, 2))
-    else:
-        pairs = [(name, against) for name in cells if name != against]
-    paired = [_pair(cells[first], cells[second]) for first, second in pairs]
-    level = 1 - (1 - confidence) / max(1, len(pairs))
-    # Pairs of as many seeds are judged together, on the same resamples: that is several times as fast.
-    judged = [(math.nan, math.nan, math.nan)] * len(pairs)
-    for n in {len(a) for a, _ in paired}:
-        alike = [i for i, (a, _) in enumerate(paired) if len(a) == n]
-        first_values, second_values = (np.stack([paired[i][side] for i in alike]) for side in (0, 1))
-        for i, *row in zip(alike, *_judge(first_values, second_values, level=level, seed=seed), strict=True):
-            judged[i] = (float(row[0]), float(row[1]), float(row[2]))
-    # What cannot be judged was asked for as well, and counts among the comparisons.
-    adjusted = holm([1.0 if math.isnan(p) else p for _, _, p in judged])
-    return tuple(
+    names = list(cells)
+    seeds = sorted(set[int]().union(*cells.values()))
+    values = np.array([[cells[name].get(run, math.nan) for run in seeds] for name in names], float)
+    values = values.reshape(len(names), len(seeds))
+    found = _judge(values[None], confidence)
+    rows = [
         Comparison(
-            cell=first,
-            against=second,
+            cell=names[i],
+            against=names[j],
             metric=metric,
-            n=len(a),
-            difference=float((a - b).mean()) if len(a) else math.nan,
-            low=low,
-            high=high,
-            p=p,
-            adjusted_p=math.nan if math.isnan(p) else adjusted_p,
-            n_comparisons=len(pairs),
+            n=int(found.n[0, i, j]),
+            difference=float(found.difference[0, i, j]),
+            low=float(found.difference[0, i, j] - found.half[0, i, j]),
+            high=float(found.difference[0, i, j] + found.half[0, i, j]),
+            p=float(found.p[0, i, j]),
+            own_spread=bool(found.noisy[0, i] or found.noisy[0, j]),
             confidence=confidence,
             smallest_difference=smallest_difference,
         )
-        for (first, second), (a, b), (low, high, p), adjusted_p in zip(pairs, paired, judged, adjusted, strict=True)
+        for i, j in _asked(names, against)
+    ]
+    return Comparisons(
+        metric=metric,
+        cells=tuple(names),
+        n=int(found.n[0][~np.eye(len(names), dtype=bool)].max(initial=0)),
+        noise=float(found.noise[0]),
+        noisy=tuple(name for name, is_noisy in zip(names, found.noisy[0], strict=True) if is_noisy),
+        set_aside=tuple(name for name, is_apart in zip(names, found.set_aside[0], strict=True) if is_apart),
+        confidence=confidence,
+        smallest_difference=smallest_difference,
+        pairs=tuple(rows),
     )
 
 
-def holm(p: Sequence[float]) -> tuple[float, ...]:
-    """Return p-values adjusted for their number, in the order given.
-
-    The i-th smallest of m is multiplied by m - i + 1, and raised to the one before it where that is larger.
-    To reject what is below α then errs anywhere with probability α at most, whatever the dependence.
+def seeds_needed(noise: float, difference: float, n_cells: int, *, power: float = 0.8, confidence: float = 0.95) -> int:
+    """Return how many seeds find a difference from the first of so many cells with a probability of `power`.
 
     Args:
-        p: p-values in 0 … 1.
-
-    Source:
-        Holm, A simple sequentially rejective multiple test procedure (1979).
-
-    Example:
-        >>> holm([0.0625, 0.125, 0.0078125])
-        (0.125, 0.125, 0.0234375)
-    """
-    adjusted, largest = [0.0] * len(p), 0.0
-    for place, i in enumerate(sorted(range(len(p)), key=p.__getitem__)):
-        largest = max(largest, min(1.0, (len(p) - place) * p[i]))
-        adjusted[i] = largest
-    return tuple(adjusted)
-
-
-def _judge(first: Floats, second: Floats, *, level: float, seed: int) -> tuple[Floats, Floats, Floats]:
-    """Judge the mean difference of each row.
-
-    Args:
-        first: values of shape `(rows, n)`, paired with those of `second`.
-        second: as `first`.
-        level: of the intervals.
-        seed: of the bootstrap; the same resamples serve every row.
+        noise: standard deviation of a run from seed to seed, less what the seed does to all cells alike, above 0.
+        difference: to be found, above 0.
+        n_cells: of the layout, at least 2.
+        power: in (0, 1).
+        confidence: that no pair of the layout is called different that is not, in (0, 1).
 
     Returns:
-        Lower and upper end of the interval, and p, each of shape `(rows,)`; NaN as in `Comparison`.
+        At least `MIN_PAIRS`; no more than `MOST_SEEDS`, which stands for any number beyond it.
     """
-    low, high, p = np.full((3, len(first)), math.nan)
-    if first.shape[1] < MIN_PAIRS:
-        return low, high, p
-    from scipy import special, stats
-
-    d = first - second
-    n = d.shape[1]
-    round_off = ROUND_OFF * np.maximum(np.abs(first), np.abs(second)).max(1)
-    spread_out = np.ptp(d, axis=1) > round_off
-    p = np.where(np.abs(d).max(1) <= round_off, 1.0, 0.0)
-    if spread_out.any():
-        d = d[spread_out]
-        mean, error = d.mean(1), d.std(1, ddof=1) / math.sqrt(n)
-        p[spread_out] = 2 * special.stdtr(n - 1, -np.abs(mean) / error)
-        half = special.stdtrit(n - 1, (1 + level) / 2) * error
-        bca = stats.bootstrap(
-            (d,),
-            np.mean,
-            axis=1,
-            confidence_level=level,
-            method="BCa",
-            n_resamples=N_RESAMPLES,
-            batch=max(1, 2**22 // d.size),
-            rng=np.random.default_rng(seed),
-        ).confidence_interval
-        low[spread_out] = np.fmin(mean - half, bca.low)
-        high[spread_out] = np.fmax(mean + half, bca.high)
-    return low, high, p
+    low, high = MIN_PAIRS - 1, MIN_PAIRS
+    while high < MOST_SEEDS and _power(noise, difference, n_cells, high, confidence) < power:
+        low, high = high, min(2 * high, MOST_SEEDS)
+    while high - low > 1:
+        middle = (low + high) // 2
+        enough = _power(noise, difference, n_cells, middle, confidence) >= power
+        low, high = (low, middle) if enough else (middle, high)
+    return high
 
 
-def _pair(first: Mapping[int, float], second: Mapping[int, float]) -> tuple[Floats, Floats]:
-    """Return the values of the seeds that both have, in the seeds' order."""
-    shared = sorted(first.keys() & second.keys())
-    return np.array([first[run] for run in shared], float), np.array([second[run] for run in shared], float)
+def _power(noise: float, difference: float, n_cells: int, n: int, confidence: float) -> float:
+    from scipy import stats
+
+    df = (n_cells - 1) * (n - 1)
+    critical = _quantile(_largest(n_cells, df), confidence)
+    return float(stats.nct.sf(critical, df, difference / noise * math.sqrt(n / 2)))
+
+
+class _Judged(NamedTuple):
+    """Of every pair of cells, in arrays of shape `(layouts, cells, cells)`, and of every cell, `(layouts, cells)`."""
+
+    n: npt.NDArray[np.int64]
+    difference: Floats
+    half: Floats
+    p: Floats
+    noise: Floats
+    noisy: npt.NDArray[np.bool_]
+    set_aside: npt.NDArray[np.bool_]
+
+
+def _judge(values: Floats, confidence: float) -> _Judged:
+    """Judge all pairs of cells, of many layouts in one go.
+
+    Args:
+        values: of shape `(layouts, cells, seeds)`, NaN where a run is missing.
+        confidence: that all intervals of a layout hold their differences.
+    """
+    from scipy import special
+
+    k = values.shape[1]
+    noise = _noise(values)
+    gaps = values[:, :, None] - values[:, None]
+    there = np.isfinite(gaps)
+    n = there.sum(3)
+    gaps[~there] = 0.0
+    priority = np.full((k, k), PRIORITY)
+    priority[:1] = priority[:, :1] = 1.0
+    share = OWN_SHARE.get(int(n.max(initial=0)), MANY_OWN_SHARE)
+    variance = 2 * np.maximum(noise.pooled[:, None, None], share * (noise.own[:, :, None] + noise.own[:, None]) / 2)
+    alone = noise.noisy[:, :, None] | noise.noisy[:, None]
+    corrected = CORRECTED * np.maximum(1, noise.noisy.sum(1))[:, None, None]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        difference = gaps.sum(3) / n
+        own = ((gaps - difference[..., None]) ** 2 * there).sum(3) / (n - 1)  # variance of a difference
+        variance = np.where(alone, np.fmax(variance, own), variance)
+        error, own_error = np.sqrt(variance / n), np.sqrt(own / n)
+        half, p = np.full((2, *n.shape), math.nan)
+        for df in set(noise.df[noise.df > 0].tolist()):
+            these, sample = noise.df == df, _largest(k, df)
+            half[these] = _quantile(sample, confidence) / priority * error[these]
+            above = np.searchsorted(sample, priority * np.abs(difference[these]) / error[these])
+            p[these] = 1 - above / len(sample)
+        student = special.stdtrit(n - 1, 1 - (1 - confidence) / 2 / corrected) * own_error
+        half = np.where(alone, np.fmax(half, student), half)
+        student = np.minimum(1.0, 2 * corrected * special.stdtr(n - 1, -np.abs(difference) / own_error))
+        p = np.where(alone, np.fmax(p, student), p)
+    # Where no noise is to be seen, what differs at all is judged as it is with ever smaller noise.
+    least = ROUND_OFF * np.abs(np.nan_to_num(values)).max((1, 2), initial=0.0)[:, None, None]
+    silent = np.sqrt(variance) <= least
+    half[silent] = math.nan
+    p = np.where(silent, np.abs(difference) <= least, p)
+    half[n < MIN_PAIRS] = p[n < MIN_PAIRS] = math.nan
+    return _Judged(n, difference, half, p, np.sqrt(noise.pooled), noise.noisy, noise.set_aside)
+
+
+class _Noise(NamedTuple):
+    """The noise of layouts: pooled over the cells that are not set aside, and each cell's own variance."""
+
+    pooled: Floats
+    df: npt.NDArray[np.int64]
+    own: Floats
+    noisy: npt.NDArray[np.bool_]
+    set_aside: npt.NDArray[np.bool_]
+
+
+def _noise(values: Floats) -> _Noise:
+    """Estimate the noise of each layout from what cell and seed, added, do not explain."""
+    from scipy import special
+
+    there = np.isfinite(values)
+    runs = there.sum(2)
+    kept = np.ones(runs.shape, bool)
+    strict = NOISY.get(int(runs.max(initial=0)), MANY_NOISY)
+    while True:
+        squares = _squares(values, there & kept[:, :, None])
+        counted, left = there & kept[:, :, None], kept.sum(1, keepdims=True)
+        df = np.maximum(0, counted.sum((1, 2)) - left[:, 0] - counted.any(1).sum(1) + 1)
+        total = squares.sum(1, keepdims=True)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            # What a cell adds to the squares of the others; for a complete layout this is exact.
+            added, own_df = squares * left / (left - 1), runs - 1
+            own = np.where(kept & (own_df > 0) & (left > 2), added / own_df, 0.0)
+            rest, rest_df = np.maximum(total - added, 0.0), df[:, None] - own_df
+            p = special.fdtrc(own_df, rest_df, own / (rest / rest_df))
+        p = np.where(own > 0, np.nan_to_num(p, nan=1.0), 1.0)
+        p = np.where((own > 0) & (rest == 0) & (rest_df > 0), 0.0, p)
+        worst = p.argmin(1, keepdims=True) if p.shape[1] else np.zeros((len(p), 0), int)
+        apart = np.take_along_axis(p, worst, 1) * left < SET_ASIDE
+        if not apart.any():
+            pooled = np.divide(total[:, 0], df, out=np.full(len(df), math.nan), where=df > 0)
+            return _Noise(pooled, df, own, (p < strict) | ~kept, ~kept)
+        np.put_along_axis(kept, worst, np.take_along_axis(kept, worst, 1) & ~apart, 1)
+
+
+def _squares(values: Floats, there: npt.NDArray[np.bool_]) -> Floats:
+    """Return for each cell the sum of the squared residuals of cell + seed, over the values that count."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        residuals = np.where(there, values, 0.0)
+        while True:  # alternate between the two means: at once for a complete layout, to the least squares for others
+            last = residuals
+            residuals = np.where(there, residuals - _mean(residuals, there, 1), 0.0)
+            residuals = np.where(there, residuals - _mean(residuals, there, 2), 0.0)
+            if np.abs(residuals - last).max(initial=0.0) <= ROUND_OFF * np.abs(np.where(there, values, 0.0)).max(
+                initial=0.0
+            ):
+                break
+    size = np.abs(np.where(there, values, 0.0)).max((1, 2), initial=0.0)[:, None]
+    squares = (residuals**2).sum(2)
+    return np.where(squares <= there.sum(2) * (ROUND_OFF * size) ** 2, 0.0, squares)
+
+
+def _mean(values: Floats, there: npt.NDArray[np.bool_], axis: int) -> Floats:
+    means: Floats = values.sum(axis, keepdims=True) / np.maximum(1, there.sum(axis, keepdims=True))
+    return means
+
+
+@lru_cache(maxsize=64)
+def _largest(k: int, df: int) -> Floats:
+    """Return a sorted sample of the largest standardised difference of k cells where nothing differs.
+
+    Differences from the first cell count whole, the others by `PRIORITY`; the noise is estimated with df degrees of
+    freedom. The sample is the same each time.
+    """
+    rng = np.random.default_rng(0)
+    m = max(10_000, min(N_NULL, 2**23 // max(k, 1)))
+    means = rng.standard_normal((m, k))
+    from_first = np.abs(means[:, 1:] - means[:, :1]).max(1, initial=0.0)
+    largest = np.maximum(from_first, PRIORITY * np.ptp(means, axis=1)) / math.sqrt(2)
+    return np.sort(largest / np.sqrt(rng.chisquare(max(df, 1), m) / max(df, 1)))
+
+
+def _quantile(sample: Floats, share: float) -> float:
+    return float(sample[min(math.ceil(share * len(sample)), len(sample) - 1)])
+
+
+def _asked(names: Sequence[str], against: Sequence[str] | None) -> Iterator[tuple[int, int]]:
+    """Yield the pairs to tell of, each once, as cell and what it is compared with."""
+    if against is None:
+        yield from ((i, j) for j, i in itertools.combinations(range(len(names)), 2))
+        return
+    told: set[frozenset[int]] = set()
+    for j in map(names.index, against):
+        for i in range(len(names)):
+            if i != j and frozenset((i, j)) not in told:
+                told.add(frozenset((i, j)))
+                yield i, j
 
 
 def _pearson(x: Floats, y: Floats, axis: int = -1) -> Floats:
@@ -453,7 +639,7 @@ def _check_confidence(confidence: float) -> None:
         raise ValueError(f"`confidence` must be in (0, 1), got {confidence}; 0.95 is usual.")
 
 
-def _figure(value: float, width: float) -> str:
+def figure(value: float, width: float) -> str:
     """Write a signed number to three digits of its interval's width, and to two of its own at least."""
     if value and width > 0:
         decimals = max(2 - math.floor(math.log10(width)), 1 - math.floor(math.log10(abs(value))), 0)

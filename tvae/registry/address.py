@@ -1,5 +1,6 @@
 """Where a checkpoint is: a path, a run, or an address of MLflow."""
 
+import os
 import re
 import tempfile
 from pathlib import Path
@@ -36,7 +37,7 @@ def fetch(address: str, folder: Path) -> Path:
     """
     if not address:
         raise CheckpointError("`checkpoint` must name a checkpoint, got nothing.")
-    path = Path(address).expanduser()
+    path = Path(os.path.expanduser(address))
     if re.fullmatch(_RUN_ID, address) and not path.exists():
         address = f"runs:/{address}/checkpoint"
     if ":/" not in address:

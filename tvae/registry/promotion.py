@@ -69,7 +69,6 @@ class Promotion:
 
 def promote(
     client: MlflowClient,
-    checkpoint: Checkpoint,
     verification: Verification,
     *,
     model_id: str,
@@ -82,8 +81,7 @@ def promote(
 
     Args:
         client: of the registry.
-        checkpoint: what to promote; its projection was learned.
-        verification: of the same checkpoint. One that failed is refused in every mode.
+        verification: of what to promote, whose projection was learned. One that failed is refused in every mode.
         model_id: the logged model that serves the checkpoint.
         mode: `auto` moves the champion to the better; `force` moves it here, better or not.
         tell: takes a sentence when another process has to be waited for.
@@ -94,7 +92,7 @@ def promote(
     """
     if mode not in MODES:
         raise RegistryError(f"`mode` must be one of {', '.join(MODES)}, got {mode}.")
-    require_promotable(checkpoint, verification)
+    checkpoint = require_promotable(verification)
     with answering(MODEL):
         known = _holder(versions_of(client, MODEL), checkpoint.digest)
         _require_same(f"models:/{MODEL}/{known.version}" if known else f"models:/{model_id}", checkpoint.digest)
@@ -183,20 +181,23 @@ def find_model(client: MlflowClient, address: str, digest: str) -> str | None:
         return next((model for model in reversed(models) if _stated_digest(model) == digest), None)
 
 
-def require_promotable(checkpoint: Checkpoint, verification: Verification) -> None:
-    if not verification.passed:
+def require_promotable(verification: Verification) -> Checkpoint:
+    """Return the checkpoint that was verified, if it may be registered.
+
+    Raises:
+        RegistryError: if it may not, with the whole verdict.
+    """
+    checkpoint = verification.checkpoint
+    if not verification.passed or checkpoint is None:
         raise RegistryError(
             f"Only a verified checkpoint can be registered, whatever the mode; this one failed:\n{verification.table()}"
-        )
-    if verification.digest != checkpoint.digest:
-        raise RegistryError(
-            f"The verification must be of this checkpoint, {checkpoint.digest}; it is of {verification.digest}."
         )
     if "projection" not in checkpoint.trained:
         raise RegistryError(
             f"A version of {MODEL} must have a learned projection; this is a foundation, of which only "
             f"{', '.join(checkpoint.trained) or 'nothing'} was learned. Finetune it, and promote that."
         )
+    return checkpoint
 
 
 def _require_same(address: str, digest: str) -> None:

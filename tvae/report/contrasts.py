@@ -1,4 +1,4 @@
-"""What a campaign shows of each finding of the reference sweep."""
+"""What runs show of each finding of the reference sweep."""
 
 from collections.abc import Callable, Iterable, Sequence
 
@@ -7,16 +7,16 @@ from tvae.bounds import Bounds
 from tvae.experiments import reference
 from tvae.experiments.reference import Finding
 from tvae.experiments.statistics import correlation, spread
-from tvae.report.gather import Campaign, RunRecord
-from tvae.report.tables import HIERARCHY, Phase
-from tvae.report.wording import average, count, number
+from tvae.report.gather import RunRecord, Runs
+from tvae.report.layout import HIERARCHY, Phase
+from tvae.report.wording import count
 
 __all__ = ["contrasts"]
 
 
-def contrasts(campaign: Campaign, phases: Sequence[Phase]) -> tuple[tuple[Finding, str], ...]:
+def contrasts(runs: Runs, phases: Sequence[Phase]) -> tuple[tuple[Finding, str], ...]:
     """Return every finding with what is shown of it here, empty if nothing."""
-    return tuple((finding, _CONTRASTS[finding.key](campaign, phases)) for finding in reference.FINDINGS)
+    return tuple((finding, _CONTRASTS[finding.key](runs, phases)) for finding in reference.FINDINGS)
 
 
 def _by_objective(phases: Iterable[Phase]) -> dict[str, list[RunRecord]]:
@@ -29,15 +29,15 @@ def _by_objective(phases: Iterable[Phase]) -> dict[str, list[RunRecord]]:
     return found
 
 
-def _scratch(campaign: Campaign, phases: Sequence[Phase]) -> str:
-    learned = [run for run in campaign.singles if run.finished and run.stage in ("foundation", "train", "scratch")]
+def _scratch(runs: Runs, phases: Sequence[Phase]) -> str:
+    learned = [run for run in runs.singles if run.finished and run.stage in ("foundation", "train", "scratch")]
     coverages = [coverage for run in learned if (coverage := run.value("coverage")) is not None]
     if not coverages:
         return ""
     return f"Coverage {min(coverages):.5f} at least, in {count(len(coverages), 'training')} from random weights."
 
 
-def _loads(campaign: Campaign, phases: Sequence[Phase]) -> str:
+def _loads(runs: Runs, phases: Sequence[Phase]) -> str:
     parts = []
     mismatched = [t for phase in phases for c in phase.cells if c.is_demonstration for t in c.finished]
     for what, metric in (("initial", "init_hierarchy"), ("best", "best_hierarchy")):
@@ -54,23 +54,24 @@ def _loads(campaign: Campaign, phases: Sequence[Phase]) -> str:
         found = correlation([i for i, _ in pairs], [b for _, b in pairs]) if pairs else None
         if found is not None:
             said.append(
-                f"Loaded whole ({objective}), initial and best hierarchy correlate by {found.r:+.2f} (95 % interval "
-                f"{found.low:+.2f} to {found.high:+.2f}, {found.n} runs)."
+                f"Loaded whole (objective={objective}), initial and best hierarchy correlate by {found.r:+.2f} "
+                f"(95 % interval {found.low:+.2f} to {found.high:+.2f}, {found.n} runs)."
             )
     return " ".join(said)
 
 
-def _curvature(campaign: Campaign, phases: Sequence[Phase]) -> str:
+def _curvature(runs: Runs, phases: Sequence[Phase]) -> str:
     said = []
     for phase in phases:
-        comparison = phase.comparison(HIERARCHY, "curvature=2", "curvature=1")
-        if comparison is not None:
-            said.append(f"{phase.parent.setting('objective') or 'Here'}: {comparison.sentence()}")
+        made = phase.comparisons.get(HIERARCHY.metric)
+        found = made.between("curvature=2", "curvature=1") if made else None
+        if found is not None:
+            said.append(found.sentence())
     return " ".join(said)
 
 
-def _sampling(campaign: Campaign, phases: Sequence[Phase]) -> str:
-    verified = [v for v in campaign.versions if v.model == registry.MODEL and v.tags.get("verified") == "true"]
+def _sampling(runs: Runs, phases: Sequence[Phase]) -> str:
+    verified = [v for v in runs.versions if v.model == registry.MODEL and v.tags.get("verified") == "true"]
     if not verified:
         return ""
     tolerance = Bounds().metric_tolerance
@@ -80,33 +81,32 @@ def _sampling(campaign: Campaign, phases: Sequence[Phase]) -> str:
     )
 
 
-def _degradation(campaign: Campaign, phases: Sequence[Phase]) -> str:
+def _degradation(runs: Runs, phases: Sequence[Phase]) -> str:
     said = []
     for objective, trials in _by_objective(phases).items():
         best = spread([trial.value("best_hierarchy") or 0.0 for trial in trials])
         lost = [value for trial in trials if (value := trial.value("degradation")) is not None]
-        fallen = f", fallen by {number(average(lost))} in the mean at the end" if lost else ""
-        said.append(
-            f"{objective}: {best.minimum:.5f} at best, {best.maximum:.5f} at worst{fallen} ({count(best.n, 'run')})."
-        )
+        fallen = f", fallen by {sum(lost) / len(lost):.5f} in the mean at the end" if lost else ""
+        ends = f"{best.minimum:.5f} at best, {best.maximum:.5f} at worst{fallen}"
+        said.append(f"objective={objective}: {ends} ({count(best.n, 'run')}).")
     return " ".join(said)
 
 
-def _richness(campaign: Campaign, phases: Sequence[Phase]) -> str:
+def _richness(runs: Runs, phases: Sequence[Phase]) -> str:
     said = []
     for objective, trials in _by_objective(phases).items():
         measured = [t for t in trials if t.value("best_richness") is not None]
         if measured:
             rich = max(measured, key=lambda trial: trial.value("best_richness") or 0.0)
             said.append(
-                f"{objective}: the richest run ({rich.name}) has richness {rich.value('best_richness'):.5f} with "
-                f"hierarchy {rich.value('best_hierarchy'):.5f}; the best hierarchy of all is "
+                f"objective={objective}: the richest run ({rich.name}) has richness {rich.value('best_richness'):.5f} "
+                f"with hierarchy {rich.value('best_hierarchy'):.5f}; the best hierarchy of all is "
                 f"{min(t.value('best_hierarchy') or 0.0 for t in trials):.5f}."
             )
     return " ".join(said)
 
 
-_CONTRASTS: dict[str, Callable[[Campaign, Sequence[Phase]], str]] = {
+_CONTRASTS: dict[str, Callable[[Runs, Sequence[Phase]], str]] = {
     "scratch": _scratch,
     "loads": _loads,
     "curvature": _curvature,

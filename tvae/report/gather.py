@@ -20,7 +20,7 @@ from tvae.registry.store import versions_of
 from tvae.tracking.search import all_runs
 from tvae.tracking.store import reason
 
-__all__ = ["Campaign", "RunRecord", "Version", "gather"]
+__all__ = ["RunRecord", "Runs", "Version", "gather"]
 
 SEARCH = "search"
 """The phase of trials that a search has chosen one after the other."""
@@ -121,7 +121,7 @@ class Version:
 
 
 @dataclass(frozen=True, eq=False)  # equal only to itself, so that what follows from it is kept with it
-class Campaign:
+class Runs:
     """Everything that a report is made from.
 
     Attributes:
@@ -141,7 +141,7 @@ class Campaign:
     versions: tuple[Version, ...] = ()
 
 
-def gather(client: MlflowClient, run_id: str | None = None, *, experiment_id: str | None = None) -> Campaign:
+def gather(client: MlflowClient, run_id: str | None = None, *, experiment_id: str | None = None) -> Runs:
     """Read what MLflow holds of a run with its trials, or of a whole experiment.
 
     Args:
@@ -176,7 +176,7 @@ def gather(client: MlflowClient, run_id: str | None = None, *, experiment_id: st
             )
         ]
         known = {record.id for record in records}
-        return Campaign(
+        return Runs(
             name=name,
             kind=kind,
             parents=tuple(parents),

@@ -1,105 +1,240 @@
-"""The report as one page of HTML that needs nothing else: no script, no font, no picture from anywhere."""
+"""The report as Markdown, and as one page of HTML that needs nothing else: no script, font or picture from anywhere."""
 
-from tvae.report.blocks import Block, Bullets, Figure, Folded, Heading, Paragraph, Table
-from tvae.report.document import document
-from tvae.report.figures import STYLE as FIGURES
-from tvae.report.findings import study
-from tvae.report.gather import Campaign
-from tvae.report.markup import Markup, element
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import NamedTuple
 
-__all__ = ["to_page"]
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
-# Whatever a run's name may hold: nothing is run, and nothing is fetched.
-POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+from tvae.experiments import reference
+from tvae.experiments.statistics import Comparison
+from tvae.markdown import escaped
+from tvae.metrics import hierarchy_ceiling
+from tvae.report.answer import Answer, answer, choice, effects, front
+from tvae.report.contrasts import contrasts
+from tvae.report.figures import panels, scatter
+from tvae.report.gather import Runs
+from tvae.report.layout import HIERARCHY, MEASURES, RICHNESS, Cell, Measure, Phase
+from tvae.report.wording import assignments, count, listed, mean_std
 
-STYLE = """
-:root {
-  color-scheme: light dark;
-  --paper: #ffffff; --ink: #1b1b1b; --muted: #5f6368; --rule: #e3e5e8; --limit: #c04a00; --strong: #f1f6fb;
-  --c0: #0072b2; --c1: #009e73; --c2: #aa3377; --c3: #b8860b; --c4: #56a0d3; --c5: #7a5c99;
-  --c6: #8c564b; --c7: #767676;
-}
-@media (prefers-color-scheme: dark) {
-  :root {
-    --paper: #16181b; --ink: #e8eaed; --muted: #a0a6ad; --rule: #33373c; --limit: #ff9a57; --strong: #1e2a36;
-    --c0: #58b4f0; --c1: #3ecf9f; --c2: #e58cc0; --c3: #e6b93c; --c4: #9ad0f5; --c5: #b9a2dd;
-    --c6: #cf9d8f; --c7: #a8a8a8;
-  }
-}
-body {
-  margin: 0 auto; padding: 2rem 1.5rem 4rem; max-width: 70rem; background: var(--paper); color: var(--ink);
-  font: 15px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif;
-  overflow-wrap: break-word;
-}
-h1 { font-size: 1.7rem; line-height: 1.25; margin: 0 0 0.5rem; }
-h2 { font-size: 1.25rem; margin: 3rem 0 0.75rem; padding-top: 1rem; border-top: 1px solid var(--rule); }
-h3 { font-size: 1rem; margin: 2rem 0 0.5rem; }
-p, ul { margin: 0 0 1rem; max-width: 46rem; }
-ul { padding-left: 1.2rem; }
-li { margin-bottom: 0.45rem; }
-h1 + p { color: var(--muted); }
-figure { margin: 1.25rem 0; overflow-x: auto; }
-figcaption, caption { color: var(--muted); font-size: 0.85rem; text-align: left; max-width: 46rem; }
-figcaption { margin-top: 0.4rem; }
-caption { caption-side: bottom; padding-top: 0.5rem; }
-.wide { overflow-x: auto; margin: 1.25rem 0; }
-table { border-collapse: collapse; font-size: 0.8rem; line-height: 1.4; font-variant-numeric: tabular-nums; }
-th, td { padding: 0.3rem 0.5rem 0.3rem 0; vertical-align: top; text-align: left; }
-th { font-weight: 600; color: var(--muted); border-bottom: 1px solid var(--muted); vertical-align: bottom; }
-td { border-bottom: 1px solid var(--rule); }
-td { overflow-wrap: break-word; }
-th.number, td.number { text-align: right; white-space: nowrap; }
-td.code { font: 0.75rem/1.8 ui-monospace, "SFMono-Regular", Menlo, Consolas, monospace; white-space: nowrap; }
-tr.strong td { background: var(--strong); }
-tr.strong td:first-child { font-weight: 600; }
-details { margin: 0.75rem 0 1.25rem; }
-summary { cursor: pointer; color: var(--muted); font-size: 0.9rem; }
-"""
+__all__ = ["headline", "to_markdown", "to_page"]
+
+# Rows that a table of configurations, of a front or of failures shows.
+MOST_ROWS = 12
+# More pairs than this nobody reads: then those with the first cell are shown.
+MOST_PAIRS = 100
 
 
-def to_page(campaign: Campaign) -> str:
+class Table(NamedTuple):
+    """A table: its columns, and rows with a text for each; of a row marked `strong` the first stands out."""
+
+    columns: list[str]
+    rows: list[list[str]]
+    strong: frozenset[int] = frozenset()
+    caption: str = ""
+
+
+def to_markdown(runs: Runs) -> str:
+    """Return the report as Markdown; figures and all pairs are on the page only."""
+    text = _environment("md").get_template("report.md.j2").render(_content(runs))
+    return "\n".join(line.rstrip() for line in text.splitlines()) + "\n"
+
+
+def to_page(runs: Runs) -> str:
     """Return the report as a page that can be opened from anywhere, MLflow's view of artifacts included."""
-    head = element(
-        "head",
-        element("meta", charset="utf-8"),
-        element("meta", http_equiv="Content-Security-Policy", content=POLICY),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("title", f"{campaign.name}: report"),
-        element("style", Markup(STYLE + FIGURES)),
+    return _environment("html").get_template("report.html.j2").render(_content(runs))
+
+
+def headline(runs: Runs) -> str:
+    """Return what to know first, in Markdown: for the description of the run, and for the terminal."""
+    found = _answer(runs)
+    facts = [*found.facts, ("Next:", f"{found.advice.action} {found.advice.why}")]
+    lines = [f"- **{escaped(head)}** {escaped(text)}" for head, text in facts]
+    return "\n".join([*lines, *([f"\n```sh\n{found.advice.command}\n```"] if found.advice.command else [])])
+
+
+@lru_cache(maxsize=4)
+def _answer(runs: Runs) -> Answer:
+    return answer(runs)
+
+
+@lru_cache
+def _environment(kind: str) -> Environment:
+    """Return the templates; what is text is escaped, whoever wrote it."""
+    return Environment(
+        loader=PackageLoader("tvae.report"),
+        autoescape=kind == "html",
+        finalize=None if kind == "html" else lambda value: value if isinstance(value, Markup) else escaped(str(value)),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        undefined=StrictUndefined,
     )
-    body = element("body", *map(_block, document(study(campaign))))
-    return f"<!doctype html>\n{element('html', head, body, lang='en')}\n"
 
 
-def _block(block: Block) -> Markup:
-    match block:
-        case Heading(level, text):
-            return element(f"h{level}", text)
-        case Paragraph(text):
-            return element("p", text)
-        case Bullets(items):
-            return element("ul", *(element("li", *_item(*item)) for item in items))
-        case Table():
-            return _table(block)
-        case Figure(drawing, caption):
-            return element("figure", drawing.svg(), element("figcaption", caption))
-        case Folded(title, blocks):
-            return element("details", element("summary", title), *map(_block, blocks))
+def _content(runs: Runs) -> dict[str, object]:
+    found = _answer(runs)
+    return {
+        "name": runs.name,
+        "intro": _intro(runs, found),
+        "facts": found.facts,
+        "advice": found.advice,
+        "command": Markup(found.advice.command),
+        "effects": _effects(found.phases),
+        "ranked": _ranked(found) if runs.kind == "experiment" and found.ranked else None,
+        "phases": [_phase(phase) for phase in found.phases],
+        "contrasts": _contrasts(runs, found.phases) if runs.trials else None,
+        "failed": _failed(runs),
+        "notes": found.notes,
+        "reading": _reading(),
+    }
 
 
-def _item(first: str, rest: str) -> list[str | Markup]:
-    return [element("strong", first), f" {rest}"] if first else [rest]
+def _intro(runs: Runs, found: Answer) -> str:
+    began = [run.started for run in (*runs.parents, *runs.singles)]
+    if not began:
+        return f"The {runs.kind} {runs.name} holds no sweep, no stability run and no training of tvae."
+    what = f"{count(len(runs.trials), 'trial')} in {count(len(found.phases), 'phase')}" if runs.trials else ""
+    parts = [what, count(len(runs.singles), "single run") if runs.singles and runs.kind == "experiment" else ""]
+    trained = sum(parent.value("train_seconds") or 0.0 for parent in runs.parents)
+    took = f", {trained:,.0f} s of training" if trained else ""
+    since = f"{datetime.fromtimestamp(min(began), UTC):%Y-%m-%d %H:%M} UTC"
+    return f"{' and '.join(filter(None, parts))}{took}, begun {since}."
 
 
-def _table(table: Table) -> Markup:
-    def cells(kind: str, row: tuple[str, ...]) -> list[Markup]:
-        style = ["code" if i in table.codes else "" if i in table.words else "number" for i in range(len(row))]
-        return [element(kind, text, class_=of) for text, of in zip(row, style, strict=True)]
+def _effects(phases: Iterable[Phase]) -> Table | None:
+    found = effects(tuple(phases))
+    labels = [m.label for m in MEASURES if any(m.label in told for _, told in found)]
+    rows = [[setting, *(told.get(label, "–") for label in labels)] for setting, told in found]
+    strong = frozenset(i for i, (_, told) in enumerate(found) if any(t not in ("no", "open") for t in told.values()))
+    matters = listed([f"{m.matters:g} in {m.label}" for m in MEASURES if m.label in labels]) if labels else ""
+    caption = (
+        "The largest difference that is shown, from the better to the worse. No: no difference as large as matters "
+        f"({matters}). Open: these seeds cannot tell."
+    )
+    return Table(["setting", *labels], rows, strong, caption) if rows else None
 
+
+def _ranked(found: Answer) -> Table:
     rows = [
-        element("tr", *cells("td", row), class_="strong" if i in table.strong else "")
-        for i, row in enumerate(table.rows)
+        [f"{cell.name} ({title})", str(len(cell.by_seed(HIERARCHY.metric))), *_figures(cell), cell.best_trial.id]
+        for title, cell in found.ranked[:MOST_ROWS]
     ]
-    head = element("thead", element("tr", *cells("th", table.columns)))
-    caption = [element("caption", table.caption)] if table.caption else []
-    return element("div", element("table", *caption, head, element("tbody", *rows)), class_="wide")
+    caption = "By mean coverage, hierarchy, Q and richness, in this order; neighbours may differ by chance."
+    if len(found.ranked) > MOST_ROWS:
+        caption = f"The first {MOST_ROWS} of {len(found.ranked):,}. {caption}"
+    return Table(["configuration", "seeds", "hierarchy", "Q", "richness", "best run"], rows, frozenset({0}), caption)
+
+
+def _figures(cell: Cell) -> list[str]:
+    return [mean_std(cell.spread(metric)) for metric in (HIERARCHY.metric, "best_q", RICHNESS.metric)]
+
+
+def _phase(phase: Phase) -> dict[str, object]:
+    common: dict[str, object] = {"title": phase.title, "pairs": [], "panels": [], "scatter": None, "pairs_title": ""}
+    if phase.is_search:
+        best = front(phase.cells)
+        rows = [[cell.name, *_figures(cell), assignments(cell.changed()) or "–"] for cell in best[:MOST_ROWS]]
+        are = "trial is" if len(best) == 1 else "trials are"
+        said = f"{len(best)} of {len(phase.cells)} {are} on the front: none is better in both hierarchy and richness."
+        found = Table(["trial", "hierarchy", "Q", "richness", "not as by default"], rows)
+        return common | {"said": said, "table": found, "scatter": scatter(phase.cells, best)}
+    rows = []
+    for cell in phase.cells:
+        missing = len(cell.trials) - len(cell.by_seed(HIERARCHY.metric))
+        seeds = f" ({len(cell.trials) - missing} of {len(cell.trials)} seeds)" if missing else ""
+        told = [f"{mean_std(cell.spread(m.metric))} {_mark(phase, cell, m)}".rstrip() for m in phase.measures]
+        rows.append([f"{cell.name}{seeds}", *told])
+    chosen = frozenset(i for i, cell in enumerate(phase.cells) if cell is choice(phase))
+    table = Table(["cell", *(m.label for m in phase.measures)], rows, chosen) if len(rows) > 1 else None
+    pairs = [_pairs(phase, measure) for measure in phase.measures if phase.concludes]
+    every = "every pair" if any(found.rows for found in pairs) else ""
+    return common | {
+        "said": _said(phase),
+        "table": table,
+        "panels": panels(phase),
+        "pairs": pairs,
+        "pairs_title": every,
+    }
+
+
+def _said(phase: Phase) -> str:
+    if phase.first is None:
+        cell = phase.cells[0]
+        found = cell.spread(HIERARCHY.metric)
+        ends = f", from {found.minimum:.5f} to {found.maximum:.5f}" if found and found.n > 1 else ""
+        told = [f"{m.label} {mean_std(cell.spread(m.metric))}{ends if m is HIERARCHY else ''}" for m in phase.measures]
+        return (
+            f"{count(len(cell.trials), 'run')} of {cell.name}, nothing to compare with: {listed(told) or 'no figures'}."
+        )
+    if not phase.concludes:
+        return f"With {count(phase.seeds, 'shared seed')} nothing can be concluded."
+    return f"Against {phase.first.name}, over {phase.seeds} shared seeds."
+
+
+def _mark(phase: Phase, cell: Cell, measure: Measure) -> str:
+    """Return what is found of a cell against the first, in a word."""
+    found = phase.against_first(cell, measure)
+    if found is None or not phase.concludes or found.n == 0:
+        return ""
+    better = measure.better(found)
+    if better is not None:
+        return "better" if better else "worse"
+    if found.verdict == "smaller than matters":
+        return f"slightly {'better' if found.difference * measure.sign > 0 else 'worse'}"
+    return "open" if found.is_open else "same"
+
+
+def _pairs(phase: Phase, measure: Measure) -> Table:
+    made: tuple[Comparison, ...] = phase.comparisons[measure.metric].pairs
+    if len(made) > MOST_PAIRS and phase.first is not None:
+        made = tuple(found for found in made if phase.first.name in (found.cell, found.against))
+    rows = []
+    for found in made:
+        interval = f"{found.low:+.5f} … {found.high:+.5f}" if found.high >= found.low else "–"
+        p = "–" if found.p != found.p else "< 0.0001" if found.p < 1e-4 else f"{found.p:.4f}"
+        verdict = f"{found.verdict}{', by its own spread' if found.own_spread else ''}"
+        rows.append([f"{found.cell} less {found.against}", f"{found.difference:+.5f}", interval, p, verdict])
+    strong = frozenset(i for i, found in enumerate(made) if found.verdict == "distinguishable")
+    return Table([measure.label, "difference", "95 % interval", "adjusted p", "verdict"], rows, strong)
+
+
+def _contrasts(runs: Runs, phases: tuple[Phase, ...]) -> Table:
+    rows = [[f.claim, f.cause, here or "Nothing in these runs bears on it."] for f, here in contrasts(runs, phases)]
+    minutes = sum(reference.MINUTES.values())
+    caption = f"{reference.NAME[0].upper()}{reference.NAME[1:]}: 55 trainings on one GPU, in {minutes:.0f} minutes."
+    return Table(["its finding", "what it was", "what is true"], rows, caption=caption)
+
+
+def _failed(runs: Runs) -> Table | None:
+    failed = [trial for trial in runs.trials if not trial.finished]
+    rows = [[trial.phase, trial.name, trial.status, trial.failure] for trial in failed[:MOST_ROWS]]
+    caption = f"The first {MOST_ROWS} of {len(failed):,}." if len(failed) > MOST_ROWS else ""
+    return Table(["phase", "trial", "status", "reason"], rows, caption=caption) if rows else None
+
+
+def _reading() -> list[tuple[str, str]]:
+    return [
+        (
+            "Hierarchy",
+            f"Spearman correlation of valuation and radius; negative is right, {hierarchy_ceiling():.5f} the limit.",
+        ),
+        ("Richness", "variance of the unit norm within a level, averaged over levels."),
+        (
+            "Best epoch",
+            "figures are those of the epoch whose weights are kept; ± is one standard deviation over seeds.",
+        ),
+        (
+            "Better, worse",
+            "distinguishable from seed noise and as large as matters. Noise is estimated from all cells and seeds of a "
+            "phase; of all its pairs none is called different by chance in 95 % of sweeps. Where a cell is noisier "
+            "than the rest, it is judged by its own seeds.",
+        ),
+        (
+            "Slightly",
+            "distinguishable, but smaller than matters. Same: a difference, if any, is smaller than matters. Open: "
+            "these seeds cannot tell.",
+        ),
+    ]

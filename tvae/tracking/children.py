@@ -11,11 +11,12 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
-from tvae.checkpoint import FILE_NAME, save
+from tvae.checkpoint import FILE_NAME
 from tvae.experiments.trial import Trial
 from tvae.tracking.description import describe_trial
 from tvae.tracking.failure import NOTE, note_failure
 from tvae.tracking.links import run_page
+from tvae.tracking.outcome import MEASURED, save_result
 from tvae.tracking.process import PROCESS, own_process
 from tvae.tracking.run import log_history, write_history, write_json
 from tvae.tracking.search import all_runs
@@ -120,8 +121,6 @@ class Children:
 
     def _save(self, folder: Path, trial: Trial, result: Result, start: Mapping[str, Any]) -> None:
         folder.mkdir()
-        at_best = result.history[result.best_epoch]
-        claimed = ("coverage", "hierarchy", "richness", "ordered_levels", "distance_fidelity")
         trained = ("encoder", "decoder", "projection", *(["controller"] if trial.architecture.use_controller else []))
         training = {
             "stage": CHILD,
@@ -129,13 +128,7 @@ class Children:
             "configuration": trial.configuration.to_dict(),
             "start": start,
         }
-        save(
-            folder / FILE_NAME,
-            result.model,
-            trained=trained,
-            training=training,
-            metrics={name: at_best[name] for name in claimed},
-        )
+        save_result(folder / FILE_NAME, result, MEASURED, trained, training)
 
     def _all(self) -> list[Run]:
         """Return the trials that count."""

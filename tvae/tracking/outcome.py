@@ -1,146 +1,188 @@
-"""What a training leaves in its run: metrics, checkpoint, verdict, plots and the model that can be served."""
+"""What a training leaves in its run: metrics, checkpoint, verdict, figures and the model that can be served."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+import logging
+from collections.abc import Collection, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import mlflow
-import torch
-
-from tvae.aides import RELOADS, Aides
-from tvae.checkpoint import FILE_NAME, Verification, read, save, verify
+from tvae.checkpoint import FILE_NAME, Checkpoint, Verification, save, verify
 from tvae.checkpoint.verification import FILE_NAME as VERDICT
-from tvae.drawing import Drawing, draw
-from tvae.metrics import Evaluation, evaluate, posterior_mean, reproduced, trit_table
-from tvae.serving import pyfunc_arguments
+from tvae.checkpoint.verification import Digests, load_afresh
+from tvae.drawing import draw
+from tvae.errors import CheckpointError
+from tvae.fresh import FreshProcess, ProcessError
+from tvae.metrics import Evaluation, trit_table
+from tvae.torch_defaults import torch_defaults
+from tvae.tracking.model import log_model
 from tvae.tracking.run import Run
 from tvae.training import Result
 
-__all__ = ["Outcome", "log_embedding", "log_foundation"]
+__all__ = ["MEASURED", "Outcome", "log_embedding", "log_foundation", "process_for_outcome", "save_result"]
+
+MEASURED = ("coverage", "hierarchy", "richness", "ordered_levels", "distance_fidelity")
+"""What a training with a projection measures at every epoch, and its checkpoint claims."""
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What was measured and saved of a trained model.
+    """What became of a trained model in its run.
 
     Attributes:
-        path: of the checkpoint, in the run's temporary folder.
         verification: of the checkpoint.
-        coverage: in 0 … 1.
+        checkpoint: as it was read back for the verification.
+        figures: the names of those that were drawn.
     """
 
-    path: Path
     verification: Verification
-    coverage: float
+    checkpoint: Checkpoint
+    figures: tuple[str, ...]
 
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Compute on one thread: the aides have the other cores, and threads that wait for one another are slower still.
+def process_for_outcome() -> FreshProcess:
+    """Start the process that will load a training's checkpoint afresh and draw its figures; it imports ahead.
 
-    With as many other processes at work as there are cores, evaluating on two threads took five times as long.
+    Raises:
+        OSError: if it cannot be started.
     """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+    return FreshProcess("tvae.checkpoint", "tvae.plots")
 
 
-@_one_thread()
-def log_foundation(run: Run, result: Result, training: Mapping[str, Any], aides: Aides) -> Outcome:
+# The other process has the other core.
+@torch_defaults(threads=1)
+def log_foundation(run: Run, result: Result, training: Mapping[str, Any], process: FreshProcess) -> Outcome:
     """Log a trained encoder and decoder.
 
     Args:
         run: where to.
         result: of the training.
         training: what the checkpoint says of how it was made, JSON values without times.
-        aides: of this training.
+        process: loads the checkpoint, and draws.
+
+    Raises:
+        CheckpointError: if the checkpoint cannot be written, or read back.
     """
-    with torch.no_grad():
-        coverage = float(reproduced(result.model, posterior_mean(result.model)).double().mean())
-    with _saved(run, result, {"coverage": coverage}, ("encoder", "decoder"), training, aides) as (path, verifying):
-        with _drawn(run, [_curves(result)], aides):
-            run.log_metrics(result.summary())
-        return Outcome(path, _log_verdict(run, verifying.result()), coverage)
+    saved = save_result(run.folder / FILE_NAME, result, ("coverage",), ("encoder", "decoder"), training)
+    loaded = process.submit(load_afresh, str(saved.path))
+    figures = _Figures(run, process)
+    figures.draw("training_curves", result.history, best_epoch=result.best_epoch)
+    _log_checkpoint(run, saved, result)
+    run.log_metrics(result.summary())
+    verification = _verify(run, saved, loaded)
+    return Outcome(verification, _read_back(verification), figures.log())
 
 
-@_one_thread()
+# The other process has the other core.
+@torch_defaults(threads=1)
 def log_embedding(
-    run: Run, result: Result, trained: Collection[str], training: Mapping[str, Any], aides: Aides
-) -> tuple[Outcome, Evaluation]:
-    """Log a model whose projection was trained, plots and served model included.
+    run: Run, result: Result, trained: Collection[str], training: Mapping[str, Any], process: FreshProcess
+) -> tuple[Outcome, Evaluation, str]:
+    """Log a model whose projection was trained, figures and served model included.
+
+    It is measured as it was read back from its file; what the file claims are the measures of the training, so that the
+    two are compared.
 
     Args:
         run: where to.
         result: of the training.
         trained: the components whose weights were learned, here or before.
         training: what the checkpoint says of how it was made, JSON values without times.
-        aides: of this training.
+        process: loads the checkpoint, and draws.
+
+    Returns:
+        What became of it, its evaluation, and the id of the logged model.
+
+    Raises:
+        CheckpointError: if the checkpoint cannot be written, or read back, or what it embeds is not finite.
     """
-    evaluation, architecture = evaluate(result.model), result.model.architecture
-    with _saved(run, result, evaluation.metrics(), trained, training, aides) as (path, verifying):
-        with torch.no_grad():
-            points = result.model(trit_table(architecture.n_trits)).numpy()
-        curvature = {"curvature": architecture.curvature}
-        drawings = [
-            _curves(result),
-            Drawing("radius_by_valuation", (evaluation,), {}),
-            Drawing("poincare_disk", (points,), curvature),
-            Drawing("poincare_disk", (points,), curvature | {"angle": "3-adic"}, file="poincare_disk_3-adic"),
-            Drawing("tree", (points,), curvature),
-            Drawing("distance_by_valuation", (points,), curvature),
-        ]
-        with _drawn(run, drawings, aides):
-            finally_measured = ("tree_precision", "sibling_recall", "ball_coverage", "q")
-            run.log_metrics(result.summary() | {name: evaluation.metrics()[name] for name in finally_measured})
-            mlflow.pyfunc.log_model(name="model", **pyfunc_arguments(path))
-        return Outcome(path, _log_verdict(run, verifying.result()), evaluation.coverage), evaluation
+    saved = save_result(run.folder / FILE_NAME, result, MEASURED, trained, training)
+    loaded = process.submit(load_afresh, str(saved.path))
+    architecture, figures = saved.architecture, _Figures(run, process)
+    points = result.model(trit_table(architecture.n_trits)).numpy()
+    curvature = architecture.curvature
+    figures.draw("training_curves", result.history, best_epoch=result.best_epoch)
+    figures.draw("poincare_disk", points, curvature=curvature)
+    figures.draw("poincare_disk", points, curvature=curvature, angle="3-adic", file="poincare_disk_3-adic")
+    figures.draw("tree", points, curvature=curvature)
+    figures.draw("distance_by_valuation", points, curvature=curvature)
+    _log_checkpoint(run, saved, result)
+    verification = _verify(run, saved, loaded)
+    checkpoint, evaluation = _read_back(verification), verification.evaluation
+    if evaluation is None:
+        raise CheckpointError(f"What the model embeds must be finite and inside the ball: {verification.failures}.")
+    figures.draw("radius_by_valuation", evaluation)
+    finally_measured = ("level_gap", "tree_precision", "sibling_recall", "ball_coverage", "q")
+    run.log_metrics(result.summary() | {name: verification.metrics[name] for name in finally_measured})
+    model_id = log_model(checkpoint)
+    return Outcome(verification, checkpoint, figures.log()), evaluation, model_id
 
 
-@contextmanager
-def _saved(
-    run: Run,
-    result: Result,
-    metrics: Mapping[str, float],
-    trained: Collection[str],
-    training: Mapping[str, Any],
-    aides: Aides,
-) -> Iterator[tuple[Path, "Future[Verification]"]]:
-    """Save and log the checkpoint; verify it, mostly in other processes, while the caller goes on."""
-    path = run.folder / FILE_NAME
-    save(path, result.model, trained=trained, training=training, metrics=metrics)
-    with ThreadPoolExecutor(1) as pool:
-        verifying = pool.submit(verify, path, reloads=RELOADS, aides=aides.reload)
-        run.log_checkpoint(path, result.history)
-        run.log_json("architecture.json", result.model.architecture.to_dict())
-        run.set_tags({"checkpoint": read(path).digest[:16]})
-        yield path, verifying
+def save_result(
+    path: Path, result: Result, claimed: Collection[str], trained: Collection[str], training: Mapping[str, Any]
+) -> Checkpoint:
+    """Save what a training came to; it claims what was measured of the epoch that was kept.
+
+    Args:
+        path: of the file.
+        result: of the training.
+        claimed: names of metrics that its history has.
+        trained: the components whose weights were learned, here or before.
+        training: what the checkpoint says of how it was made, JSON values without times.
+
+    Raises:
+        CheckpointError: if it cannot be written.
+    """
+    at_best = result.history[result.best_epoch]
+    metrics = {name: at_best[name] for name in claimed}
+    return save(path, result.model, trained=trained, training=training, metrics=metrics)
 
 
-def _log_verdict(run: Run, verification: Verification) -> Verification:
+def _log_checkpoint(run: Run, saved: Checkpoint, result: Result) -> None:
+    run.log_checkpoint(saved.path, result.history)
+    run.log_json("architecture.json", saved.architecture.to_dict())
+    run.set_tags({"checkpoint": saved.digest[:16]})
+
+
+def _verify(run: Run, saved: Checkpoint, loaded: Future[Digests]) -> Verification:
+    """Read the file back, here and in the other process, and log the verdict."""
+    verification = verify(saved.path, loaded=loaded)
     # The file is named by where the run keeps it, not by where it was verified.
     run.log_json(VERDICT, replace(verification, path=Path("checkpoint", FILE_NAME)).to_json())
     run.set_tags({"verified": str(verification.passed).lower()})
     return verification
 
 
-def _curves(result: Result) -> Drawing:
-    return Drawing("training_curves", (result.history,), {"best_epoch": result.best_epoch})
+def _read_back(verification: Verification) -> Checkpoint:
+    if verification.checkpoint is None:
+        raise CheckpointError(f"The checkpoint that was written must load: {verification.failures}.")
+    return verification.checkpoint
 
 
-@contextmanager
-def _drawn(run: Run, drawings: Sequence[Drawing], aides: Aides) -> Iterator[None]:
-    """Draw figures in another process while the caller goes on, and log them."""
-    folder = run.folder / "plots"
-    folder.mkdir()
-    with ThreadPoolExecutor(1) as pool:
-        drawing = pool.submit(draw, drawings, folder, aides.draw)
-        yield
-        drawing.result()
-    for each in drawings:
-        run.log_file(each.path(folder), "plots")
+class _Figures:
+    """The figures of a run, drawn in another process while this one goes on."""
+
+    def __init__(self, run: Run, process: FreshProcess) -> None:
+        self._run, self._process, self._folder = run, process, run.folder / "plots"
+        self._drawn: dict[Path, Future[None]] = {}
+        self._folder.mkdir()
+
+    def draw(self, name: str, *arguments: Any, file: str = "", **options: Any) -> None:
+        """Have a figure drawn, a function of `tvae.plots`, into a file of its name unless another is given."""
+        path = self._folder / f"{file or name}.png"
+        self._drawn[path] = self._process.submit(draw, path, name, *arguments, **options)
+
+    def log(self) -> tuple[str, ...]:
+        """Log the figures, and return the names of those that there are: a run is as good without one."""
+        there = []
+        for path, drawn in self._drawn.items():
+            try:
+                drawn.result()
+            except ProcessError as error:
+                _logger.warning("The figure %s was not drawn: %s", path.stem, error)
+            else:
+                self._run.log_file(path, "plots")
+                there.append(path.stem)
+        return tuple(there)

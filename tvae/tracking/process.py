@@ -89,6 +89,7 @@ def _stat(number: str) -> tuple[str, str]:
 
 def _read(path: str) -> str:
     try:
-        return Path(path).read_text().strip() or "-"
+        # A process may have a name in any encoding.
+        return Path(path).read_text(encoding="utf-8", errors="replace").strip() or "-"
     except OSError:
         return "-"

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import logging
 import re
 import shutil
 import tempfile
@@ -16,7 +17,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 
 from tvae.checkpoint import FILE_NAME
-from tvae.checkpoint.provenance import provenance
+from tvae.checkpoint.provenance import UNKNOWN, git_trouble, provenance
 from tvae.errors import TrackingError
 from tvae.tracking import links
 from tvae.tracking.failure import NOTE, note_failure
@@ -166,6 +167,9 @@ def open_run(
     """
     code = provenance()
     all_tags = {"git_dirty": str(code["git_dirty"]).lower(), "tvae.version": code["tvae"], **tags}
+    if code["git_dirty"] == UNKNOWN and (trouble := git_trouble(Path(__file__).parent)):
+        all_tags["git_dirty"] = f"{UNKNOWN}: {trouble}"[:500]
+        logging.getLogger(__name__).warning("The commit of this code is not recorded: %s", trouble)
     with using_store():
         active = _start(client, name, apart, resume)
     run_id = active.info.run_id
@@ -253,7 +257,7 @@ def _log_metrics(client: MlflowClient, run_id: str, metrics: Sequence[Metric]) -
 
 def write_json(path: Path, content: Any) -> Path:
     """Write JSON for people, and return the path."""
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return path
 
 
@@ -261,7 +265,7 @@ def write_history(folder: Path, history: list[Record]) -> Path:
     """Write `history.csv`, an epoch a row, and return its path."""
     path = folder / HISTORY
     columns = list(dict.fromkeys(name for record in history for name in record))
-    with path.open("w", newline="") as file:
+    with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns, restval="")
         writer.writeheader()
         writer.writerows(history)

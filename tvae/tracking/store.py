@@ -1,6 +1,5 @@
 """Where runs are kept: the tracking store, and the experiment that a command logs to."""
 
-import fcntl
 import logging
 import os
 import sqlite3
@@ -8,17 +7,20 @@ import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
+from traceback import walk_tb
 
 import mlflow
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
-from sqlalchemy import NullPool, create_engine, text
+from sqlalchemy import NullPool, create_engine, make_url, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from tvae.errors import TrackingError, without_credentials
+from tvae.locks import lock
 from tvae.tracking import links
+from tvae.tracking.environment import drop_blank
 from tvae.tracking.failure import NOTE, close_ended
 from tvae.tracking.view import VIEW
 
@@ -77,50 +79,114 @@ def connect() -> MlflowClient:
         logging.getLogger(talkative).setLevel(logging.WARNING)
     # It prints a traceback of every error that it raises.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+    drop_blank()
     for name, value in PATIENCE.items():
         os.environ.setdefault(name, value)
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     # Its links end in another view of a run than tvae's own, at every trial too, and hold the password of an address.
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    file = _choose_file()
     uri = mlflow.get_tracking_uri()
     if uri.startswith(("http://", "https://")):
         require_answer(uri)
-    elif uri.startswith("sqlite:///"):
-        _require_database(uri)
+    elif file is not None:
+        _require_database(uri, file)
     with using_store():
-        with _first_use(uri):
+        with _first_use(uri, file):
             client = MlflowClient()
+            _require_adopted(client, uri)
             close_ended(client)
-        if adopted_run_id() is None and "MLFLOW_EXPERIMENT_ID" not in os.environ:
-            name = os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT)
-            # Of two that make it at once MLflow gives it to the later one without choosing it: hence by its id.
-            experiment = mlflow.set_experiment(experiment_id=mlflow.set_experiment(name).experiment_id)
-            if name == EXPERIMENT and NOTE not in experiment.tags:
-                look = f"[The runs beside one another]({links.runs_page(experiment.experiment_id, VIEW)})"
-                note = NOTE, f"{_DESCRIPTION}\n\n{look}"
-                enter(lambda: client.set_experiment_tag(experiment.experiment_id, *note))
+        if adopted_run_id() is None:
+            _choose_experiment(client)
     return client
+
+
+def _choose_experiment(client: MlflowClient) -> None:
+    """Choose the experiment that the environment names, or tvae's own."""
+    name = os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT)
+    chosen = os.environ.get("MLFLOW_EXPERIMENT_ID")
+    try:
+        # Of two that make it at once MLflow gives it to the later one without choosing it: hence by its id.
+        experiment = mlflow.set_experiment(experiment_id=chosen or mlflow.set_experiment(name).experiment_id)
+    except MlflowException as error:
+        if "deleted experiment" in str(error):
+            named = f"ID {chosen}" if chosen else repr(name)
+            raise TrackingError(
+                f"The experiment {named} must be there; it was deleted. Bring it back: "
+                "mlflow experiments search --view deleted_only, then mlflow experiments restore --experiment-id ID. "
+                "Or set MLFLOW_EXPERIMENT_NAME to another."
+            ) from error
+        if chosen and error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            raise TrackingError(
+                f"MLFLOW_EXPERIMENT_ID must name an experiment of {without_credentials(mlflow.get_tracking_uri())}, "
+                f"got {chosen}; unset it, or set MLFLOW_EXPERIMENT_NAME."
+            ) from error
+        raise
+    if not chosen and name == EXPERIMENT and NOTE not in experiment.tags:
+        look = f"[The runs beside one another]({links.runs_page(experiment.experiment_id, VIEW)})"
+        note = NOTE, f"{_DESCRIPTION}\n\n{look}"
+        enter(lambda: client.set_experiment_tag(experiment.experiment_id, *note))
+
+
+def _require_adopted(client: MlflowClient, uri: str) -> None:
+    """Refuse a run of `mlflow run` that is not in the store, before anything is written there."""
+    run_id = adopted_run_id()
+    if run_id is None:
+        return
+    try:
+        client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise
+        if _is_relative(uri):
+            raise _not_there("MLFLOW_TRACKING_URI", uri) from error
+        raise TrackingError(
+            f"The run of MLFLOW_RUN_ID must be in the tracking store {without_credentials(uri)}; {run_id} is not "
+            "there. Unset MLFLOW_RUN_ID, which `mlflow run` sets by itself, or set MLFLOW_TRACKING_URI to its store."
+        ) from error
+
+
+def _not_there(name: str, uri: str) -> TrackingError:
+    return TrackingError(
+        f"Under `mlflow run`, {name} must name the same file from every folder, got {uri}. A relative path counts from "
+        f"the folder in which a program runs: for `mlflow run` that in which it was typed, for this command "
+        f"{Path.cwd()}, where the run is not; and MLflow does not expand `~`. Write the whole path, with four slashes: "
+        f"{name}=sqlite:////home/me/runs.db."
+    )
 
 
 @contextmanager
 def using_store() -> Iterator[None]:
-    """Turn what goes wrong in the tracking store into one sentence.
+    """Turn what goes wrong in the tracking store into one sentence; errors from elsewhere pass as they are.
 
     Raises:
-        TrackingError: for an error of MLflow, of its store, or of the disk; or if the driver of a database is missing.
+        TrackingError: for an error of MLflow, of its store, or of the store's disk; or if the driver of a database is
+            missing.
     """
     try:
         yield
     except STORE_ERRORS as error:
+        if not _from_mlflow(error):
+            raise
         raise TrackingError(
             f"The tracking store {without_credentials(mlflow.get_tracking_uri())} must be usable; "
             f"found: {reason(error)}. Mend it, or set MLFLOW_TRACKING_URI to another."
         ) from error
     except ModuleNotFoundError as error:
+        if not _from_mlflow(error):
+            raise
         raise TrackingError(
             f"The tracking store {without_credentials(mlflow.get_tracking_uri())} must have its driver here; "
             f"found: {error}. For PostgreSQL run `pip install 'tvae[server]'` and begin the address with postgresql+psycopg2://."
         ) from error
+
+
+def _from_mlflow(error: BaseException) -> bool:
+    """Whether an error came out of a call to MLflow: a command has files and streams of its own that may fail."""
+    if isinstance(error, MlflowException | SQLAlchemyError):
+        return True
+    modules = (str(frame.f_globals.get("__name__")) for frame, _ in walk_tb(error.__traceback__))
+    return any(module.partition(".")[0] in ("mlflow", "sqlalchemy") for module in modules)
 
 
 @contextmanager
@@ -140,7 +206,7 @@ def without_patience() -> Iterator[None]:
 
 def adopted_run_id() -> str | None:
     """Return the run that `mlflow run` has made for this process, None outside `mlflow run`."""
-    return os.environ.get("MLFLOW_RUN_ID")
+    return os.environ.get("MLFLOW_RUN_ID", "").strip() or None
 
 
 def enter(write: Callable[[], None]) -> None:
@@ -193,38 +259,82 @@ def _certificates() -> ssl.SSLContext:
     return context
 
 
-def _require_database(uri: str) -> None:
+def _choose_file() -> Path | None:
+    """Choose an address of the store that MLflow and SQLAlchemy understand alike; return its file, None if it has none.
+
+    MLflow quotes the path of its default store, SQLAlchemy unquotes it, and MLflow makes the folders of what is quoted:
+    an empty `my%20project` beside `my project`, where the store is.
+    """
+    given = mlflow.get_tracking_uri()
+    file = _file_of(given)
+    if file is None:
+        return None
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI") if adopted_run_id() else ():
+        uri = os.environ.get(name, "")
+        if _is_relative(uri) and not Path(str(_file_of(uri))).exists():
+            raise _not_there(name, uri)
+    path, mark, further = given.removeprefix("sqlite:///").partition("?")
+    if given.startswith("sqlite:///") and path != str(file):
+        plain = (f"sqlite:///{way}" for way in (file.absolute(), os.path.relpath(file)))
+        chosen = next((uri for uri in plain if make_url(uri).database == uri.removeprefix("sqlite:///")), None)
+        if chosen is not None:
+            mlflow.set_tracking_uri(f"{chosen}{mark}{further}")
+        if Path(path).parent != file.parent:
+            with suppress(OSError):
+                os.removedirs(Path(path).parent)  # if it is empty
+    return file
+
+
+def _require_database(uri: str, file: Path) -> None:
     """MLflow tries for two minutes to open a file that is no database."""
     try:
-        with closing(sqlite3.connect(_file_of(uri), timeout=LOCK_SECONDS)) as database:
+        with closing(sqlite3.connect(file, timeout=LOCK_SECONDS)) as database:
             database.execute("BEGIN IMMEDIATE")
     except sqlite3.Error as error:
         if "locked" in str(error):
             return  # somebody is at work in it: MLflow waits longer than this
         raise TrackingError(
-            f"The tracking store {uri} must be a database that can be written; found: {reason(error)}. "
-            "Set MLFLOW_TRACKING_URI to another, or mend this one."
+            f"The tracking store {uri} must be a database that can be written; found: {reason(error)} "
+            f"({file.absolute()}). Set MLFLOW_TRACKING_URI to another, or mend this one."
         ) from error
 
 
-def _file_of(uri: str) -> Path:
-    return Path(uri.removeprefix("sqlite:///").split("?")[0])
+def _file_of(uri: str) -> Path | None:
+    """Return the file of a sqlite address as SQLAlchemy reads it, in a user's home if it begins with `~`.
+
+    Raises:
+        TrackingError: for a path that SQLAlchemy would cut at a question mark.
+    """
+    if not uri.startswith("sqlite"):
+        return None
+    address = make_url(uri)
+    if "?" in uri and not address.query:
+        raise TrackingError(f"A `?` in the path of {uri} must be written as %3F: what follows it are options.")
+    if not address.database or address.database == ":memory:" or "uri" in address.query:
+        return None
+    return Path(os.path.expanduser(address.database))
+
+
+def _is_relative(uri: str) -> bool:
+    """Whether a sqlite address means another file in every folder; MLflow takes `~` for the name of a folder."""
+    return _file_of(uri) is not None and not str(make_url(uri).database).startswith("/")
 
 
 @contextmanager
-def _first_use(uri: str) -> Iterator[None]:
+def _first_use(uri: str, file: Path | None) -> Iterator[None]:
     """Held while a store may be creating its tables: MLflow's migration does not bear two at once.
 
     What is locked is the store's own, so that every way to write its address and every user of it meet at one lock. A
-    server has created its tables before it answers.
+    server has created its tables before it answers. Where the file system has no locks, `make store` before several
+    commands that begin at once does the same.
     """
-    if uri.startswith("sqlite:///"):
-        folder = os.open(_file_of(uri).parent, os.O_RDONLY)
-        try:
-            fcntl.flock(folder, fcntl.LOCK_EX)
+    if file is not None:
+        with ExitStack() as opened:
+            with suppress(PermissionError):  # a folder may be writable and not readable
+                folder = os.open(file.parent, os.O_RDONLY)
+                opened.callback(os.close, folder)
+                lock(folder, wait=True)
             yield
-        finally:
-            os.close(folder)
     elif uri.startswith("postgresql"):
         with create_engine(uri, poolclass=NullPool).connect() as connection:
             connection.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK})"))

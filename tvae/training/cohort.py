@@ -15,6 +15,7 @@ from tvae.configuration import SHARED_SETTINGS, Configuration
 from tvae.errors import ConfigurationError, EvaluationError, TrainingError
 from tvae.metrics import Measurement
 from tvae.objectives import TERMS
+from tvae.torch_defaults import torch_defaults
 from tvae.training.controller import controlled_weights, controller_loss
 from tvae.training.member import Member, Observer, Record, Result
 from tvae.training.sampling import Sample, Sampler
@@ -27,8 +28,8 @@ __all__ = ["MAX_REDRAWS", "train", "train_cohort"]
 
 # A random projection's hierarchy is as often positive as negative: nine in a row of one sign is one case in 500.
 MAX_REDRAWS = 8
-# Fewer members than this do not keep a further thread busy where only projections learn: one such run alone is faster
-# on one thread than on two.
+# Fewer members than this do not keep a further thread busy. A run alone has one thread, so that the same seed gives the
+# same weights on any number of cores; on a busy machine it is also the quickest.
 MEMBERS_PER_THREAD = 4
 # A larger cohort trains as several batches, one after another: beyond this the processor's cache no longer helps.
 LARGEST_BATCH = 32
@@ -84,20 +85,15 @@ def train_cohort(members: Sequence[Member], *, device: str = "cpu", observer: Ob
         raise ConfigurationError("A cohort must have at least one member.")
     for member in members[1:]:
         _check_one_shape(members[0], member)
-    before = torch.get_num_threads()
-    settings = members[0].configuration
-    projection_alone = settings.objective != "elbo" and settings.unfreeze == "none"
-    torch.set_num_threads(min(before, max(1, len(members) // MEMBERS_PER_THREAD)) if projection_alone else before)
     batches = -(-len(members) // LARGEST_BATCH)
     size = -(-len(members) // batches)
-    try:
+    threads = min(torch.get_num_threads(), max(1, len(members) // MEMBERS_PER_THREAD))
+    with torch_defaults(gradients=True, threads=threads):
         return [
             result
             for first in range(0, len(members), size)
             for result in _Cohort(members[first : first + size], torch.device(device), observer, first).run()
         ]
-    finally:
-        torch.set_num_threads(before)
 
 
 def _check_one_shape(first: Member, other: Member) -> None:

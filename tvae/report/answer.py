@@ -1,0 +1,297 @@
+"""What follows from runs: the best configuration, what matters, and one thing to do next."""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from tvae import registry
+from tvae.bounds import Bounds
+from tvae.experiments.statistics import MIN_PAIRS, MOST_SEEDS, Comparison, figure
+from tvae.report.gather import Runs
+from tvae.report.layout import HIERARCHY, MEASURES, RICHNESS, Cell, Measure, Phase, at_best, phases_of, singles_of
+from tvae.report.wording import assignments, count, listed, mean_std, places
+
+__all__ = ["Advice", "Answer", "answer", "choice", "effects", "front"]
+
+# The learning rate stays up to the end: a best epoch that is the last then means that there was more to gain.
+STEADY = ("constant", "step", "plateau")
+# More failures than this share come before every other advice.
+MANY_FAILED = 0.1
+
+
+class Advice(NamedTuple):
+    """What to do next, why, and the command that does it, if there is one."""
+
+    action: str
+    why: str
+    command: str = ""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a report says first.
+
+    Attributes:
+        facts: what is to be seen, each with its heading.
+        advice: what to do; there is one.
+        phases: what it is drawn from.
+        ranked: every configuration with where it is from, single runs and trials alike, the best mean first.
+        notes: what else is worth knowing.
+    """
+
+    facts: tuple[tuple[str, str], ...]
+    advice: Advice
+    phases: tuple[Phase, ...]
+    ranked: tuple[tuple[str, Cell], ...]
+    notes: tuple[str, ...]
+
+
+def answer(runs: Runs) -> Answer:
+    """Return what follows from runs."""
+    phases = phases_of(runs)
+    singles = [("single run", cell) for cell in singles_of(runs)]
+    ranked = sorted(
+        [*((phase.title, cell) for phase in phases for cell in phase.candidates), *singles],
+        key=lambda item: item[1].rank,
+        reverse=True,
+    )
+    # Of each phase what its seeds speak for, which is not always the best mean.
+    chosen = [(phase.title, cell) for phase in phases if (cell := choice(phase))]
+    best = max([*chosen, *singles], key=lambda item: item[1].rank, default=None)
+    facts = [*_best(best, phases), *_tradeoffs(phases), *_open(phases)]
+    failed = [trial for trial in runs.trials if not trial.finished]
+    if failed:
+        facts.append(("Failed:", f"{len(failed):,} of {count(len(runs.trials), 'trial')} did not finish."))
+    return Answer(tuple(facts), _advice(runs, phases, best), phases, tuple(ranked), tuple(_notes(runs, phases)))
+
+
+def choice(phase: Phase) -> Cell | None:
+    """Return the cell of a phase that its seeds speak for, None if none has come to its end.
+
+    The first cell, unless another is better by as much as matters in one measure and not worse in any that comes
+    before it; of several the best mean. Where nothing is compared, the best mean.
+    """
+    first, candidates = phase.first, phase.candidates
+    if first not in candidates or first is None or not phase.concludes:
+        return candidates[0] if candidates else None
+    for place, measure in enumerate(MEASURES):
+        better = [
+            cell
+            for cell in candidates
+            if (found := phase.against_first(cell, measure))
+            and measure.better(found)
+            and not any(_worse(phase, cell, before) for before in MEASURES[:place])
+        ]
+        if better:
+            return max(better, key=lambda cell: measure.sign * cell.spread(measure.metric).mean)  # type: ignore[union-attr]
+    return first
+
+
+def _worse(phase: Phase, cell: Cell, measure: Measure) -> bool:
+    """Whether a cell is worse than the first, or looks so by as much as matters."""
+    found = phase.against_first(cell, measure)
+    return found is not None and (measure.better(found) is False or found.difference * measure.sign <= -measure.matters)
+
+
+def effects(phases: Sequence[Phase]) -> list[tuple[str, dict[str, str]]]:
+    """Return settings and what each does to each measure; those that matter first.
+
+    A setting's effect is that of the pairs of cells that differ in nothing else; settings that change together only
+    stand together.
+    """
+    by_setting: dict[tuple[str, ...], dict[str, list[Comparison]]] = {}
+    for phase in phases:
+        if not phase.concludes:
+            continue
+        cells = {cell.name: cell.settings.items() for cell in phase.cells}
+        pairs = itertools.combinations(next(iter(phase.comparisons.values())).cells, 2)
+        names = {(a, b): tuple(dict(cells[a] ^ cells[b])) for a, b in pairs}
+        for pair, changed in names.items():
+            if changed and not any(set(other) < set(changed) for other in names.values() if other):
+                for measure in phase.measures:
+                    found = phase.comparisons[measure.metric].between(*pair)
+                    if found is not None:
+                        setting = tuple(sorted(changed))
+                        by_setting.setdefault(setting, {}).setdefault(measure.label, []).append(found)
+    rows = []
+    for setting, by_measure in by_setting.items():
+        told = {m.label: _effect(m, by_measure[m.label]) for m in MEASURES if m.label in by_measure}
+        weight = [text not in ("no", "open") for text in told.values()], ["open" in text for text in told.values()]
+        rows.append((weight, ", ".join(setting), told))
+    return [(setting, told) for _, setting, told in sorted(rows, key=lambda row: row[0], reverse=True)]
+
+
+def _effect(measure: Measure, made: Sequence[Comparison]) -> str:
+    shown = [found for found in made if measure.better(found) is not None]
+    if not shown:
+        return "open" if any(found.is_open for found in made) else "no"
+    most = max(shown, key=lambda found: abs(found.difference))
+    better = most if measure.better(most) else most.turned()
+    return f"{abs(most.difference):.{places(most.difference)}f}: {better.cell} over {better.against}"
+
+
+def _best(best: tuple[str, Cell] | None, phases: Sequence[Phase]) -> Iterator[tuple[str, str]]:
+    if best is None:
+        yield "No trials.", "Nothing can be said of configurations."
+        return
+    title, cell = best
+    measures = [
+        f"{m.label} {mean_std(found)}{f' (limit {limit:.5f})' if m is HIERARCHY and (limit := cell.limit(m)) else ''}"
+        for m in MEASURES
+        if (found := cell.spread(m.metric))
+    ]
+    yield (
+        "Best:",
+        f"{cell.name} ({title}), {count(len(cell.by_seed(HIERARCHY.metric)), 'seed')}: {', '.join(measures)}.",
+    )
+    if changed := cell.changed():
+        yield "Its settings, where not the default:", assignments(changed)
+    compared = [phase for phase in phases if phase.comparisons]
+    phase = next((phase for phase in compared if phase.title == title), None)
+    if compared and not any(phase.concludes for phase in compared):
+        seeds = max(phase.seeds for phase in compared)
+        yield (
+            "Nothing can be concluded about which configurations differ:",
+            f"{count(seeds, 'shared seed')}; at least {MIN_PAIRS} are needed.",
+        )
+    elif phase is not None and phase.first is not None and phase.concludes:
+        yield "Why:", _why(phase, phase.first, cell)
+    elif len(cell.by_seed(HIERARCHY.metric)) == 1:
+        yield "Why:", "the best of all by its figures; one seed shows nothing of the noise between seeds."
+
+
+def _why(phase: Phase, first: Cell, cell: Cell) -> str:
+    if cell is first:
+        return f"no other cell of {phase.title} is shown to be better by as much as matters without being worse."
+    said: dict[bool, list[str]] = {True: [], False: []}
+    for measure in MEASURES:
+        found = phase.against_first(cell, measure)
+        if found is not None and (better := measure.better(found)) is not None:
+            said[better].append(f"{measure.label} {_difference(found)}")
+    text = f"against {first.name} better in {listed(said[True])}"
+    return f"{text}; but worse in {listed(said[False])}." if said[False] else f"{text}; worse in nothing that is shown."
+
+
+def _difference(found: Comparison) -> str:
+    width = found.high - found.low
+    if not width > 0:
+        return f"by {figure(found.difference, width)} on each seed"
+    return f"by {figure(found.difference, width)} (95 % {figure(found.low, width)} to {figure(found.high, width)})"
+
+
+def _tradeoffs(phases: Sequence[Phase]) -> Iterator[tuple[str, str]]:
+    """Tell of cells that are better than the first in one measure and worse in another."""
+    said = []
+    for phase in phases:
+        for cell in phase.candidates if phase.concludes else ():
+            found = {m: c for m in MEASURES if (c := phase.against_first(cell, m)) and m.better(c) is not None}
+            gains = [f"{m.label} {c.difference:+.{places(c.difference)}f}" for m, c in found.items() if m.better(c)]
+            costs = [f"{m.label} {c.difference:+.{places(c.difference)}f}" for m, c in found.items() if not m.better(c)]
+            if gains and costs and phase.first:
+                said.append(f"{cell.name} against {phase.first.name}: {listed(gains)}, paid for with {listed(costs)}")
+    if said:
+        more = f"; and {len(said) - 3} more, in the tables" if len(said) > 3 else ""
+        yield "Trade-offs:", f"{'; '.join(said[:3])}{more}."
+
+
+def _open(phases: Sequence[Phase]) -> Iterator[tuple[str, str]]:
+    """Tell what cannot be told, and how many seeds would tell it."""
+    said = []
+    for phase in phases:
+        made = [phase.comparisons[m.metric] for m in phase.measures if phase.concludes]
+        most = max((found.seeds_needed(found.smallest_difference) or 0 for found in made if found.has_open), default=0)
+        if most > phase.seeds:
+            seeds = f"more than {MOST_SEEDS:,}" if most >= MOST_SEEDS else f"about {float(f'{most:.2g}'):,.0f}"
+            said.append(f"{seeds} in {phase.title}")
+    if said:
+        yield "Open:", f"whether there is more that matters; seeds that would tell: {listed(said)}."
+
+
+def _advice(runs: Runs, phases: Sequence[Phase], best: tuple[str, Cell] | None) -> Advice:
+    failed = [trial for trial in runs.trials if not trial.finished]
+    if len(failed) > MANY_FAILED * len(runs.trials):
+        parent = next((run for run in runs.parents if run.id == failed[0].parent), None)
+        command = f"python -m entry_points.{parent.stage} --resume {parent.id}" if parent else ""
+        why = f"{len(failed):,} of {len(runs.trials):,} did not finish; the first: {failed[0].failure}"
+        return Advice("Find out why trials failed, then go on with them.", why, command)
+    if best is None:
+        return Advice(
+            "Train something.", "No run with a hierarchy has come to its end.", "python -m entry_points.sweep"
+        )
+    title, cell = best
+    if any(phase.is_search and phase.title == title for phase in phases):
+        why = "Trials of a search were chosen in view of those before, one seed each: the best of them is partly luck."
+        command = "python -m entry_points.sweep --grid front.yaml --seeds 5"
+        return Advice("Train the trials on the front again over seeds, as cells of a grid.", why, command)
+    compared = [phase for phase in phases if phase.comparisons]
+    if compared and not any(phase.concludes for phase in compared):
+        why = "Fewer say nothing of their own noise; 5 also show whether one cell is noisier than the rest."
+        return Advice(f"Repeat it with at least {MIN_PAIRS} seeds, better 5.", why)
+    return _promotion(runs, cell)
+
+
+def _promotion(runs: Runs, cell: Cell) -> Advice:
+    run, bounds = cell.best_trial, Bounds()
+    reached = at_best(run)
+    hierarchy, coverage = reached.get("hierarchy", 0.0), reached.get("coverage", 0.0)
+    measured = f"Its best run, seed {run.setting('seed')}, has coverage {coverage:.5f} and hierarchy {hierarchy:.5f}"
+    if hierarchy > bounds.hierarchy or coverage < bounds.coverage:
+        return Advice(
+            f"Go on from {cell.name}, and promote nothing yet.",
+            f"{measured}; verification asks for {bounds.coverage:g} and {bounds.hierarchy:g}.",
+        )
+    champion = next((v for v in runs.versions if v.model == registry.MODEL and registry.CHAMPION in v.aliases), None)
+    command = f"mlflow run . -e promote -P checkpoint={run.id} --env-manager=local"
+    if champion is None:
+        return Advice(f"Use {cell.name}: promote its best run.", f"{measured}; there is no champion yet.", command)
+    held = {c.name: float(champion.tags.get(c.name, "nan")) for c in registry.RANKING}
+    found = registry.Comparison(held, reached, registry.CHAMPION, "this one")
+    if found.decisive is None or not found.better:
+        why = "its figures are equal" if found.decisive is None else f"its {found.decisive.label} is better"
+        return Advice(f"Keep the champion, version {champion.number}.", f"{measured}; beside the best of these {why}.")
+    of_champion = f"{found.decisive.label} {found.decisive.shown(found.old)}"
+    why = f"{measured}; the champion, version {champion.number}, has {of_champion}."
+    return Advice(f"Use {cell.name}: promote its best run.", why, command)
+
+
+def _notes(runs: Runs, phases: Sequence[Phase]) -> Iterator[str]:
+    for phase in phases:
+        noisy = {m.label: phase.comparisons[m.metric].noisy for m in phase.measures if phase.concludes}
+        said = [f"{listed(names)} in {label}" for label, names in noisy.items() if names]
+        if said:
+            yield f"Noisier than the rest of {phase.title}, and judged by their own seeds: {'; '.join(said)}."
+        if phase.apart:
+            yield f"No seed in common with another cell of {phase.title}, so compared with none: {listed(phase.apart)}."
+        for cell in phase.cells:
+            best = [t.value("best_epoch") for t in cell.finished]
+            last = [float(t.history[-1][0]) for t in cell.finished if t.history]
+            if len(best) < MIN_PAIRS:
+                continue
+            if max(best, key=lambda b: b or 0) == 0:
+                yield f"{cell.name} of {phase.title} was best before training, with every seed."
+            elif best == last and cell.trials[0].setting("scheduler") in STEADY:
+                yield f"{cell.name} of {phase.title} was still improving at its last epoch, with every seed."
+    few = [phase.title for phase in phases if phase.concludes and phase.seeds < 5]
+    if few:
+        assumed = f"as the comparisons of {listed(few)} assume"
+        yield f"3 or 4 seeds hardly show whether cells are equally noisy, {assumed}; 5 do."
+    for parent in runs.parents:
+        writing, training = parent.value("logging_seconds"), parent.value("train_seconds")
+        if writing and training and writing > training:
+            yield f"Writing took longer than training in {parent.name}: {writing:.0f} s against {training:.0f} s."
+
+
+def front(cells: Sequence[Cell]) -> list[Cell]:
+    """Return the cells that no other beats in both hierarchy and richness, the best hierarchy first."""
+    known = [
+        (h.mean, -r.mean, cell)
+        for cell in cells
+        if (h := cell.spread(HIERARCHY.metric)) and (r := cell.spread(RICHNESS.metric))
+    ]
+    kept: list[Cell] = []
+    for _, poverty, cell in sorted(known, key=lambda item: item[:2]):
+        found = kept[-1].spread(RICHNESS.metric) if kept else None
+        if found is None or poverty < -found.mean:
+            kept.append(cell)
+    return kept
