@@ -15,14 +15,16 @@ import safetensors
 import safetensors.torch
 import torch
 from checkpoint_bytes import Edit, forged, join, split
-from exact_model import architecture, random_model
+from exact_model import architecture, exact_model, random_model
 
 import tvae
 from tvae.architecture import Architecture
 from tvae.checkpoint import FORMAT_VERSION, load, provenance, read, require_storable, save
 from tvae.checkpoint.file import MAX_BYTES, MAX_HEADER_BYTES
 from tvae.checkpoint.provenance import commit
+from tvae.checkpoint.verification import verify
 from tvae.errors import CheckpointError
+from tvae.metrics import evaluate
 from tvae.model import COMPONENTS, TernaryVAE
 
 TRAINING = {
@@ -31,6 +33,7 @@ TRAINING = {
     "configuration": {"lr": 0.004, "widths": [1, 2], "note": 'é"\\\n', "none": None},
 }
 METRICS = {"coverage": 1.0, "hierarchy": -0.83}
+VERSION_1 = Path(__file__).parent / "data" / "format-version-1.safetensors"
 
 
 @pytest.fixture
@@ -53,9 +56,9 @@ def forge(path: Path, edit: Edit) -> str:
 
 
 class TestRoundTrip:
-    @pytest.mark.parametrize("use_controller", [False, True])
-    def test_every_weight_comes_back_bit_for_bit(self, tmp_path: Path, use_controller: bool) -> None:
-        model = random_model(Architecture(use_controller=use_controller))
+    @pytest.mark.parametrize("other", [{}, {"use_controller": True}, {"centred": False}])
+    def test_every_weight_comes_back_bit_for_bit(self, tmp_path: Path, other: dict[str, bool]) -> None:
+        model = random_model(Architecture(**other))
         save(tmp_path / "c", model, trained=("encoder", "decoder"), training={}, metrics={})
         loaded = load(tmp_path / "c").state_dict()
         assert list(loaded) == list(model.state_dict())
@@ -95,6 +98,37 @@ class TestRoundTrip:
         assert read(file).trained == read(link).trained == ()
 
 
+class TestFormatVersion1:
+    """A file that tvae wrote before there was `centred`: `exact_model(3, use_controller=False)`, with its metrics."""
+
+    def test_it_loads_as_it_was_bit_for_bit(self) -> None:
+        checkpoint, expected = read(VERSION_1), exact_model(3, use_controller=False)
+        stated, _, data = split(VERSION_1.read_bytes())
+        assert (stated["format_version"], "centred" in stated["architecture"]) == (1, False)
+        assert checkpoint.architecture == architecture(use_controller=False, centred=False)
+        assert checkpoint.digest == stated["digest"]
+        state = checkpoint.model.state_dict()
+        assert b"".join(state[name].numpy().tobytes() for name in sorted(state)) == data
+        assert all(torch.equal(state[name], tensor) for name, tensor in expected.state_dict().items())
+        claimed = evaluate(checkpoint.model).metrics()
+        assert {name: claimed[name] for name in checkpoint.metrics} == pytest.approx(stated["metrics"], abs=1e-9)
+        assert len(checkpoint.metrics) == 9
+
+    @pytest.mark.integration
+    def test_it_passes_verification(self) -> None:
+        assert verify(VERSION_1, reloads=2).failures == ""
+
+    def test_what_it_says_of_centred_is_refused(self, tmp_path: Path) -> None:
+        edits = {
+            1: (lambda fields, table: fields["architecture"].update(centred=True), "which format version 1 does not"),
+            2: (lambda fields, table: fields.update(format_version=2), "missing: centred"),
+        }
+        for number, (edit, reason) in edits.items():
+            path = tmp_path / str(number)
+            path.write_bytes(forged(VERSION_1.read_bytes(), edit))
+            assert reason in refusal(path)
+
+
 class TestFormat:
     def test_the_file_is_what_the_safetensors_library_writes(self, file: Path) -> None:
         with safetensors.safe_open(file, "pt") as opened:
@@ -126,7 +160,7 @@ class TestFormat:
         monkeypatch.setenv("PATH", str(tmp_path))
         provenance.provenance.cache_clear()
         script = (
-            "from exact_model import architecture, random_model; from tvae.checkpoint import save;"
+            "from exact_model import architecture, exact_model, random_model; from tvae.checkpoint import save;"
             "save({!r}, random_model(architecture()), trained=('decoder', 'encoder'), training={{'b': 1, 'a': 2}}, "
             "metrics={{'y': 1, 'x': 2}})"
         )
@@ -345,8 +379,9 @@ class TestReadingRefuses:
         )
 
     def test_another_format_version(self, file: Path) -> None:
-        text = forge(file, lambda fields, table: fields.update(format_version=FORMAT_VERSION + 1))
-        assert f"format version must be {FORMAT_VERSION}, found {FORMAT_VERSION + 1}" in text
+        for version in (FORMAT_VERSION + 1, 0, True, 1.0):
+            text = forge(file, lambda fields, table, version=version: fields.update(format_version=version))
+            assert f"format version must be in 1 … {FORMAT_VERSION}, found {version}" in text
 
     def test_a_missing_and_an_unknown_field(self, file: Path) -> None:
         text = forge(file, lambda fields, table: fields.update(extra=fields.pop("metrics")))

@@ -94,7 +94,8 @@ class TestWhatIsTaken:
 
 class TestWhatMayDiffer:
     @pytest.mark.parametrize(
-        "changes", [{"curvature": 0.5}, {"max_radius": 0.5}, {"hidden_dim": 9}, {"n_projection_layers": 3}]
+        "changes",
+        [{"curvature": 0.5}, {"max_radius": 0.5}, {"hidden_dim": 9}, {"n_projection_layers": 3}, {"centred": False}],
     )
     @pytest.mark.parametrize("foundation", [True, False])
     def test_a_projection_that_is_drawn_anew(self, tmp_path: Path, changes: dict, foundation: bool) -> None:
@@ -141,12 +142,14 @@ class TestWhatMayNotDiffer:
         assert "new_projection" not in text
 
     @pytest.mark.parametrize(
-        ("field", "value"), [("curvature", 0.5), ("max_radius", 0.5), ("hidden_dim", 9), ("n_projection_layers", 3)]
+        ("field", "value"),
+        [("curvature", 0.5), ("max_radius", 0.5), ("hidden_dim", 9), ("n_projection_layers", 3), ("centred", False)],
     )
     def test_a_learned_projection(self, tmp_path: Path, field: str, value: object) -> None:
         text = refusal(checkpoint(tmp_path), **{field: value})
-        assert f"`{field}` is {getattr(SMALL, field)} in the file, {value} here" in text
-        assert f"set `{field}` to {getattr(SMALL, field)}; or `new_projection` to true, to learn" in text
+        there = str(getattr(SMALL, field)).lower()
+        assert f"`{field}` is {there} in the file, {str(value).lower()} here" in text
+        assert f"set `{field}` to {there}; or `new_projection` to true, to learn" in text
 
     def test_every_differing_field_is_named_with_what_helps(self, tmp_path: Path) -> None:
         text = refusal(checkpoint(tmp_path), latent_dim=3, curvature=1.0)

@@ -14,7 +14,7 @@ import yaml
 
 from tvae.architecture import Architecture
 from tvae.configuration import FOUNDATION, Configuration
-from tvae.experiments.presets import PRESET_SETTINGS, resolve
+from tvae.experiments.presets import PRESET_SETTINGS, resolve, resolve_foundation
 
 ROOT = Path(__file__).parent.parent
 PROJECT = yaml.safe_load((ROOT / "MLproject").read_text())
@@ -81,11 +81,13 @@ def test_mlproject_types_are_the_options_types(entry_point: str) -> None:
 
 @pytest.mark.parametrize("entry_point", ["train", "finetune", "scratch"])
 def test_defaults_of_the_commands_are_those_of_the_dataclasses(entry_point: str) -> None:
-    base = FOUNDATION if entry_point == "train" else Configuration()
-    stated = Architecture().to_dict() | base.to_dict()
+    stated = Architecture().to_dict() | Configuration().to_dict()
     asked = {str(o.name): o.default for o in command_of(entry_point).params if str(o.name) in stated}
-    architecture, configuration = resolve("default", asked, base=base)
-    assert (architecture, configuration) == (Architecture(), base)
+    if entry_point == "train":
+        of_training = {name: value for name, value in asked.items() if name in Configuration().to_dict()}
+        assert resolve_foundation(Architecture(), of_training) == FOUNDATION
+        asked = {name: value for name, value in asked.items() if name not in of_training}
+    assert resolve("default", asked) == (Architecture(), Configuration())
 
 
 def test_presets_can_set_exactly_what_finetune_leaves_to_auto() -> None:

@@ -3,7 +3,6 @@
 A formula is evaluated by numpy in float64, with nothing of tvae in it, and compared with what tvae computes.
 """
 
-import dataclasses
 import itertools
 import math
 import re
@@ -23,6 +22,7 @@ from torch import Tensor
 from tvae import metrics, objectives, poincare, ternary
 from tvae.architecture import Architecture
 from tvae.configuration import Configuration
+from tvae.experiments.presets import resolve
 from tvae.experiments.start import from_scratch
 from tvae.metrics import Evaluation, Measurement, measure
 from tvae.model import Embedding
@@ -30,6 +30,7 @@ from tvae.objectives import TERMS, Placed
 from tvae.training import Result, train
 from tvae.training.sampling import binary_subtrees
 from tvae.training.selection import standing
+from tvae.training.weights import Weights
 
 PAGE = Path(__file__).parents[1] / "docs" / "math.md"
 TEXT = PAGE.read_text(encoding="utf-8")
@@ -82,7 +83,7 @@ def _norm(x: Any) -> Any:
 FUNCTIONS: dict[str, Any] = {
     "sqrt": np.sqrt, "artanh": np.arctanh, "arsinh": np.arcsinh, "tanh": np.tanh, "sinh": np.sinh, "floor": np.floor,
     "log": np.log, "abs": abs, "relu": lambda y: np.maximum(0, y), "mean": np.mean, "min": min, "norm": _norm,
-    "total": np.sum,
+    "total": np.sum, "cosh": np.cosh, "max": max,
 }  # fmt: skip
 
 
@@ -162,7 +163,7 @@ def in_order(n_trits: int, low: float = 0.05, high: float = 0.95) -> Floats:
 
 
 def spearman(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
-    return float(evaluated(17, R=rankdata(x), S=rankdata(y)))
+    return float(evaluated(23, R=rankdata(x), S=rankdata(y)))
 
 
 # 1. Operations
@@ -255,7 +256,7 @@ def test_radius_is_the_integral_of_the_metric(c: float) -> None:
 def test_largest_radii_on_the_page() -> None:
     rows = table("max_radius")
     curvatures = [float(cell.removeprefix("c = ")) for cell in rows.pop("max_radius")]
-    assert len(rows) == 2
+    assert list(rows) == ["0.95", "0.98", "0.9995"]
     for x, cells in rows.items():
         found = [Architecture(curvature=c, max_radius=float(x)).largest_radius for c in curvatures]
         assert [f"{radius:.3f}" for radius in found] == cells
@@ -324,10 +325,75 @@ def test_distance_keeps_the_digits_that_the_law_of_cosines_loses() -> None:
     assert abs(float(law.acosh()) / exact - 1) > int(wrong) / 100
 
 
+def move(z: Floats, o: Floats) -> Floats:
+    """The Möbius translation by -o at c = 1, in coordinates: Ganea et al. 2018, definition of ⊕."""
+    zo, zz, oo = -(z * o).sum(-1, keepdims=True), (z * z).sum(-1, keepdims=True), (o * o).sum()
+    moved: Floats = ((1 + 2 * zo + zz) * -o + (1 - oo) * z) / (1 + 2 * zo + oo * zz)
+    return moved
+
+
+@claim(15, 16)
+def test_the_move_to_the_centre() -> None:
+    points = random_embedding()
+    u, w = points.direction.numpy()[:2]
+    x, y = points.unit_norm.numpy()[:2]
+    a, b, q = 2 * math.atanh(x), 2 * math.atanh(y), float(((u - w) ** 2).sum())
+    norm = evaluated(15, excess=evaluated(11, a=a, b=b, q=q))
+    moved = evaluated(16, a=a, b=b, q=q, u=u, w=w)
+    point = move(x * u, y * w)
+    assert norm * moved / np.linalg.norm(moved) == pytest.approx(point, rel=1e-12)
+    one = (points.unit_norm[:1], points.direction[:1], points.unit_norm[1:2], points.direction[1:2])
+    found, direction = poincare.translate(*one)
+    assert (found[:, None] * direction)[0].numpy() == pytest.approx(point, rel=1e-12)
+    assert not evaluated(16, a=b, b=b, q=0.0, u=w, w=w).any()
+
+
+@claim(17)
+def test_the_move_to_the_centre_is_an_isometry() -> None:
+    before = random_embedding()
+    after = Embedding(*poincare.translate(*before, before.unit_norm[:1], before.direction[:1]))
+    z, moved = (e.points(1.0).numpy() for e in (before, after))
+    pairs = list(itertools.combinations(range(0, 81, 7), 2))
+    distances = [[float(evaluated(14, z=p[i], w=p[j], c=1.0)) for i, j in pairs] for p in (z, moved)]
+    assert distances[1] == pytest.approx(distances[0], rel=1e-9)
+    found = [
+        (measure(e, n_trits=4, curvature=1.0).distance_fidelity, metrics.sibling_recall(e, n_trits=4, curvature=1.0),
+         *metrics.tree_precision_by_level(e, n_trits=4, curvature=1.0))
+        for e in (before, after)
+    ]  # fmt: skip
+    assert found[1] == pytest.approx(found[0], abs=1e-12)
+
+
+@claim(18)
+def test_an_exact_tree_about_operation_0_has_no_level_that_overlaps() -> None:
+    """Exact trees of distinct distances, whose raw radii say nothing of valuation: random ones, and not one sphere."""
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        axes = np.eye(3)[ternary.operations(5).astype(int) + 1] * 0.2 ** np.arange(5)[:, None]
+        direction = axes.reshape(243, 15) + 1e-5 * rng.normal(size=(243, 15))
+        direction = torch.nn.functional.normalize(torch.tensor(direction), dim=-1)
+        raw = Embedding(torch.tensor(0.9 + 1e-4 * rng.normal(size=243)), direction)
+        moved = Embedding(*poincare.translate(*raw, raw.unit_norm[:1], raw.direction[:1]))
+        assert set(metrics.tree_precision_by_level(moved, n_trits=5, curvature=2.0)) == {1.0}
+        ceiling = metrics.hierarchy_ceiling(5)
+        assert measure(raw, n_trits=5, curvature=2.0).hierarchy > -0.5
+        found = measure(moved, n_trits=5, curvature=2.0)
+        assert (found.hierarchy, found.level_gap > 0) == (pytest.approx(ceiling, abs=1e-12), True)
+
+
+@claim(19)
+def test_no_unit_norm_passes_max_radius_after_the_move() -> None:
+    for max_radius in (0.5, 0.98, 0.9995, 1 - 1e-6):
+        farthest = float(evaluated(19, max_radius=max_radius))
+        assert Architecture(max_radius=max_radius).raw_max_radius == pytest.approx(farthest, rel=1e-12)
+        z = np.array([farthest, 0.0])
+        assert float(np.linalg.norm(move(z, -z))) == pytest.approx(max_radius, rel=1e-9)
+
+
 # 3. Metrics
 
 
-@claim(15)
+@claim(20)
 def test_coverage() -> None:
     model = random_model(architecture(3))
     with torch.no_grad():
@@ -340,7 +406,7 @@ def test_coverage() -> None:
     assert metrics.evaluate(model).coverage == pytest.approx(sum(back) / 27)
 
 
-@claim(16)
+@claim(21)
 def test_ordered_levels() -> None:
     for seed in range(5):
         norms = np.random.default_rng(seed).uniform(0, 0.9, 81)
@@ -349,27 +415,38 @@ def test_ordered_levels() -> None:
         assert measured(norms).ordered_levels == sum(b - a < 0 for a, b in itertools.pairwise(means))
 
 
+@claim(22)
+def test_level_gap() -> None:
+    assert "Without any step it is -1." in PROSE
+    assert measured(np.full(81, 0.5)).level_gap == -1
+    for norms in (in_order(9), np.random.default_rng(0).uniform(0, 0.9, N)):
+        radii = [evaluated(8, x=norms[ternary.valuations() == v], c=2.0) for v in range(10)]
+        ends = {"first": radii[0].mean(), "last": radii[-1].mean()}
+        gaps = [evaluated(22, smallest=a.min(), largest=b.max(), **ends) for a, b in itertools.pairwise(radii)]
+        assert measured(norms, 9).level_gap == pytest.approx(min(gaps), rel=1e-9)
+
+
 @pytest.mark.parametrize("digits", [15, 1])
-@claim(17)
+@claim(23)
 def test_hierarchy(digits: int) -> None:
     norms = np.round(np.random.default_rng(0).uniform(0, 0.9, 243), digits)
     assert measured(norms, 5).hierarchy == pytest.approx(spearman(ternary.valuations(5), norms), abs=1e-12)
     assert measured(np.full(81, 0.5)).hierarchy == 0
 
 
-@claim(18, 19)
+@claim(24, 25)
 def test_hierarchy_ceiling() -> None:
     for n_trits in range(1, 10):
         n, total = ternary.level_sizes(n_trits).astype(float), 3.0**n_trits
         found = metrics.hierarchy_ceiling(n_trits)
-        assert found == pytest.approx(evaluated(18, n=n, N=total), rel=1e-12)
-        assert found == pytest.approx(evaluated(19, N=total), rel=1e-12)
+        assert found == pytest.approx(evaluated(24, n=n, N=total), rel=1e-12)
+        assert found == pytest.approx(evaluated(25, N=total), rel=1e-12)
         assert found == pytest.approx(measured(in_order(n_trits), n_trits).hierarchy, abs=1e-12)
-    assert evaluated(18, n=LEVELS, N=float(N)) == as_stated(18)
-    assert evaluated(19, N=float(N)) == as_stated(19)
+    assert evaluated(24, n=LEVELS, N=float(N)) == as_stated(24)
+    assert evaluated(25, N=float(N)) == as_stated(25)
 
 
-@claim(18)
+@claim(24)
 def test_hierarchy_ceiling_is_reached_by_one_order_of_the_levels_alone() -> None:
     """Two trits: six operations of valuation 0, two of valuation 1, one of valuation 2, in all 252 orders."""
     found = []
@@ -384,23 +461,26 @@ def test_hierarchy_ceiling_is_reached_by_one_order_of_the_levels_alone() -> None
     assert sum(value < least + 1e-9 for value in found) == 1
 
 
-@claim(20)
+@claim(26)
 def test_equal_radii_pass_the_ceiling() -> None:
     one_radius_a_level = np.linspace(0.9, 0.1, 10)[ternary.valuations()]
     assert measured(one_radius_a_level, 9).hierarchy == pytest.approx(-1, abs=1e-12)
 
 
-@claim(21)
+@claim(27)
 def test_richness() -> None:
     norms = np.random.default_rng(0).uniform(0, 0.9, N)
     variances = np.array([norms[ternary.valuations() == v].var() for v in range(10)])
-    assert measured(norms, 9).richness == pytest.approx(evaluated(21, variance=variances), rel=1e-12)
+    found = measured(norms, 9)
+    assert found.richness == pytest.approx(evaluated(27, variance=variances), rel=1e-12)
+    assert "*Richness by level* is the summands, variance/10" in PROSE
+    assert found.level_richness == pytest.approx(variances / 10, rel=1e-9, abs=1e-15)
 
 
 @pytest.mark.parametrize("max_radius", [0.5, 0.95])
-@claim(22)
+@claim(28)
 def test_richness_ceiling_of_levels_in_order(max_radius: float) -> None:
-    ceiling = evaluated(22, max_radius=max_radius)
+    ceiling = evaluated(28, max_radius=max_radius)
     assert metrics.richness_ceiling(max_radius) == pytest.approx(ceiling, rel=1e-15)
     for seed in range(10):
         norms = np.empty(N)
@@ -414,9 +494,9 @@ def test_richness_ceiling_of_levels_in_order(max_radius: float) -> None:
     assert 0.999 * ceiling < measured(outer, 9).richness < ceiling
 
 
-@claim(23)
+@claim(29)
 def test_richness_ceiling_of_any_embedding() -> None:
-    ceiling = evaluated(23, max_radius=0.95)
+    ceiling = evaluated(29, max_radius=0.95)
     norms = np.empty(N)
     for v in range(10):
         level = np.flatnonzero(ternary.valuations() == v)
@@ -424,20 +504,71 @@ def test_richness_ceiling_of_any_embedding() -> None:
     assert measured(norms, 9).richness == pytest.approx(ceiling, rel=1e-12)
 
 
-@claim(24)
+@claim(30)
 def test_what_overlap_may_add_to_richness() -> None:
     norms = in_order(9, 1e-9, 1e-4)
     norms[np.argsort(norms)[-6561:]] += 0.9
     before = measured(norms, 9)
     norms[6561] = 0.95
     after = measured(norms, 9)
-    said = re.search(r"hierarchy loses ([\d.]+), and richness may gain a whole max_radius²/40", prose(24))
+    said = re.search(r"hierarchy loses ([\d.]+), and richness may gain a whole max_radius²/40", prose(30))
     assert said is not None
     assert f"{after.hierarchy - before.hierarchy:.5f}" == said[1]
     assert after.richness - before.richness == pytest.approx(0.95**2 / 40, rel=1e-3)
 
 
-@claim(25)
+@claim(31)
+def test_richness_and_even_levels_exclude_each_other() -> None:
+    even, filled, asked, share, one, widest = map(
+        float,
+        re.search(
+            r"equal width hold ([\d.]+) at most, and ([\d.]+) if filled evenly\. A richness of ([\d.]+), .* as 1/120 = "
+            r"([\d.]+) is less\. .* spans ([\d.]+) of the ball if .* spans at least ([\d.]+) of it in any case",
+            prose(31),
+        ).groups(),  # type: ignore[union-attr]
+    )
+
+    def richness(widths: Floats, filled: bool = False) -> float:
+        """Measured on levels side by side, the last at the origin, with members at both ends or evenly between."""
+        norms, start = np.empty(N), 0.0
+        for v, width in reversed(list(enumerate(widths))):
+            level = np.flatnonzero(ternary.valuations() == v)
+            within = np.linspace(0, 1, len(level)) if filled else np.arange(len(level)) % 2
+            norms[level] = start + width * 0.999999 * within
+            start += width
+        return measured(norms, 9).richness
+
+    why = re.sub(r"\s+", " ", (PAGE.parent / "why.md").read_text(encoding="utf-8"))
+    for words in (
+        f"equal width hold {even:.5f} at most, and {filled:.5f} if filled evenly",
+        f"A richness of {asked:.4f}, the most",
+        f"one level of {one:.2f} of the ball if the others are of equal width",
+        f"no choice of widths does without one of {widest:.3f}",
+    ):
+        assert words in why
+    # The last level has one member; small levels, evenly filled, have more than a long one: not so the larger ones.
+    tenths = np.full(10, 0.1)
+    assert richness(tenths) == pytest.approx(even, rel=1e-5)
+    assert float((tenths**2).sum()) / 40 == pytest.approx(even / 0.9, rel=1e-9)
+    assert filled == pytest.approx(9 * 0.1**2 / 120)
+    assert richness(np.array([1.0, *[0.0] * 9]), filled=True) == pytest.approx(1 / 120, rel=1e-3)
+    assert f"{1 / 120:.4f}" == f"{share:.4f}"
+    assert share < asked
+
+    def with_one_of(s: float) -> float:
+        return richness(np.array([s, *[(1 - s) / 9] * 8, (1 - s) / 9]))
+
+    def bound(s: float) -> float:
+        return (math.floor(1 / s) * s**2 + (1 - math.floor(1 / s) * s) ** 2) / 40
+
+    assert with_one_of(one - 0.01) < asked <= with_one_of(one + 0.01)
+    assert bound(widest) <= asked <= bound(widest + 0.001)
+    # No draw of widths has more with the same widest: the bound of the page.
+    for widths in np.random.default_rng(0).dirichlet(np.full(10, 0.2), 2000):
+        assert float((widths**2).sum()) / 40 <= bound(widths.max()) + 1e-12
+
+
+@claim(32)
 def test_distance_fidelity() -> None:
     embedding = random_embedding()
     i, j, _ = metrics.sample_pairs(4)
@@ -453,7 +584,7 @@ def test_distance_fidelity() -> None:
     assert measure(embedding, n_trits=4, curvature=2.0).distance_fidelity == pytest.approx(expected, abs=1e-7)
 
 
-@claim(25)
+@claim(32)
 def test_distance_fidelity_ceiling() -> None:
     i, j, _ = metrics.sample_pairs(9)
     pairs = np.sort(np.stack([i.numpy(), j.numpy()]), 0)
@@ -461,8 +592,8 @@ def test_distance_fidelity_ceiling() -> None:
     m = np.bincount(v, minlength=9)
     assert [int(cell) for cell in table("valuation", 1)["pairs"]] == m.tolist()
     assert f"M = {len(v):,} pairs" in PROSE
-    ceiling = evaluated(25, m=m.astype(float), M=float(len(v)))
-    assert ceiling == as_stated(25)
+    ceiling = evaluated(32, m=m.astype(float), M=float(len(v)))
+    assert ceiling == as_stated(32)
     assert metrics.distance_fidelity_ceiling() == pytest.approx(ceiling, abs=1e-12)
     assert spearman(-v, np.argsort(np.argsort(-v, kind="stable"))) == pytest.approx(ceiling, abs=1e-12)
     # Pairs that occur twice.
@@ -474,14 +605,14 @@ def test_distance_fidelity_ceiling() -> None:
     assert ceiling < tied < ceiling + 1e-12
 
 
-@claim(25)
+@claim(32)
 def test_an_exact_tree_reaches_the_fidelity_ceiling() -> None:
     """A trit is one of three axes, 0.4 times as long as those before; a little noise parts distances that are equal."""
     axes = np.eye(3)[ternary.operations().astype(int) + 1] * 0.4 ** np.arange(9)[:, None]
     direction = torch.nn.functional.normalize(torch.tensor(axes.reshape(N, 27)), dim=-1)
     embedding = Embedding(0.9 + 1e-6 * torch.rand(N, dtype=torch.float64), direction)
     found = measure(embedding, n_trits=9, curvature=2.0).distance_fidelity
-    assert found == as_stated(25)
+    assert found == as_stated(32)
 
 
 def naive_share(distance: list[float], i: int, k: int, n_trits: int) -> float:
@@ -497,17 +628,23 @@ def naive_share(distance: list[float], i: int, k: int, n_trits: int) -> float:
 
 
 @pytest.mark.parametrize("places", [27, 5])
-@claim(26)
+@claim(33)
 def test_tree_precision(places: int) -> None:
     drawn = random_embedding(3)
     place = np.random.default_rng(0).permutation(27) % places
     embedding = Embedding(drawn.unit_norm[place], drawn.direction[place])
     z = embedding.points(2.0).numpy()
     distance = [[float(evaluated(14, z=a, w=b, c=2.0)) for b in z] for a in z]
+    if places < 27:  # float32, in which alone two operations of one place may be told apart by rounding
+        r, u = poincare.radius(embedding.unit_norm, curvature=2.0).float(), embedding.direction.float()
+        chord = torch.cdist(u, u, compute_mode="donot_use_mm_for_euclid_dist").square()
+        rounded = poincare.distance_from_chord(r[:, None], r, chord, curvature=2.0)
+        assert rounded.numpy() == pytest.approx(np.array(distance), abs=1e-5)
+        distance = rounded.tolist()
     expected = [np.mean([naive_share(distance[i], i, k, 3) for i in range(27)]) for k in (1, 2)]
     found = metrics.tree_precision_by_level(embedding, n_trits=3, curvature=2.0)
     assert found == pytest.approx(expected, abs=1e-12)
-    assert "1,024 operations" in prose(26)
+    assert "1,024 operations" in prose(33)
     assert metrics.N_TREE_SAMPLE == 1024
 
 
@@ -516,14 +653,14 @@ def collapsed(n_trits: int) -> Embedding:
     return Embedding(torch.full((n,), 0.5), torch.eye(4)[:1].expand(n, 4))
 
 
-@claim(27)
+@claim(34)
 def test_tree_precision_by_chance() -> None:
     by_level = metrics.tree_precision_by_level(collapsed(9), n_trits=9, curvature=2.0, sample=2)
-    assert np.mean(by_level) == pytest.approx(evaluated(27, k=np.arange(1.0, 9), N=N), rel=1e-6)
-    assert evaluated(27, k=np.arange(1.0, 9), N=N) == as_stated(27)
+    assert np.mean(by_level) == pytest.approx(evaluated(34, k=np.arange(1.0, 9), N=N), rel=1e-6)
+    assert evaluated(34, k=np.arange(1.0, 9), N=N) == as_stated(34)
 
 
-@claim(28)
+@claim(35)
 def test_sibling_recall() -> None:
     embedding = random_embedding()
     by_level = metrics.tree_precision_by_level(embedding, n_trits=4, curvature=2.0)
@@ -535,10 +672,10 @@ def test_sibling_recall() -> None:
         hits += sum(j in ((i + 27) % 81, (i - 27) % 81) for j in np.argsort(far)[1:3])
     assert metrics.sibling_recall(embedding, n_trits=4, curvature=2.0) == pytest.approx(hits / 162)
     assert metrics.sibling_recall(collapsed(6), n_trits=6, curvature=2.0) == pytest.approx(2 / 728)
-    assert f"2/(N - 1) = {2 / (N - 1):.4f}" in prose(28)
+    assert f"2/(N - 1) = {2 / (N - 1):.4f}" in prose(35)
 
 
-@claim(29)
+@claim(36)
 def test_ball_coverage() -> None:
     points = random_embedding(3).points(2.0).float()
     points[5] = points[20]
@@ -554,39 +691,42 @@ def evaluation(**values: Any) -> Evaluation:
     return Evaluation(**dict.fromkeys(Evaluation.__dataclass_fields__, 0.0) | values)  # type: ignore[arg-type]
 
 
-@claim(30)
+@claim(37)
 def test_q() -> None:
     values = {"distance_fidelity": 0.4, "hierarchy": -0.7}
-    expected = evaluated(30, **values)
+    expected = evaluated(37, **values)
     found = measured(in_order(4))
-    assert found.q == pytest.approx(evaluated(30, distance_fidelity=found.distance_fidelity, hierarchy=found.hierarchy))
+    assert found.q == pytest.approx(evaluated(37, distance_fidelity=found.distance_fidelity, hierarchy=found.hierarchy))
     assert evaluation(**values).q == pytest.approx(expected)
     assert trained(values).summary()["best_q"] == pytest.approx(expected)
     most = re.search(r"Q is at most ([\d.]+) where", PROSE)
     assert most is not None
-    assert f"{evaluated(30, distance_fidelity=0.8316507266, hierarchy=evaluated(19, N=float(N))):.4f}" == most[1]
+    assert f"{evaluated(37, distance_fidelity=0.8316507266, hierarchy=evaluated(25, N=float(N))):.4f}" == most[1]
     assert f"{metrics.q_ceiling():.4f}" == most[1]
 
 
 def trained(*records: dict[str, float], best_epoch: int = 0) -> Result:
-    blank = {"coverage": 1.0, "richness": 0.0, "ordered_levels": 0.0, "distance_fidelity": 0.0}
+    blank = {"coverage": 1.0, "richness": 0.0, "ordered_levels": 0.0, "level_gap": 0.0, "distance_fidelity": 0.0}
     return Result(Configuration(), random_model(architecture(2)), [blank | r for r in records], best_epoch)
 
 
-@claim(31)
+@claim(38)
 def test_degradation() -> None:
     result = trained({"hierarchy": -0.1}, {"hierarchy": -0.8}, {"hierarchy": -0.65}, best_epoch=1)
-    assert result.summary()["degradation"] == evaluated(31, final_hierarchy=-0.65, best_hierarchy=-0.8)
+    assert result.summary()["degradation"] == evaluated(38, final_hierarchy=-0.65, best_hierarchy=-0.8)
 
 
 # 4. Objectives
 
 
-def test_default_weights_on_the_page() -> None:
-    rows, settings = table("term"), Configuration()
-    assert tuple(rows["term"]) == TERMS
-    weights = [settings.beta if name == "kl" else getattr(settings, f"{name}_weight") for name in TERMS]
-    assert [float(cell) for cell in rows["weight by default"]] == weights
+def test_weights_of_presets_on_the_page() -> None:
+    rows = table("preset")
+    assert tuple(rows.pop("preset")) == TERMS
+    for preset, cells in rows.items():
+        settings = resolve(preset, {})[1]
+        weights = [settings.beta if name == "kl" else getattr(settings, f"{name}_weight") for name in TERMS]
+        assert [float(cell) for cell in cells] == weights
+    assert list(rows) == ["default", "rich", "radii"]
 
 
 def batch(max_radius: float = 0.95, c: float = 2.0, *, n: int = 30, spread: float = 1.0) -> Placed:
@@ -612,85 +752,70 @@ def naive_hierarchy(placed: Placed) -> float:
         if v[a] != v[b]:
             gaps.append(rho[a] - rho[b] if v[a] < v[b] else rho[b] - rho[a])
     x = placed.unit_norm.numpy() / placed.max_radius
-    wall = evaluated(34, x=x, room=evaluated(35, max_radius=placed.max_radius))
+    wall = evaluated(41, x=x, room=evaluated(42, max_radius=placed.max_radius))
     assert wall > 0
     assert min(gaps) < margin
-    return float(evaluated(33, margin=margin, gap=np.array(gaps), wall=wall))
+    return float(evaluated(40, margin=margin, gap=np.array(gaps), wall=wall))
 
 
 def naive_margin(placed: Placed) -> float:
-    return float(evaluated(32, y=0.03 / float(placed.largest_radius)))
+    return float(evaluated(39, y=0.03 / float(placed.largest_radius)))
 
 
-@claim(32)
+@claim(39)
 def test_margin() -> None:
     assert "y = 0.03/largest radius" in PROSE
     for largest in (1e-3, 0.5, 2.59, 10.0, 1e4):
         found = float(objectives.level_margin(torch.tensor(largest, dtype=torch.float64)))
-        assert found == pytest.approx(evaluated(32, y=0.03 / largest), rel=1e-12)
+        assert found == pytest.approx(evaluated(39, y=0.03 / largest), rel=1e-12)
         assert 1 / 130 < found < 1 / 90
         assert 9 * found <= 0.1
 
 
 @pytest.mark.parametrize("max_radius", [0.5, 0.95, 0.9993])
-@claim(33, 34, 35)
+@claim(40, 41, 42)
 def test_ranking_hierarchy(max_radius: float) -> None:
     placed = batch(max_radius, spread=2.0)
     placed.unit_norm[0, :3] = max_radius * (1 - 1e-6)
     assert float(objectives.ranking_terms(placed)["hierarchy"]) == pytest.approx(naive_hierarchy(placed), rel=1e-9)
 
 
-@claim(36)
+@claim(43)
 def test_ranking_separation() -> None:
     placed = batch(spread=2.0)
     levels = (placed.radius / placed.largest_radius)[0, 30:].reshape(4, 4).tolist()
     gaps = [a - b for outer, inner in itertools.pairwise(levels) for a in outer for b in inner]
-    expected = evaluated(36, margin=naive_margin(placed), gap=np.array(gaps))
+    expected = evaluated(43, margin=naive_margin(placed), gap=np.array(gaps))
     assert expected > 0
     assert float(objectives.ranking_terms(placed)["separation"]) == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize("spread", [1.0, 0.01])
-@claim(37)
+@claim(44)
 def test_ranking_richness(spread: float) -> None:
     placed = batch(spread=spread)
     variance = np.array([np.var(level) for level in placed.unit_norm[0, 30:].numpy().reshape(4, 4)[:-1] / 0.95])
-    expected = float(evaluated(37, variance=variance))
+    expected = float(evaluated(44, variance=variance))
     assert float(objectives.ranking_terms(placed)["richness"]) == pytest.approx(expected, rel=1e-12)
 
 
-@claim(36)
-def test_ranking_separation_where_distances_are_learned() -> None:
-    assert "an operation of valuation 7 stands in (36) at the middle between the means of its two balls" in PROSE
-    placed, branches = batch(spread=2.0), torch.tensor([[1, 0, 0, 1]])
-    apart = torch.tensor([0.3, -0.1, -0.1, 0.3]) * placed.largest_radius[0]
-    placed.radius[0, 34:38] = (
-        placed.radius[0, 38:42].mean() + apart
-    )  # one ball of the parted level within the next level
-    levels = (placed.radius / placed.largest_radius)[0, 30:].reshape(4, 4).tolist()
-    first, second = (
-        np.mean([r for r, ball in zip(levels[1], branches[0].tolist(), strict=True) if ball == b]) for b in (0, 1)
-    )
-    outer = [levels[0], [float(first + second) / 2] * 4, levels[2]]
-    gaps = [a - b for far, near in zip(outer, levels[1:], strict=True) for a in far for b in near]
-    expected = evaluated(36, margin=naive_margin(placed), gap=np.array(gaps))
-    found = objectives.ranking_terms(dataclasses.replace(placed, branches=branches))["separation"]
-    assert float(found) == pytest.approx(expected, rel=1e-12)
-    assert float(found) != pytest.approx(float(objectives.ranking_terms(placed)["separation"]), rel=1e-3)
+@claim(45)
+def test_parting_term() -> None:
+    norms, index = 0.9 * torch.rand(1, 60, dtype=torch.float64), torch.randint(N, (1, 60))
+    first, second = (norms[0][index[0] % 3 == half].numpy().mean() for half in (1, 2))
+    expected = float(evaluated(45, first=first, second=second, max_radius=0.95))
+    assert 0 < expected < 0.6
+    assert float(objectives.parting_term(norms, index, max_radius=0.95)) == pytest.approx(expected, rel=1e-12)
+    # At the target, two halves of one unit norm each.
+    said = re.search(r"max_radius of `rich`, ([\d.]+), .* level 0 alone a richness of ([\d.]+)\.", PROSE)
+    assert said is not None
+    assert float(said[1]) == resolve("rich", {})[0].max_radius
+    apart = 0.6 * float(said[1])
+    assert evaluated(45, first=apart, second=0.0, max_radius=float(said[1])) == pytest.approx(0.0, abs=1e-12)
+    assert f"{measured(np.where(np.arange(81) % 3 == 1, apart, 0.0)).level_richness[0] * 5 / 10:.5f}" == said[2]
 
 
-@claim(38)
-def test_ranking_richness_where_distances_are_learned() -> None:
-    placed, branches = batch(), torch.tensor([[1, 0, 0, 1]])
-    level = (placed.unit_norm[0, 30:].numpy().reshape(4, 4) / 0.95)[1]
-    first, second = (level[branches[0].numpy() == ball].mean() for ball in (0, 1))
-    expected = float(evaluated(38, first=first, second=second))
-    assert 0 < expected < 0.0374
-    found = objectives.ranking_terms(dataclasses.replace(placed, branches=branches))["richness"]
-    assert float(found) == pytest.approx(expected, rel=1e-9)
-
-
-@claim(39)
+@claim(46)
 def test_binary_subtrees() -> None:
     tree = binary_subtrees(3, 4, torch.Generator().manual_seed(0))
     assert tree.shape == (3, 2**4)
@@ -705,34 +830,49 @@ def test_binary_subtrees() -> None:
 
 
 @each_curvature
-@claim(40, 41)
+@claim(47, 48)
 def test_distance_term(c: float) -> None:
-    bits, trees = 3, 2
-    largest = float(evaluated(8, x=0.95, c=c))
-    radius, direction = torch.rand(1, trees, 8, dtype=torch.float64) * largest, directions(trees * 8)
+    bits, trees, margin = 3, 2, 0.04
+    assert f"`distance_margin`, {margin} by default" in PROSE
+    assert Configuration().distance_margin == margin > resolve("rich", {})[1].distance_margin
+    space = Architecture(curvature=c)
+    longest = 2 * float(evaluated(8, x=evaluated(19, max_radius=space.max_radius), c=c))
+    assert longest == pytest.approx(space.largest_radius, rel=1e-9)
+    radius, direction = torch.rand(1, trees, 8, dtype=torch.float64) * longest / 2, directions(trees * 8)
     direction = direction.reshape(1, trees, 8, -1)
     z = torch.tanh(math.sqrt(c) * radius / 2)[..., None] * direction / math.sqrt(c)
-    mirrored: list[tuple[float, float]] = []
-    extreme: list[tuple[float, float]] = []
+    choices: dict[tuple[str, bool], list[tuple[float, float]]] = {}
     for tree in z[0].numpy():
         d = [[float(evaluated(14, z=a, w=b, c=c)) for b in tree] for a in tree]
-        for i, k in itertools.product(range(8), range(bits - 1)):
-            at = [[j for j in range(8) if j != i and bits - (i ^ j).bit_length() == level] for level in (k, k + 1)]
-            far, near = (max(places, key=lambda j: i ^ j) for places in at)
-            mirrored.append((d[i][near], d[i][far]))
-            extreme.append((max(d[i][j] for j in at[1]), min(d[i][j] for j in at[0])))
-    margin, expected = evaluated(41, largest=largest), 0.0
-    for pairs in (mirrored, extreme):
+
+        def of_level(i: int, k: int) -> list[int]:
+            return [j for j in range(8) if j != i and bits - (i ^ j).bit_length() == k] or [i]
+
+        for i, k, across in itertools.product(range(8), range(bits), (False, True)):
+            whose = 7 - i if across else i
+            far, near = of_level(whose, k), of_level(i, k + 1)
+            mirrored = [d[a][max(places, key=lambda j, a=a: a ^ j)] for a, places in ((i, near), (whose, far))]  # type: ignore[misc]
+            choices.setdefault(("mirrored", across), []).append((mirrored[0], mirrored[1]))
+            if k < bits - 1:
+                extreme = max(d[i][j] for j in near), min(d[whose][j] for j in far)
+                choices.setdefault(("extreme", across), []).append(extreme)
+    expected = 0.0
+    for pairs in choices.values():
         near_, far_ = np.array(pairs).T
-        violated = int((margin + (near_ - far_) / largest > 0).sum())
-        values = {"margin": margin, "near": near_, "far": far_, "largest": largest}
-        expected += evaluated(40, **values, violated=violated, all=len(pairs)) / 2
-    lengths = torch.tensor([[[c]], [[largest]]], dtype=torch.float64)
-    found = objectives.distance_term(radius, direction, curvature=lengths[0], largest_radius=lengths[1])
+        values = {"margin": margin, "near": near_, "far": far_, "longest": longest}
+        violated = int((margin + (near_ - far_) / longest > 0).sum())
+        expected += evaluated(47, **values, violated=violated, all=len(pairs)) / 4
+    assert len(choices) == 4
+    one = [torch.tensor([[value]], dtype=torch.float64) for value in (c, longest, margin)]
+    found = objectives.distance_term(radius, direction, curvature=one[0], longest=one[1], margin=one[2])
     assert float(found) == pytest.approx(expected, rel=1e-9)
+    at_1 = objectives.distance_term(
+        radius * math.sqrt(c), direction, curvature=one[0] / c, longest=one[1] * math.sqrt(c), margin=one[2]
+    )
+    assert float(at_1) == pytest.approx(expected, rel=1e-9)
 
 
-@claim(42, 43, 44)
+@claim(49, 50, 51)
 def test_level_mean_terms() -> None:
     placed = batch(n=40)
     placed.unit_norm[:] = 0.95 * torch.rand(placed.unit_norm.shape, dtype=torch.float64)
@@ -743,50 +883,85 @@ def test_level_mean_terms() -> None:
     found = objectives.level_mean_terms(placed, torch.tensor(initial)[None])
     # Three levels above 0 in place of nine: the page's `v/9` is the share of the last level.
     expected = {
-        "hierarchy": evaluated(42, mean_of_level=means, v=9 * np.arange(4) / 3),
-        "separation": evaluated(43, mean_of_next_level=means[1:], mean_of_level=means[:-1]),
-        "richness": evaluated(44, ratio=ratio),
+        "hierarchy": evaluated(49, mean_of_level=means, v=9 * np.arange(4) / 3),
+        "separation": evaluated(50, mean_of_next_level=means[1:], mean_of_level=means[:-1]),
+        "richness": evaluated(51, ratio=ratio),
     }
     assert (ratio < 0.5).any()
     assert expected["separation"] > 0
     assert {name: float(term) for name, term in found.items()} == pytest.approx(expected, rel=1e-6, abs=1e-12)
 
 
-@claim(45, 46)
+@claim(52, 53)
 def test_elbo_terms() -> None:
     logits, target = torch.randn(1, 7, 3, 3, dtype=torch.float64), torch.randint(3, (1, 7, 3))
     mean, log_variance = torch.randn(2, 1, 7, 4, dtype=torch.float64)
     found = objectives.elbo_terms(logits, target, mean, log_variance)
     odds = np.exp(logits[0].numpy())
     p = np.take_along_axis(odds / odds.sum(-1, keepdims=True), target[0].numpy()[..., None], -1)
-    assert float(found["coverage"]) == pytest.approx(evaluated(45, p=p), rel=1e-12)
+    assert float(found["coverage"]) == pytest.approx(evaluated(52, p=p), rel=1e-12)
     posterior = zip(mean[0].numpy(), np.exp(log_variance[0].numpy() / 2), strict=True)
-    expected = np.mean([evaluated(46, μ=mu, σ=sigma) for mu, sigma in posterior])
+    expected = np.mean([evaluated(53, μ=mu, σ=sigma) for mu, sigma in posterior])
     assert float(found["kl"]) == pytest.approx(expected, rel=1e-12)
 
 
-# 5. The best epoch
+# 5. The optimizer, and the best epoch
+
+
+@claim(54, 55, 56)
+def test_an_update_of_muon() -> None:
+    """Two steps of one network by known gradients, against the page's formulas on singular values."""
+    model = random_model(architecture(3))
+    weights = Weights([model], {"encoder.": 1.0}, "muon", torch.device("cpu"))
+    name, m, before = "encoder.mean.weight", 0.0, model.get_parameter("encoder.mean.weight").detach().double().numpy()
+    for _ in range(2):
+        gradients = [torch.randn(p.shape) for p in weights.model.parameters() if p.requires_grad]
+        learning = [p for p in weights.model.parameters() if p.requires_grad]
+        loss = sum((p * g).sum() for p, g in zip(learning, gradients, strict=True))
+        gradient = weights.gradient(loss)  # type: ignore[arg-type]
+        assert float(gradient.norm()) == pytest.approx(1.0, rel=1e-5)
+        place = [n for n, p in weights.model.named_parameters() if p.requires_grad].index(name)
+        g = gradients[place][0].double().numpy() / math.sqrt(sum(float(x.square().sum()) for x in gradients))
+        m = 0.9 * m + 0.1 * g
+        ahead = evaluated(54, G=g, M=m)
+        u, s, vt = np.linalg.svd(ahead / np.linalg.norm(ahead), full_matrices=False)
+        for _ in range(5):
+            s = evaluated(55, s=s)
+        rows, columns = before.shape
+        before = before - 0.03 * evaluated(56, rows=rows, columns=columns, X=u * s @ vt)
+        weights.step(gradient, torch.tensor([0.03]))
+        assert weights.snapshot(0)[name].double().numpy() == pytest.approx(before, abs=1e-5)
+
+
+@claim(55)
+def test_singular_values_after_the_iterations() -> None:
+    said = re.search(r"bring values from 1/(\d+) on into ([\d.]+) … ([\d.]+)\.", PROSE)
+    assert said is not None
+    s = np.linspace(1 / float(said[1]), 1, 100_000)
+    for _ in range(5):
+        s = evaluated(55, s=s)
+    assert float(said[2]) < s.min() < s.max() < float(said[3])
 
 
 def epoch(**changes: float) -> tuple[float, ...]:
     """What an epoch is compared by, under the names of the page; without a tree_loss where that is NaN."""
     at = {"coverage": 0.9, "tree_loss": 0.5, "hierarchy": -0.5, "ordered_levels": 5, "richness": 0.01} | changes
-    embedding = Measurement(at["hierarchy"], at["richness"], int(at["ordered_levels"]), 0.0, (), ())
+    embedding = Measurement(at["hierarchy"], at["richness"], int(at["ordered_levels"]), 0.0, 0.0, (), (), ())
     learned = not math.isnan(at["tree_loss"])
     return standing({"coverage": at["coverage"], "tree_loss": at["tree_loss"]}, embedding, 9, distances=learned)
 
 
-@claim(48)
+@claim(58)
 def test_tree_loss() -> None:
     asked = Configuration(seed=0, epochs=2, unfreeze="encoder", richness_weight=6.0, distance_weight=4.0)
     last = train(from_scratch(Architecture(n_trits=4), asked)).history[-1]
     distance, richness = last["term_distance"], last["term_richness"]
     assert min(distance, richness) > 0
-    expected = evaluated(48, distance=distance, richness=richness, richness_weight=6.0, distance_weight=4.0)
+    expected = evaluated(58, distance=distance, richness=richness, richness_weight=6.0, distance_weight=4.0)
     assert last["tree_loss"] == pytest.approx(expected, rel=1e-12)
 
 
-@claim(47)
+@claim(57)
 def test_best_epoch() -> None:
     listed = re.findall(r"^\d\. `(\w+)`(.*)$", TEXT, re.MULTILINE)
     assert [name for name, _ in listed] == ["coverage", "tree_loss", "hierarchy", "ordered_levels", "richness"]
@@ -816,7 +991,7 @@ def test_best_epoch() -> None:
     assert epoch(tree_loss=0.9 * tree_step, hierarchy=-0.6) > epoch(tree_loss=0.0)
     assert epoch(richness=1.0) == epoch()
     # Before training there is no tree_loss.
-    embedding = Measurement(-0.5, 0.01, 5, 0.0, (), ())
+    embedding = Measurement(-0.5, 0.01, 5, 0.0, 0.0, (), (), ())
     assert epoch(tree_loss=9.0) > standing({"coverage": 0.9}, embedding, 9, distances=True)
     # Without a projection.
     assert standing({"coverage": 1.0, "loss": 2.0}, None, 9) > standing({"coverage": 0.9, "loss": 1.0}, None, 9)

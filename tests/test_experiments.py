@@ -11,7 +11,7 @@ from tvae.architecture import Architecture
 from tvae.checkpoint import Checkpoint, read, save
 from tvae.configuration import FOUNDATION, Configuration
 from tvae.errors import ArchitectureError, ConfigurationError
-from tvae.experiments.presets import PRESET_SETTINGS, PRESETS, resolve
+from tvae.experiments.presets import PRESET_SETTINGS, PRESETS, resolve, resolve_foundation
 from tvae.experiments.start import from_checkpoint, from_foundation, from_scratch
 from tvae.model import COMPONENTS, TernaryVAE
 from tvae.training import Result
@@ -72,22 +72,24 @@ def test_there_is_a_preset_for_each_of_the_reference() -> None:
 
 
 @pytest.mark.parametrize("preset", list(PRESETS))
-def test_preset_can_be_resolved(preset: str) -> None:
+def test_preset_is_what_it_sets_and_all_epochs_unless_it_says_otherwise(preset: str) -> None:
     architecture, configuration = resolve(preset, {})
     values = architecture.to_dict() | configuration.to_dict()
     assert {name: values[name] for name in PRESETS[preset]} == PRESETS[preset]
-
-
-@pytest.mark.parametrize("preset", list(PRESETS))
-def test_preset_sets_nothing_that_a_command_would_override_unasked(preset: str) -> None:
+    assert "patience" in PRESETS[preset] or configuration.patience == configuration.epochs
     assert PRESETS[preset].keys() <= set(PRESET_SETTINGS)
 
 
+def test_presets_learn_what_they_are_named_for() -> None:
+    found = {name: resolve(name, {})[1] for name in PRESETS}
+    learned = {name: (c.learns_distances, c.parts_level_0, c.orders_radii) for name, c in found.items()}
+    radii = dict.fromkeys(("radii", "max_hierarchy", "stable"), (False, False, True))
+    assert learned == {"default": (True, False, False), "rich": (True, True, True), **radii}
+
+
 def test_what_a_preset_leaves_open_has_its_default() -> None:
-    _, configuration = resolve("max_hierarchy", AUTO)
-    assert configuration == Configuration(
-        lr=3e-4, epochs=10, patience=5, scheduler="constant", hierarchy_weight=5.0, richness_weight=2.0
-    )
+    _, configuration = resolve("rich", AUTO)
+    assert (configuration.lr, configuration.optimizer) == (Configuration().lr, Configuration().optimizer)
 
 
 def test_a_wish_goes_before_the_preset() -> None:
@@ -100,13 +102,52 @@ def test_a_wish_for_the_default_goes_before_the_preset() -> None:
     assert configuration.lr == Configuration().lr
 
 
-def test_a_preset_goes_before_the_base() -> None:
-    _, configuration = resolve("stable", {}, base=Configuration(lr=0.5, seed=7))
-    assert (configuration.lr, configuration.seed) == (3e-4, 7)
+# Budgets
+
+EPOCHS = Configuration().epochs
 
 
-def test_the_base_stands_where_nothing_else_is_said() -> None:
-    assert resolve("default", AUTO, base=FOUNDATION) == (Architecture(), FOUNDATION)
+@pytest.mark.parametrize(
+    ("preset", "asked", "epochs"),
+    [
+        # An epoch of 20 steps, with two subtrees of 512 in a step, and 32 of 32 where there are 5 trits.
+        ("default", {}, EPOCHS),
+        ("default", {"batch_size": 512}, EPOCHS),
+        ("default", {"batch_size": 4096}, EPOCHS * 20 // 5),
+        ("default", {"n_trits": 5}, EPOCHS * 20),
+        ("default", {"n_trits": 5, "batch_size": 64}, EPOCHS * 20 // 4),
+        ("radii", {"batch_size": 1024}, -(-25 * 39 // 20)),
+        ("radii", {"batch_size": 256}, 25),
+        ("default", {"n_trits": 5, "epochs": 3}, 3),
+    ],
+)
+def test_epochs_follow_from_the_steps_that_a_preset_was_tuned_for(
+    preset: str, asked: dict[str, int], epochs: int
+) -> None:
+    architecture, configuration = resolve(preset, AUTO | asked)
+    assert (configuration.epochs, configuration.patience) == (epochs, epochs)
+    steps = [resolve(preset, a)[1].steps_per_epoch(resolve(preset, a)[0].n_trits) for a in (asked, {})]
+    assert "epochs" in asked or epochs * steps[0] >= resolve(preset, {})[1].epochs * steps[1]
+    assert architecture.n_trits == asked.get("n_trits", 9)
+
+
+def test_a_patience_that_is_asked_for_holds() -> None:
+    assert resolve("default", {"patience": 2, "n_trits": 5})[1].patience == 2
+
+
+def test_a_foundation_has_the_recipe_and_what_is_asked_for() -> None:
+    assert resolve_foundation(Architecture(), {"seed": 3, "lr": "auto"}) == FOUNDATION.replace(seed=3)
+    asked = resolve_foundation(Architecture(), {"epochs": 2, "lr": 0.1})
+    assert (asked.epochs, asked.patience, asked.lr) == (2, 2, 0.1)
+    with pytest.raises(ConfigurationError, match="did you mean `epochs`"):
+        resolve_foundation(Architecture(), {"epoch": 2})
+
+
+def test_a_narrow_latent_and_few_trits_train_their_foundation_for_longer() -> None:
+    wide, narrow = (resolve_foundation(Architecture(latent_dim=d), {}) for d in (9, 8))
+    assert (wide.epochs, narrow.epochs, narrow.beta < wide.beta) == (6, 24, True)
+    few = resolve_foundation(Architecture(n_trits=5), {})
+    assert few.epochs == few.patience == 6 * 39
 
 
 def test_settings_go_where_they_belong() -> None:
@@ -121,7 +162,7 @@ def test_unknown_preset_is_refused_with_the_nearest_known_one() -> None:
 
 
 def test_unknown_preset_that_is_near_to_none_is_refused_with_all_of_them() -> None:
-    with pytest.raises(ConfigurationError, match=r"^`zzz` is no preset; there are default, exact_tree"):
+    with pytest.raises(ConfigurationError, match=r"^`zzz` is no preset; there are default, rich, radii"):
         resolve("zzz", {})
 
 

@@ -182,7 +182,8 @@ def test_richness_is_the_mean_of_the_variances_within_levels() -> None:
     variances = [statistics.pvariance(xs) for xs in by_level]
     found = measure(embedding_of(norms), n_trits=9, curvature=2.0)
     assert found.richness == pytest.approx(sum(variances) / 10, rel=1e-12)
-    assert found.level_variances == pytest.approx(variances, rel=1e-9)
+    assert found.level_richness == pytest.approx([variance / 10 for variance in variances], rel=1e-9)
+    assert sum(found.level_richness) == pytest.approx(found.richness, rel=1e-12)
 
 
 def test_richness_of_an_isometry_is_0() -> None:
@@ -224,6 +225,33 @@ def test_ordered_levels_count_the_strict_falls_of_the_mean_radius(by_level: list
     radii = np.round(np.asarray(by_level) * 80) / 8
     norms = level_norms(np.tanh(radii / 2), 4)
     assert measure(embedding_of(norms), n_trits=4, curvature=1.0).ordered_levels == expected
+
+
+@pytest.mark.parametrize("n_trits", [2, 5, 9])
+@pytest.mark.parametrize("overlap", [0.0, 1.0, 30.0])
+def test_level_gaps_are_those_of_a_loop_over_levels(n_trits: int, overlap: float) -> None:
+    rng, valuations = np.random.default_rng(0), ternary.valuations(n_trits)
+    norms = level_norms(np.linspace(0.9, 0.05, n_trits + 1), n_trits) * rng.uniform(
+        1 - overlap / 40, 1, len(valuations)
+    )
+    radii: list[list[float]] = [[] for _ in range(n_trits + 1)]
+    for x, level in zip(norms.tolist(), valuations.tolist(), strict=True):
+        radii[level].append(2 * math.atanh(x) / math.sqrt(2))
+    means = [sum(rs) / len(rs) for rs in radii]
+    step = abs(means[0] - means[-1]) / n_trits
+    expected = [(min(outer) - max(inner)) / step for outer, inner in itertools.pairwise(radii)]
+    found = measure(embedding_of(norms), n_trits=n_trits, curvature=2.0)
+    assert found.level_gaps == pytest.approx(expected, rel=1e-9)
+    assert found.level_gap == min(found.level_gaps)
+    assert (found.level_gap > 0) == (overlap < 30)
+
+
+def test_level_gap_is_1_for_even_shells_and_below_0_where_levels_are_reversed() -> None:
+    even = np.tanh(np.linspace(2, 0, 5) / 2)
+    found = [
+        measure(embedding_of(level_norms(by, 4)), n_trits=4, curvature=1.0).level_gaps for by in (even, even[::-1])
+    ]
+    assert found == [pytest.approx([1.0] * 4), pytest.approx([-1.0] * 4)]
 
 
 def test_perfect_embedding_has_every_level_in_order() -> None:
@@ -404,7 +432,8 @@ def test_a_point_that_rounding_has_moved_out_of_the_ball_is_not_read_back() -> N
 
 
 def test_ball_coverage_is_the_share_that_decode_gives_back() -> None:
-    model = model_of(SMALL)
+    # Moved to the centre, rounding would part operations of one point.
+    model = model_of(dataclasses.replace(SMALL, centred=False))
     with torch.no_grad():
         # One trit is not looked at: operations come in threes of one point.
         model.encoder.hidden[0].weight[:, 2] = 0.0
@@ -494,9 +523,11 @@ def test_collapsed_model_has_hierarchy_0_and_no_order() -> None:
         hierarchy=0.0,
         richness=0.0,
         ordered_levels=0,
+        level_gap=-1.0,
         distance_fidelity=0.0,
+        level_gaps=(-1.0,) * 4,
         level_radii=(pytest.approx(2 * math.atanh(0.5) / math.sqrt(2), rel=1e-6),) * 5,  # type: ignore[arg-type]
-        level_variances=(0.0,) * 5,
+        level_richness=(0.0,) * 5,
     )
 
 
@@ -609,6 +640,7 @@ def test_evaluation_lists_its_metrics_under_the_names_they_are_logged_with(evalu
         "hierarchy": evaluation.hierarchy,
         "richness": evaluation.richness,
         "ordered_levels": evaluation.ordered_levels,
+        "level_gap": evaluation.level_gap,
         "distance_fidelity": evaluation.distance_fidelity,
         "tree_precision": evaluation.tree_precision,
         "sibling_recall": evaluation.sibling_recall,

@@ -1,15 +1,18 @@
 """The network: its layout, its arithmetic against torch's own functions, and cohorts against single networks."""
 
+import dataclasses
 import math
 from collections.abc import Callable
 
+import geoopt
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from tvae.architecture import Architecture
-from tvae.model import COMPONENTS, TernaryVAE
+from tvae.metrics import distances_by_valuation, measure, sibling_recall, tree_precision_by_level, trit_table
+from tvae.model import COMPONENTS, Embedding, TernaryVAE
 
 DEFAULT = Architecture(use_controller=True)
 SMALL = Architecture(
@@ -150,15 +153,16 @@ def batch(architecture: Architecture, n: int = 512, dtype: torch.dtype = torch.f
 
 
 def everything(model: TernaryVAE, trits: Tensor, statistics: Tensor) -> dict[str, Tensor]:
-    """What every method of a model returns."""
+    """What every method of a model returns; of directions those before the move to the centre: there all are near."""
     mean, log_variance = model.encode(trits)
-    unit_norm, direction = model.project(mean)
+    unit_norm, direction = model.projection(mean)
     outputs = {
         "mean": mean,
         "log_variance": log_variance,
         "logits": model.decode(mean),
         "unit_norm": unit_norm,
         "direction": direction,
+        "norm_about_0": model.project(mean).unit_norm,
         "point": model(trits),
     }
     if model.controller is not None:
@@ -201,6 +205,7 @@ def test_shapes(architecture: Architecture, members: int | None, axis: tuple[int
         "logits": (*axis, 10, architecture.n_trits, 3),
         "unit_norm": (*axis, 10),
         "direction": (*axis, 10, d),
+        "norm_about_0": (*axis, 10),
         "point": (*axis, 10, d),
         **({"weights": (*axis, 6)} if architecture.use_controller else {}),
     }
@@ -228,17 +233,22 @@ def forward_by_hand(state: dict[str, Tensor], trits: Tensor, statistics: Tensor)
     h = mean
     for n in (0, 2):
         h = functional.silu(linear(h, state, f"projection.radius_net.{n}"))
-    unit_norm = 0.95 * torch.sigmoid(linear(h, state, "projection.radius_net.4"))[:, 0]
+    farthest = math.tanh(math.atanh(0.9995) / 2)
+    unit_norm = farthest * torch.sigmoid(linear(h, state, "projection.radius_net.4"))[:, 0]
+    ball = geoopt.PoincareBall(c=torch.tensor(1.0, dtype=torch.float64))
+    moved = direction * unit_norm[:, None]
+    moved = ball.mobius_add(-moved[-1:], moved)[:-1]  # the last row is operation 0
     h = linear(statistics, state, "controller.net.0")
     h = functional.layer_norm(h, (32,), state["controller.net.1.weight"], state["controller.net.1.bias"])
     h = functional.silu(linear(functional.silu(h), state, "controller.net.3"))
     return {
-        "mean": mean,
-        "log_variance": log_variance,
-        "logits": logits,
-        "unit_norm": unit_norm,
-        "direction": direction,
-        "point": direction * unit_norm[:, None] / math.sqrt(2.0),
+        "mean": mean[:-1],
+        "log_variance": log_variance[:-1],
+        "logits": logits[:-1],
+        "unit_norm": unit_norm[:-1],
+        "direction": direction[:-1],
+        "norm_about_0": moved.norm(dim=1),
+        "point": moved / math.sqrt(2.0),
         "weights": 6 * torch.softmax(linear(h, state, "controller.net.5"), -1),
     }
 
@@ -246,7 +256,8 @@ def forward_by_hand(state: dict[str, Tensor], trits: Tensor, statistics: Tensor)
 def test_forward_pass_is_that_written_out_by_hand() -> None:
     model = network(DEFAULT, dtype=torch.float64)
     trits, statistics = batch(DEFAULT, 100, torch.float64), torch.randn(8, dtype=torch.float64)
-    expected = forward_by_hand(model.state_dict(), trits, statistics)
+    operation_0 = torch.full((1, 9), -1.0, dtype=torch.float64)
+    expected = forward_by_hand(model.state_dict(), torch.cat([trits, operation_0]), statistics)
     torch.testing.assert_close(everything(model, trits, statistics), expected, rtol=1e-12, atol=1e-12)
 
 
@@ -270,12 +281,51 @@ def test_points_of_a_saturated_radius_net_lie_inside_the_ball(curvature: float, 
     assert (math.sqrt(curvature) * z.norm(dim=-1)).max() < 1
 
 
+# The move to the centre
+
+
+@pytest.mark.parametrize("scale", [0.1, 1.0, 30.0])
+@each_architecture
+def test_operation_0_lies_at_the_centre_whatever_the_weights(architecture: Architecture, scale: float) -> None:
+    model = network(architecture, dtype=torch.float64)
+    trits = trit_table(architecture.n_trits)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter *= scale
+        norm = model.project(model.encode(trits.double())[0]).unit_norm
+        assert norm.max() <= architecture.max_radius
+        # To rounding: a batch of another size may sum in another order.
+        assert norm[0] <= 1e-12
+        assert not model.float()(trits[:1]).any()
+
+
+def test_an_architecture_that_is_not_centred_leaves_operation_0_where_it_is() -> None:
+    model = network(dataclasses.replace(SMALL, centred=False))
+    mean = model.encode(trit_table(5))[0]
+    found, before = model.project(mean), model.projection(mean)
+    assert all(torch.equal(a, b) for a, b in zip(found, before, strict=True))
+    assert found.unit_norm[0] > 0.1
+
+
+def test_the_move_changes_no_distance_no_tree_and_no_fidelity() -> None:
+    model = network(SMALL)
+    with torch.no_grad():
+        mean = model.encode(trit_table(5))[0]
+        raw, moved = model.projection(mean), model.project(mean)
+    raw = Embedding(raw.unit_norm.double(), functional.normalize(raw.direction.double(), dim=-1))
+    space = {"n_trits": 5, "curvature": SMALL.curvature}
+    assert measure(moved, **space).hierarchy != pytest.approx(measure(raw, **space).hierarchy, abs=0.01)
+    assert measure(moved, **space).distance_fidelity == pytest.approx(measure(raw, **space).distance_fidelity, abs=1e-9)
+    for metric in (distances_by_valuation, tree_precision_by_level, sibling_recall):
+        torch.testing.assert_close(*(torch.as_tensor(metric(e, **space)) for e in (moved, raw)), rtol=1e-9, atol=1e-12)
+
+
 @each_architecture
 def test_unit_norms_lie_below_max_radius_and_directions_have_norm_1(architecture: Architecture) -> None:
     unit_norm, direction = network(architecture).project(torch.randn(1000, architecture.latent_dim) * 10)
     assert (unit_norm >= 0).all()
     assert (unit_norm <= architecture.max_radius).all()
-    torch.testing.assert_close(direction.norm(dim=-1), torch.ones(1000))
+    torch.testing.assert_close(direction.norm(dim=-1), torch.ones(1000, dtype=torch.float64))
 
 
 def test_curvature_scales_the_points_and_nothing_else() -> None:

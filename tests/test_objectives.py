@@ -1,8 +1,8 @@
 """The losses, against float64 loops over single operations, torch's own distributions, and known embeddings."""
 
-import dataclasses
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from torch.distributions import Normal, kl_divergence
 from torch.nn import functional
 
 from tvae import poincare, ternary
-from tvae.objectives import TERMS, Placed, distance_term, elbo_terms, level_mean_terms, parted_level, ranking_terms
+from tvae.objectives import TERMS, Placed, distance_term, elbo_terms, level_mean_terms, parting_term, ranking_terms
 
 # The targets of the level means are held in single precision.
 SINGLE = 1e-6
@@ -177,51 +177,33 @@ def test_levels_without_any_spread_cost_richness() -> None:
     assert float(ranking_terms(placed)["richness"]) == pytest.approx(0.004 * 0.54 + 0.3 * (0.003 - 1e-5), rel=1e-9)
 
 
-# Richness where distances are learned: between the two coarse balls of one level
-
-PARTED = LEVELS - 3
+# Richness where distances are learned: between the two halves of level 0
 
 
-def in_two_balls(norms: Tensor, branches: list[int]) -> float:
-    """Cost of richness where the operations of the parted level lie in the balls `branches`."""
-    placed = dataclasses.replace(place(norms, one_of_each_level()), branches=torch.tensor([branches]))
-    return float(ranking_terms(placed)["richness"])
+def parting(norms: list[float], index: list[int], max_radius: float = MAX_RADIUS) -> float:
+    found = parting_term(torch.tensor([norms], dtype=torch.float64), torch.tensor([index]), max_radius=max_radius)
+    return float(found)
 
 
-def apart(first: float, second: float, level: int = PARTED) -> Tensor:
-    """A level of four operations, two of them moved by `first`, two by `second`."""
-    norms = by_level(0.2, 0.8)
-    stratified = norms[:, LEVELS:].reshape(LEVELS, PER_LEVEL)
-    stratified[level] += torch.tensor([first, first, second, second], dtype=torch.float64)
-    return norms
+@pytest.mark.parametrize("difference", [0.0, 0.1, -0.2])
+def test_parting_is_what_the_halves_of_level_0_lack_to_their_distance(difference: float) -> None:
+    # 0, 3 and 6 are of no half; of the others 1, 4, 7 are of the one and 2, 5 of the other.
+    norms = [0.9, 0.3 + difference, 0.1, 0.9, 0.2 + difference, 0.3, 0.0, 0.1 + difference]
+    assert parting(norms, list(range(8))) == pytest.approx(0.6 - abs(difference) / MAX_RADIUS, rel=1e-12)
+    assert parting(norms, [i + 27 for i in range(8)]) == parting(norms, list(range(8)))
 
 
-@pytest.mark.parametrize("difference", [0.01, 0.1, -0.2])
-def test_richness_between_balls_is_what_their_means_lack(difference: float) -> None:
-    expected = 0.1 * (0.374 - abs(difference) / MAX_RADIUS)
-    assert in_two_balls(apart(-difference / 2, difference / 2), [0, 0, 1, 1]) == pytest.approx(expected, rel=1e-9)
+def test_parting_costs_nothing_beyond_its_target_and_moves_a_half_as_one() -> None:
+    assert parting([0.9, 0.1], [1, 2], 1.0) == 0.0
+    norms = torch.tensor([[0.1, 0.5, 0.4, 0.3]], requires_grad=True)
+    index = torch.tensor([[0, 1, 4, 2]])
+    (slope,) = torch.autograd.grad(parting_term(norms, index, max_radius=1.0).sum(), norms)
+    assert slope[0].tolist() == pytest.approx([0.0, -0.5, -0.5, 1.0])
 
 
-def test_spread_within_balls_is_no_richness_between_them() -> None:
-    assert in_two_balls(apart(-0.05, 0.05), [0, 1, 0, 1]) == pytest.approx(0.1 * 0.374)
-
-
-@pytest.mark.parametrize("level", [level for level in range(LEVELS) if level != PARTED])
-def test_levels_other_than_the_parted_one_have_no_part_in_it(level: int) -> None:
-    assert in_two_balls(apart(-0.05, 0.05, level), [0, 0, 1, 1]) == pytest.approx(0.1 * 0.374)
-
-
-def test_richness_between_balls_costs_nothing_at_its_target() -> None:
-    assert in_two_balls(apart(-0.19, 0.19), [0, 0, 1, 1]) == 0.0
-
-
-def test_a_level_that_was_drawn_from_one_ball_alone_says_nothing() -> None:
-    assert in_two_balls(apart(-0.05, 0.05), [1, 1, 1, 1]) == pytest.approx(0.1 * 0.374)
-
-
-@pytest.mark.parametrize(("levels", "parted"), [(10, 7), (5, 2), (3, 0), (2, 0)])
-def test_the_parted_level_is_two_below_the_last_where_there_is_one(levels: int, parted: int) -> None:
-    assert parted_level(levels) == parted
+def test_parting_of_a_batch_without_one_half_or_both_is_finite() -> None:
+    assert parting([0.3, 0.2], [0, 3]) == pytest.approx(0.6)
+    assert parting([0.3, 0.19], [3, 4]) == pytest.approx(0.6 - 0.19 / MAX_RADIUS)
 
 
 def gradient(term: str, unit_norm: Tensor, terms: Callable[[Placed], dict[str, Tensor]] = ranking_terms) -> Tensor:
@@ -375,13 +357,26 @@ def test_sure_reproduction_at_the_prior_costs_nothing() -> None:
 N_BITS = 3
 
 
-def random_subtrees(curvatures: tuple[float, ...], trees: int = 2) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+MARGIN = 0.04
+
+
+def random_subtrees(curvatures: tuple[float, ...], trees: int = 2) -> tuple[Tensor, Tensor]:
     c = torch.tensor(curvatures, dtype=torch.float64)[:, None]
     largest = poincare.radius(torch.full_like(c, MAX_RADIUS), curvature=c)
     shape = (len(curvatures), trees, 2**N_BITS)
     radius = torch.rand(shape, dtype=torch.float64) * largest[..., None]
-    direction = functional.normalize(torch.randn(*shape, 5, dtype=torch.float64), dim=-1)
-    return radius, direction, c, largest
+    return radius, functional.normalize(torch.randn(*shape, 5, dtype=torch.float64), dim=-1)
+
+
+def cost(
+    radius: Tensor, direction: Tensor, curvatures: tuple[float, ...], margins: tuple[float, ...] = (MARGIN,)
+) -> Tensor:
+    """The distance term, one for each member, where no two points are farther apart than two at the largest radius."""
+    c, longest, margin = (
+        torch.tensor(values, dtype=radius.dtype)[:, None]
+        for values in (curvatures, [2 * largest_radius(c) for c in curvatures], margins * len(curvatures))
+    )
+    return distance_term(radius, direction, curvature=c, longest=longest, margin=margin[: len(curvatures)])
 
 
 def naive_distance(r: float, u: Floats, s: float, w: Floats, curvature: float) -> float:
@@ -413,58 +408,64 @@ def mean_of_violated(costs: Floats) -> float:
     return sum(costs) / (sum(x > 0 for x in costs) + 0.05 * len(costs))
 
 
-@pytest.mark.parametrize("member", range(3))
-def test_distance_term_is_what_a_loop_over_operations_and_levels_gives(member: int) -> None:
-    radius, direction, c, largest = random_subtrees(CURVATURES)
-    found = distance_term(radius, direction, curvature=c, largest_radius=largest)[member]
-    scale = largest_radius(CURVATURES[member])
-    margin, mirrored, extreme = min(0.3 / scale, 0.0375), [], []
-    for tree in range(radius.shape[1]):
-        d = all_distances(radius[member, tree], direction[member, tree], CURVATURES[member])
-        for i in range(2**N_BITS):
-            for k in range(N_BITS - 1):
-                far, near = (i ^ (2 ** (N_BITS - level) - 1) for level in (k, k + 1))
-                mirrored.append(max(0.0, margin + (d[i][near] - d[i][far]) / scale))
-                farthest, nearest = max(d[i][p] for p in partners(i, k + 1)), min(d[i][q] for q in partners(i, k))
-                extreme.append(max(0.0, margin + (farthest - nearest) / scale))
-    assert float(found) == pytest.approx((mean_of_violated(mirrored) + mean_of_violated(extreme)) / 2, rel=1e-9)
+@pytest.mark.parametrize("margin", [0.04, 0.009])
+def test_distance_term_is_what_a_loop_over_operations_and_levels_gives(margin: float) -> None:
+    radius, direction = random_subtrees(CURVATURES)
+    found, every = cost(radius, direction, CURVATURES, (margin,)), range(2**N_BITS)
+    for member, curvature in enumerate(CURVATURES):
+        costs: list[Floats] = [[], [], [], []]
+        for tree in range(radius.shape[1]):
+            d = all_distances(radius[member, tree], direction[member, tree], curvature)
+            d = [[length / (2 * largest_radius(curvature)) for length in row] for row in d]
+            nearest = [[min(d[i][q] for q in partners(i, k)) for k in range(N_BITS)] for i in every]
+            for i, k in itertools.product(every, range(N_BITS)):
+                other = i ^ (2**N_BITS - 1)
+                far, near = (i ^ (2 ** (N_BITS - level) - 1) for level in (k, k + 1))  # i itself is nearest to it
+                costs[0].append(max(0.0, margin + d[i][near] - d[i][far]))
+                costs[1].append(max(0.0, margin + d[i][near] - d[other][other ^ i ^ far]))
+                if k < N_BITS - 1:
+                    farthest = max(d[i][p] for p in partners(i, k + 1))
+                    costs[2].append(max(0.0, margin + farthest - nearest[i][k]))
+                    costs[3].append(max(0.0, margin + farthest - nearest[other][k]))
+        assert float(found[member]) == pytest.approx(sum(map(mean_of_violated, costs)) / 4, rel=1e-9)
 
 
-def exact_subtree(curvature: float, *, reverse: bool = False) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def exact_subtree(curvature: float, *, reverse: bool = False) -> tuple[Tensor, Tensor]:
     """One subtree `(1, 1, P)` on a sphere, where each bit is an axis of its own and the first weighs most."""
-    weights = torch.tensor([16.0**-bit for bit in range(N_BITS)], dtype=torch.float64)
+    weights = torch.tensor([4.0**-bit for bit in range(N_BITS)], dtype=torch.float64)
     bits = torch.tensor([[place >> (N_BITS - 1 - bit) & 1 for bit in range(N_BITS)] for place in range(2**N_BITS)])
-    direction = bits * (weights.flip(0) if reverse else weights)
-    direction = functional.normalize(torch.cat([direction, torch.ones(2**N_BITS, 1, dtype=torch.float64)], 1), dim=-1)
-    c, largest = torch.tensor([[curvature]]).double(), torch.tensor([[largest_radius(curvature)]]).double()
-    return largest.expand(1, 2**N_BITS)[:, None] * 0.99, direction[None, None], c, largest
+    direction = (2 * bits - 1) * (weights.flip(0) if reverse else weights)
+    radius = torch.full((1, 1, 2**N_BITS), 0.99 * largest_radius(curvature), dtype=torch.float64)
+    return radius, functional.normalize(direction, dim=-1)[None, None]
 
 
-def test_an_exact_tree_costs_nothing() -> None:
-    radius, direction, c, largest = exact_subtree(2.0)
-    assert float(distance_term(radius, direction, curvature=c, largest_radius=largest)) == 0.0
+@pytest.mark.parametrize("curvature", CURVATURES)
+def test_an_exact_tree_costs_nothing_and_one_from_the_leaves_to_the_root_does(curvature: float) -> None:
+    assert float(cost(*exact_subtree(curvature), (curvature,))) == 0.0
+    assert float(cost(*exact_subtree(curvature, reverse=True), (curvature,))) > 0.1
 
 
-def test_a_tree_from_the_leaves_to_the_root_costs() -> None:
-    radius, direction, c, largest = exact_subtree(2.0, reverse=True)
-    assert float(distance_term(radius, direction, curvature=c, largest_radius=largest)) > 0.1
-
-
-# All operations at one place: what is violated is the margin.
-@pytest.mark.parametrize(
-    ("curvature", "expected"), [(0.01, 0.3 / largest_radius(0.01)), (0.1, 0.3 / largest_radius(0.1)), (2.0, 0.0375)]
-)
-def test_distance_margin_is_a_length_up_to_a_share_of_the_largest_radius(curvature: float, expected: float) -> None:
-    radius, direction, c, largest = exact_subtree(curvature)
+@pytest.mark.parametrize("curvature", CURVATURES)
+@pytest.mark.parametrize("margin", [0.01, 0.1])
+def test_where_all_operations_are_at_one_place_the_margin_is_missing(curvature: float, margin: float) -> None:
+    radius, direction = exact_subtree(curvature)
     one_place = direction[:, :, :1].expand_as(direction)
-    found = distance_term(radius, one_place, curvature=c, largest_radius=largest)
-    assert float(found) == pytest.approx(expected / 1.05, rel=1e-6)
+    assert float(cost(radius, one_place, (curvature,), (margin,))) == pytest.approx(margin / 1.05, rel=1e-6)
+
+
+def test_members_have_margins_of_their_own_and_curvature_changes_nothing_at_equal_unit_norms() -> None:
+    radius, direction = random_subtrees((1.0,))
+    both = torch.cat([radius, radius / 2]), torch.cat([direction, direction])
+    wide, narrow = cost(*both, (1.0, 4.0), (0.09, 0.09)).tolist()
+    assert wide == pytest.approx(narrow, rel=1e-12)
+    wide, narrow = cost(torch.cat([radius, radius]), both[1], (1.0, 1.0), (0.09, 0.01)).tolist()
+    assert wide > narrow + 0.01
 
 
 def test_distance_draws_nearer_operations_in_and_pushes_farther_ones_out() -> None:
-    radius, direction, c, largest = exact_subtree(2.0, reverse=True)
+    radius, direction = exact_subtree(2.0, reverse=True)
     direction.requires_grad_()
-    (slope,) = torch.autograd.grad(distance_term(radius, direction, curvature=c, largest_radius=largest), direction)
+    (slope,) = torch.autograd.grad(cost(radius, direction, (2.0,)).sum(), direction)
     moved = functional.normalize(direction - 1e-3 * slope, dim=-1).detach()
     before, after = (
         poincare.distance(radius[0, 0, 0], x[0, 0, 0], radius[0, 0], x[0, 0], curvature=2.0) for x in (direction, moved)
@@ -491,39 +492,39 @@ def test_a_member_costs_what_it_costs_alone() -> None:
 EXTREMES = [1e-12, 1e-6, 0.5, 0.9, 1 - 1e-6]
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
-@pytest.mark.parametrize("first", EXTREMES)
-@pytest.mark.parametrize("other", EXTREMES)
+DTYPES = [torch.float32, torch.float64]
+
+
+def not_finite(terms: Iterable[Tensor], inputs: list[Tensor]) -> bool:
+    total = torch.stack([term.sum() for term in terms]).sum()
+    return not all(bool(x.isfinite().all()) for x in [total, *torch.autograd.grad(total, inputs)])
+
+
 @pytest.mark.parametrize("objective", ["ranking", "level_mean"])
-def test_terms_and_gradients_are_finite_at_extreme_unit_norms(
-    objective: str, first: float, other: float, dtype: torch.dtype
-) -> None:
-    norms = torch.tensor([first, other], dtype=dtype).repeat(LEVELS * (1 + PER_LEVEL) // 2 + 1)[None]
-    norms = norms[:, : LEVELS * (1 + PER_LEVEL)].clone().requires_grad_()
-    placed = place(norms, one_of_each_level())
-    initial = torch.zeros(1, LEVELS, dtype=dtype)
-    terms = ranking_terms(placed) if objective == "ranking" else level_mean_terms(placed, initial)
-    (slope,) = torch.autograd.grad(torch.stack(list(terms.values())).sum(), norms)
-    assert [name for name, term in terms.items() if not bool(term.isfinite().all())] == []
-    assert bool(slope.isfinite().all())
+def test_terms_and_gradients_are_finite_at_extreme_unit_norms(objective: str) -> None:
+    bad = []
+    for first, other, dtype in itertools.product(EXTREMES, EXTREMES, DTYPES):
+        norms = torch.tensor([first, other], dtype=dtype).repeat(LEVELS * (1 + PER_LEVEL) // 2 + 1)[None]
+        norms = norms[:, : LEVELS * (1 + PER_LEVEL)].clone().requires_grad_()
+        placed, initial = place(norms, one_of_each_level()), torch.zeros(1, LEVELS, dtype=dtype)
+        terms = ranking_terms(placed) if objective == "ranking" else level_mean_terms(placed, initial)
+        if not_finite(terms.values(), [norms]):
+            bad.append((first, other, dtype))
+    assert bad == []
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
-@pytest.mark.parametrize("curvature", [1e-3, 2.0, 1e3])
-@pytest.mark.parametrize("first", EXTREMES)
-@pytest.mark.parametrize("other", EXTREMES)
-def test_distance_term_and_gradients_are_finite_at_extreme_unit_norms(
-    first: float, other: float, curvature: float, dtype: torch.dtype
-) -> None:
-    norms = torch.tensor([first, other, first, first], dtype=dtype)[None, None].requires_grad_()
-    direction = torch.eye(3, dtype=dtype)[[0, 1, 0, 2]][None, None].requires_grad_()
-    c = torch.tensor([[curvature]], dtype=dtype)
-    radius = poincare.radius(norms, curvature=c[..., None])
-    largest = poincare.radius(torch.full_like(c, 1 - 1e-6), curvature=c)
-    term = distance_term(radius, direction, curvature=c, largest_radius=largest)
-    slopes = torch.autograd.grad(term.sum(), [norms, direction])
-    assert bool(term.isfinite().all())
-    assert all(bool(slope.isfinite().all()) for slope in slopes)
+def test_distance_term_and_gradients_are_finite_at_extreme_unit_norms() -> None:
+    bad = []
+    for first, other, dtype, curvature in itertools.product(EXTREMES, EXTREMES, DTYPES, [1e-3, 2.0, 1e3]):
+        norms = torch.tensor([first, other, first, first], dtype=dtype)[None, None].requires_grad_()
+        direction = torch.eye(3, dtype=dtype)[[0, 1, 0, 2]][None, None].requires_grad_()
+        c = torch.tensor([[curvature]], dtype=dtype)
+        radius = poincare.radius(norms, curvature=c[..., None])
+        longest = 2 * poincare.radius(torch.full_like(c, 1 - 1e-6), curvature=c)
+        term = distance_term(radius, direction, curvature=c, longest=longest, margin=torch.full_like(c, MARGIN))
+        if not_finite([term], [norms, direction]):
+            bad.append((first, other, dtype, curvature))
+    assert bad == []
 
 
 @pytest.mark.parametrize("max_radius", [0.2, 0.95, 0.9993])

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 
 import geoopt
+import mpmath
 import numpy as np
 import pytest
 import torch
@@ -404,5 +405,67 @@ def test_inside_is_a_unit_norm_below_1(norm: float, expected: bool, curvature: f
     assert poincare.inside(z, curvature=curvature).tolist() == [expected]
 
 
+def test_nan_stays_nan() -> None:
+    nan, u = torch.tensor([math.nan]), torch.eye(2)[:1]
+    assert poincare.distance(nan, u, torch.ones(1), u, curvature=1.0).isnan().all()
+    assert poincare.distance_between_points(nan.expand(1, 2), u / 2, curvature=1.0).isnan().all()
+    assert all(bool(x.isnan().all()) for x in poincare.translate(nan, u, torch.full((1,), 0.5), u))
+
+
 def test_nan_is_not_inside() -> None:
     assert not poincare.inside(torch.tensor([[math.nan, 0.0]]), curvature=1.0).any()
+
+
+# The move to the centre. Before it no point is farther out than half of what the architecture's widest ball has.
+
+FARTHEST = math.tanh(math.atanh(1 - 1e-6) / 2)
+
+
+@each_dimension
+def test_the_move_to_the_centre_is_the_moebius_addition_of_geoopt(dimension: int) -> None:
+    (x, u), (y, w) = points(200, dimension), points(1, dimension)
+    ball = geoopt.PoincareBall(c=torch.tensor(1.0, dtype=torch.float64))
+    expected = ball.mobius_add(-place(y, w, 1.0), place(x, u, 1.0))
+    torch.testing.assert_close(place(*poincare.translate(x, u, y, w), 1.0), expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("depth", [1e-9, 0.5, FARTHEST])
+@pytest.mark.parametrize("angle", [0.0, 1e-4, 1e-2, 1.0, 3.0])
+@pytest.mark.parametrize("step", [1e-5, 0.1])
+def test_the_move_to_the_centre_keeps_its_digits(depth: float, angle: float, step: float) -> None:
+    """In the plane it is the map z -> (z - o)/(1 - ō·z): here in 50 digits, from the same numbers."""
+    x, y = depth * (1 - step), depth
+    with mpmath.workdps(50):
+        z, o = x * mpmath.expj(0.7 + angle), y * mpmath.expj(mpmath.mpf(0.7))
+        exact = (z - o) / (1 - mpmath.conj(o) * z)
+        norm = abs(exact)
+        there = torch.tensor([float(exact.real / norm), float(exact.imag / norm)], dtype=torch.float64)
+    u, w = (torch.tensor([[math.cos(t), math.sin(t)]], dtype=torch.float64) for t in (0.7 + angle, 0.7))
+    norms = (torch.tensor([value], dtype=torch.float64) for value in (x, y))
+    found, direction = poincare.translate(next(norms), u, next(norms), w)
+    assert float(found) == pytest.approx(float(norm), rel=TOLERANCE[torch.float64])
+    # How far aside the point lies, as a hyperbolic length.
+    assert math.sinh(2 * math.atanh(float(norm))) * float((direction[0] - there).norm()) < TOLERANCE[torch.float64]
+
+
+@each_dtype
+@each_dimension
+def test_the_move_to_the_centre_changes_no_distance(dimension: int, dtype: torch.dtype) -> None:
+    drawn = [points(n, dimension, FARTHEST) for n in (200, 200, 1)]
+    (x, u), (y, v), (o, w) = ((norm.to(dtype), direction.to(dtype)) for norm, direction in drawn)
+    before = polar(x.double(), unit(u.double()), y.double(), unit(v.double()), 1.0)
+    after = polar(*poincare.translate(x, u, o, w), *poincare.translate(y, v, o, w), 1.0)
+    assert relative_error(after, before) < TOLERANCE[torch.float64]
+
+
+@each_dtype
+@pytest.mark.parametrize("depth", [0.0, 1e-9, 0.5, FARTHEST])
+def test_the_new_centre_lies_at_0_and_all_gradients_are_finite(depth: float, dtype: torch.dtype) -> None:
+    x, u = torch.tensor([depth, 0.3, depth], dtype=dtype), directions(3, 5).to(dtype)
+    u[2] = u[0]
+    arguments = [t.clone().requires_grad_() for t in (x, u, x[:1], u[:1])]
+    norm, direction = poincare.translate(*arguments)
+    assert (norm[[0, 2]].tolist(), direction[[0, 2]].norm(dim=1).tolist()) == ([0.0, 0.0], [0.0, 0.0])
+    assert float(direction[1].detach().norm()) == pytest.approx(1.0, abs=1e-14)
+    gradients = torch.autograd.grad(norm.sum() + direction.sum(), arguments)
+    assert all(bool(gradient.isfinite().all()) for gradient in gradients)

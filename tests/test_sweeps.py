@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tvae.experiments.foundations import foundation_configuration
 
 from tvae.architecture import Architecture
 from tvae.configuration import SHARED_SETTINGS, Configuration
@@ -100,6 +99,21 @@ def test_trial_survives_json() -> None:
         assert Trial.from_dict(json.loads(json.dumps(one.to_dict()))) == one
 
 
+def test_a_trial_that_an_older_version_planned_is_refused_with_the_reason() -> None:
+    new = ("centred", "optimizer", "distance_margin")
+    stored = trial().to_dict()
+    old = stored | {"settings": {k: v for k, v in stored["settings"].items() if k not in new}}
+    message = r"`cell` says nothing of centred, distance_margin, optimizer\. Another version of tvae planned it"
+    with pytest.raises(ConfigurationError, match=message):
+        Trial.from_dict(old)
+
+
+def test_the_phases_of_the_reference_order_radii_alone_and_by_adam() -> None:
+    for one in phase_trials(ALL, seeds=1):
+        assert (one.configuration.learns_distances, one.configuration.optimizer) == (False, "adam")
+        assert not one.architecture.centred
+
+
 def test_the_same_configuration_twice_is_trained_once_with_a_note_that_has_both_names() -> None:
     one, two = trial(), Trial("grid", "other cell", Architecture(), Configuration())
     assert merged([one, two]) == ((one,), ("`other cell` is the same as `cell`, and is not trained twice.",))
@@ -111,10 +125,22 @@ def test_every_cell_of_the_reference_is_a_configuration_of_its_own() -> None:
 
 def test_trials_of_one_shape_may_train_as_one_cohort() -> None:
     base = trial()
-    apart = dict(zip(SHARED_SETTINGS, ("level_mean", 256, "all", 0.2, 0.3), strict=True))
-    for name, value in apart.items():
-        assert trial(**{name: value}).shape() != base.shape()
-    assert trial(distance_weight=1.0).shape() != base.shape()
+    apart = {
+        "objective": {"objective": "level_mean"},
+        "optimizer": {"optimizer": "adam"},
+        "batch_size": {"batch_size": 256},
+        "unfreeze": {"unfreeze": "all"},
+        "encoder_lr_scale": {"encoder_lr_scale": 0.2},
+        "decoder_lr_scale": {"decoder_lr_scale": 0.3},
+        "learns_distances": {"distance_weight": 0.0},
+        "parts_level_0": {"richness_weight": 1.0},
+        "orders_radii": {"hierarchy_weight": 1.0},
+    }
+    assert list(apart) == list(SHARED_SETTINGS)
+    assert [name for name, settings in apart.items() if trial(**settings).shape() == base.shape()] == []
+    assert Trial("grid", "c", Architecture(max_radius=0.9), base.configuration).shape() != base.shape()
+    like = base.configuration.replace(distance_weight=2.0, distance_margin=0.01)
+    assert Trial("grid", "c", Architecture(), like).shape() == base.shape()
     assert Trial("grid", "c", Architecture(latent_dim=8), Configuration()).shape() != base.shape()
     assert Trial("grid", "c", Architecture(curvature=9.0), Configuration(seed=5, lr=1e-4)).shape() == base.shape()
 
@@ -378,12 +404,3 @@ def test_one_run_has_no_spread_and_no_correlation() -> None:
 
 def test_no_run_has_no_metrics() -> None:
     assert stability_metrics([]) == {}
-
-
-# Foundations
-
-
-def test_narrow_latent_gets_a_training_of_its_own() -> None:
-    narrow, wide = (foundation_configuration(Architecture(latent_dim=d), seed=3) for d in (8, 9))
-    assert (narrow.seed, wide.seed) == (3, 3)
-    assert narrow.epochs > wide.epochs

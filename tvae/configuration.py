@@ -38,6 +38,7 @@ SHARED_SETTINGS = (
     "encoder_lr_scale",
     "decoder_lr_scale",
     "learns_distances",
+    "parts_level_0",
     "orders_radii",
 )
 """What shapes the batch, and so must be one for all runs that train as one cohort."""
@@ -114,9 +115,14 @@ class Configuration:
         return self.objective == "ranking" and self.distance_weight > 0
 
     @property
+    def parts_level_0(self) -> bool:
+        """Whether the two halves of level 0 are moved apart: the richness that is asked for beside distances."""
+        return self.learns_distances and self.richness_weight > 0
+
+    @property
     def orders_radii(self) -> bool:
         """Whether the order of radii is part of the loss."""
-        spread = self.richness_weight > 0 and not self.learns_distances
+        spread = self.richness_weight > 0 and not self.parts_level_0
         ordered = self.hierarchy_weight > 0 or self.separation_weight > 0 or spread
         return self.objective == "level_mean" or (self.objective == "ranking" and ordered)
 

@@ -64,6 +64,8 @@ SAMPLE_SEED = 20_251_229
 # Operations that go through the network at a time: their activations then stay in the processor's cache. A multiple of
 # 16 keeps the rows of every member aligned, so that a cohort measures a member as it would be measured alone.
 CHUNK = 2_048
+# Mean radii of levels that are as near as this, as a share of the largest radius, differ by rounding alone.
+LEAST_SCALE = 1e-9
 ANCHORS = 32
 
 Floats = npt.NDArray[np.float64]
@@ -269,14 +271,16 @@ def measure_norms(unit_norm: Tensor, chords: Tensor, *, n_trits: int, curvature:
 def _level_gaps(radius: Floats, means: Floats, n_trits: int) -> tuple[float, ...]:
     """Return the gap between each level and the next, in shares of the mean distance between levels.
 
-    Where radii rise with valuation the scale is taken as positive, so that the gap is negative; without any scale, at
-    equal mean radii, it is -1 wherever levels overlap.
+    Where radii rise with valuation the scale is taken as positive, so that the gap is negative. Without any scale, at
+    equal mean radii, levels cannot be apart: it is -1.
     """
+    scale = abs(means[0] - means[-1]) / n_trits
+    if scale <= LEAST_SCALE * radius.max():
+        return (-1.0,) * n_trits
     by_level = radius[_by_level(n_trits)]
     starts = np.cumsum(ternary.level_sizes(n_trits)) - ternary.level_sizes(n_trits)
     gaps = np.minimum.reduceat(by_level, starts)[:-1] - np.maximum.reduceat(by_level, starts)[1:]
-    scale = abs(means[0] - means[-1]) / n_trits
-    return tuple((gaps / scale if scale > 0 else -(gaps < 0).astype(float)).tolist())
+    return tuple((gaps / scale).tolist())
 
 
 @torch_defaults()

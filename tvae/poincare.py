@@ -185,12 +185,13 @@ def translate(
 ) -> tuple[Tensor, Tensor]:
     """Move points by the isometry that takes a given point to the origin: the Möbius translation by its negative.
 
-    On the hyperboloid at c = 1, with X = (cosh a, sinh a·u) for a point and (cosh b, sinh b·w) for the new origin, the
-    boost along w takes X to the spatial part s + w·((cosh b - 1)·(s·w) - sinh b·cosh a), s = sinh a·u: that is the new
-    direction. The new radius is the distance of the two points, by the sum of `excess`, in which nothing cancels, and
-    tanh²(d/2) = x/(x + 2) for x = cosh d - 1.
+    On the hyperboloid at c = 1 a point is (cosh a, sinh a·u) and the new origin (cosh b, sinh b·w). The boost along w
+    takes the point's spatial part to sinh a·(u - w) + (sinh(a - b) - (cosh b - 1)·sinh a·q/2)·w, q = |u - w|², in which
+    nothing large cancels: that is the new direction. The new radius is the distance of the two points, by the sum of
+    `excess`, and tanh²(d/2) = x/(x + 2) for x = cosh d - 1.
 
-    It computes in float64: unit norms come close to 1, and near the origin differences remain of larger numbers.
+    It computes in float64, from directions brought to norm 1 again: unit norms come close to 1, and there the rounding
+    of a float32 would be seen in the distances.
 
     Args:
         unit_norm: sqrt(c)·|z|, in [0, 1), shape `(…, B)`.
@@ -204,11 +205,12 @@ def translate(
     Source:
         Ratcliffe, Foundations of Hyperbolic Manifolds (2006), section 3.2 (positive Lorentz transformations).
     """
-    u, w = direction.double(), origin_direction.double()
+    u, w = (torch.nn.functional.normalize(x.double(), dim=-1) for x in (direction, origin_direction))
     a, b = (radius(norm.double(), curvature=1.0) for norm in (unit_norm, origin_norm))
-    x = excess(a, b, (u - w).square().sum(-1), curvature=1.0)
-    s, along = torch.sinh(a)[..., None] * u, torch.sinh(a) * (u * w).sum(-1)
-    moved = s + ((torch.cosh(b) - 1) * along - torch.sinh(b) * torch.cosh(a))[..., None] * w
+    chord = (u - w).square().sum(-1)
+    x = excess(a, b, chord, curvature=1.0)
+    along = torch.sinh(a - b) - (torch.cosh(b) - 1) * torch.sinh(a) * chord / 2
+    moved = torch.sinh(a)[..., None] * (u - w) + along[..., None] * w
     return _safe_sqrt(x / (x + 2)), torch.nn.functional.normalize(moved, dim=-1)
 
 
@@ -226,9 +228,9 @@ def _one_minus_square(z: Tensor, root: float | Tensor) -> Tensor:
 
 
 def _safe_sqrt(x: Tensor) -> Tensor:
-    """Square root whose gradient at 0 is 0 rather than infinite."""
-    positive = x > 0
-    return torch.where(positive, torch.where(positive, x, 1.0).sqrt(), 0.0)
+    """Square root whose gradient at 0 is 0 rather than infinite; a NaN stays one."""
+    none = x <= 0
+    return torch.where(none, 0.0, torch.where(none, 1.0, x).sqrt())
 
 
 def _sqrt(curvature: float | Tensor) -> float | Tensor:

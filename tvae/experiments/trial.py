@@ -53,10 +53,19 @@ class Trial:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Trial":
-        """Build a trial from what `to_dict` returned."""
-        settings = dict(values["settings"])
+        """Build a trial from what `to_dict` returned.
+
+        Raises:
+            ConfigurationError: if it does not state every setting: another version of tvae planned it.
+        """
+        settings, names = dict(values["settings"]), Architecture().to_dict()
+        if missing := sorted({*names, *Configuration().to_dict(), "load"} - settings.keys()):
+            raise ConfigurationError(
+                f"A stored trial must state every setting; `{values['cell']}` says nothing of {', '.join(missing)}. "
+                "Another version of tvae planned it, which trained in another way. Start the sweep anew, without "
+                "`resume`."
+            )
         load = settings.pop("load")
-        names = Architecture().to_dict()
         architecture = Architecture.from_dict({k: v for k, v in settings.items() if k in names})
         configuration = Configuration.from_dict({k: v for k, v in settings.items() if k not in names})
         return cls(values["phase"], values["cell"], architecture, configuration, load)
@@ -65,7 +74,7 @@ class Trial:
         """Return what must be equal in trials that train as one cohort."""
         architecture = {name: value for name, value in self.architecture.to_dict().items() if name != "curvature"}
         settings = [getattr(self.configuration, name) for name in SHARED_SETTINGS]
-        return (json.dumps(architecture), *settings, self.configuration.distance_weight > 0)
+        return (json.dumps(architecture), *settings)
 
 
 def merged(trials: Iterable[Trial]) -> tuple[tuple[Trial, ...], tuple[str, ...]]:

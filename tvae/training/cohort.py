@@ -146,8 +146,7 @@ class _Cohort:
         self.device, self.observer, self.watched = device, observer, 0.0
         settings, architecture = members[0].configuration, members[0].model.architecture
         self.n_trits = architecture.n_trits
-        parts = any(m.configuration.richness_weight > 0 for m in members)
-        self.step = Step(architecture, settings, parts, device)
+        self.step = Step(architecture, settings, device)
         self.controls = architecture.use_controller and self.step.projects
         self.runs = [
             _Run(place, member, Sampler(self.n_trits, settings, member.generator))

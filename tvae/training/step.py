@@ -21,15 +21,14 @@ class Step:
     Args:
         architecture: of the cohort.
         settings: those that the cohort shares.
-        parts: whether the halves of level 0 are moved apart, in one member at least.
         device: where to compute.
     """
 
-    def __init__(self, architecture: Architecture, settings: Configuration, parts: bool, device: torch.device) -> None:
+    def __init__(self, architecture: Architecture, settings: Configuration, device: torch.device) -> None:
         self.projects = settings.objective != "elbo"
         self.encodes = settings.unfreeze != "none" or not self.projects
         self.distances, self.orders = settings.learns_distances, settings.orders_radii
-        self._parts = parts and self.distances
+        self._parts = settings.parts_level_0
         self.terms = [
             *(["coverage", "kl"] if self.encodes else []),
             *(["hierarchy", "separation"] if self.orders else []),
