@@ -219,8 +219,8 @@ class TestProvenance:
         (inner := package / "inner").mkdir()
         self.git(inner, "init")
         self.git(inner, "-c", "user.name=a", "-c", "user.email=a@b", "commit", "--allow-empty", "-m", "inner")
-        self.git(package, "add", "inner")
-        self.git(package, "commit", "-m", "submodule")
+        self.git(package, "-c", "diff.ignoreSubmodules=none", "add", "inner")
+        self.git(package, "-c", "diff.ignoreSubmodules=none", "commit", "-m", "submodule")
         assert commit(package)[1] is False
         (inner / "new.txt").touch()
         assert commit(package)[1] is True
