@@ -69,8 +69,7 @@ ui: .venv/ready ## Open MLflow on what was run
 
 serve: .venv/ready ## Serve the champion on http://127.0.0.1:5001 (SERVE_PORT=another)
 	@$(call FREE,$(SERVE_PORT),SERVE_PORT)
-	@$(BIN)/python -c 'import mlflow; mlflow.MlflowClient().get_model_version_by_alias("tvae", "champion")' 2>/dev/null \
-		|| { echo 'There is no champion to serve yet: run make finetune.' >&2; exit 1; }
+	@$(BIN)/python -m entry_points.store --champion
 	@echo 'Ask it from another terminal:'
 	@echo "  curl -s 127.0.0.1:$(SERVE_PORT)/invocations -H 'Content-Type: application/json' -d '{\"inputs\": [[5]]}'"
 	$(BIN)/mlflow models serve -m models:/tvae@champion --env-manager local --host 127.0.0.1 --port $(SERVE_PORT) --workers 1

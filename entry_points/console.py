@@ -185,7 +185,7 @@ def next_command(name: str, **options: object) -> str:
         return command_line(name, options, {})
     arguments = " ".join(f"--{key} {shlex.quote(str(value))}" for key, value in options.items())
     if "MAKELEVEL" in os.environ:
-        return f"make {name} ARGS={shlex.quote(arguments)}"
+        return f"make {name} ARGS={shlex.quote(arguments.replace('$', '$$'))}"  # make expands $ once more
     return f"python -m entry_points.{name} {arguments}"
 
 

@@ -21,7 +21,7 @@ import tvae
 from tvae.architecture import Architecture
 from tvae.checkpoint import FORMAT_VERSION, load, provenance, read, require_storable, save
 from tvae.checkpoint.file import MAX_BYTES, MAX_HEADER_BYTES
-from tvae.checkpoint.provenance import commit
+from tvae.checkpoint.provenance import commit, git_trouble
 from tvae.checkpoint.verification import verify
 from tvae.errors import CheckpointError
 from tvae.metrics import evaluate
@@ -206,16 +206,84 @@ class TestProvenance:
         (package / "new.py").touch()
         assert commit(package) == (head, True)
 
-    def test_where_git_refuses_its_reason_stands_in_place_of_the_commit(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    @pytest.fixture
+    def package(self, tmp_path: Path) -> Path:
+        """A package in a repository of its own, committed, with a user's settings that change what git prints."""
+        package = tmp_path / "my répo" / "package"
+        package.mkdir(parents=True)
+        (package / "__init__.py").touch()
+        settings = ["status.showUntrackedFiles=no", "core.quotePath=true", "status.relativePaths=true"]
+        settings += ["diff.external=false", "color.ui=always", "status.branch=true", "diff.ignoreSubmodules=all"]
+        self.git(package.parent, "init")
+        for setting in [*settings, "user.name=a", "user.email=a@b"]:
+            self.git(package, "config", *setting.split("="))
+        self.git(package, "add", ".")
+        self.git(package, "commit", "-m", "first")
+        return package
+
+    def git(self, package: Path, *words: str) -> None:
+        subprocess.run(["git", *words], cwd=package, check=True, capture_output=True)
+
+    @pytest.mark.integration
+    def test_settings_and_variables_of_git_do_not_change_the_answer(
+        self, package: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        git = tmp_path / "git"
-        git.write_text(
-            "#!/bin/sh\necho \"fatal: detected dubious ownership in repository at '/secret'\" >&2\nexit 128\n"
-        )
-        git.chmod(0o755)
+        for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):
+            monkeypatch.setenv(name, "/nosuch")
+        monkeypatch.setenv("GIT_EXTERNAL_DIFF", "false")
+        head, dirty = commit(package)
+        assert (len(str(head)), dirty) == (40, False)
+        (package.parent / "new.py").touch()
+        assert commit(package) == (head, True)
+
+    @pytest.mark.integration
+    def test_a_module_that_an_ignore_file_hides_is_dirty(self, package: Path) -> None:
+        (package.parent / ".git" / "info" / "exclude").write_text("*.py\n")
+        (package / "new.py").touch()
+        assert commit(package)[1] is True
+
+    @pytest.mark.integration
+    @pytest.mark.parametrize("mark", ["--assume-unchanged", "--skip-worktree"])
+    def test_a_mark_in_the_index_hides_no_change(self, package: Path, mark: str) -> None:
+        self.git(package, "update-index", mark, "__init__.py")
+        assert commit(package)[1] is False
+        (package / "__init__.py").write_text("changed = True\n")
+        assert commit(package)[1] is True
+
+    @pytest.mark.integration
+    def test_a_submodule_that_has_changed_is_dirty(self, package: Path) -> None:
+        (inner := package / "inner").mkdir()
+        self.git(inner, "init")
+        self.git(inner, "-c", "user.name=a", "-c", "user.email=a@b", "commit", "--allow-empty", "-m", "inner")
+        self.git(package, "-c", "diff.ignoreSubmodules=none", "add", "inner")
+        self.git(package, "-c", "diff.ignoreSubmodules=none", "commit", "-m", "submodule")
+        assert commit(package)[1] is False
+        (inner / "new.txt").touch()
+        assert commit(package)[1] is True
+
+    @pytest.mark.integration
+    def test_that_git_refuses_is_said(self, package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert git_trouble(package) is None
+        monkeypatch.setattr(tvae, "__file__", str(package / "__init__.py"))
+        (package.parent / ".git" / "HEAD").write_text("broken")
+        provenance.provenance.cache_clear()
+        stated = provenance.provenance()
+        provenance.provenance.cache_clear()
+        assert (stated["git_commit"], stated["git_dirty"]) == (None, "unknown")
+        assert str(git_trouble(package)).startswith("fatal: ")
+
+    @pytest.mark.integration
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+    def test_that_git_refuses_the_folder_of_another_user_is_said(self, package: Path) -> None:
+        for path in (package.parent, package.parent / ".git"):
+            os.chown(path, 65534, 65534)
+        assert commit(package) == (None, None)
+        assert "dubious ownership" in str(git_trouble(package))
+
+    def test_where_there_is_no_git_that_is_said(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("PATH", str(tmp_path))
-        assert commit(tmp_path) == ("git refused: detected dubious ownership", None)
+        (tmp_path / ".git").mkdir()
+        assert "git did not run" in str(git_trouble(tmp_path / "package"))
 
     @pytest.mark.integration
     def test_a_package_installed_inside_a_foreign_repository_has_no_commit(self, tmp_path: Path) -> None:
@@ -493,3 +561,18 @@ def test_the_digest_covers_what_the_header_says_of_the_tensors(file: Path) -> No
     fields, _, data = split(file.read_bytes())
     del fields["digest"]
     assert read(file).digest != hashlib.sha256(data).hexdigest()
+
+
+def test_home_in_a_path_is_expanded(tmp_path: Path, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    checkpoint = read(file)
+    save(
+        "~/home.safetensors",
+        checkpoint.model,
+        trained=checkpoint.trained,
+        training=checkpoint.training,
+        metrics=checkpoint.metrics,
+    )
+    assert read("~/home.safetensors").digest == checkpoint.digest
+    assert load(Path("~/home.safetensors")).architecture == checkpoint.architecture
+    assert (tmp_path / "home.safetensors").is_file()

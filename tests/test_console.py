@@ -1,5 +1,6 @@
 """What commands print: links that open, and what to do next in the reader's own way of starting them."""
 
+import importlib
 import os
 import select
 import signal
@@ -122,3 +123,46 @@ def test_what_happens_in_training_is_told_at_once_where_output_is_no_terminal() 
         told = os.read(process.stdout.fileno(), 100) if ready else b""
         process.kill()
     assert told == b"lost\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [
+        *((name, "checkpoint") for name in ("verify", "promote", "embed", "finetune")),
+        *((name, "out") for name in ("verify", "embed", "report", "convert")),
+        ("convert", "path"),
+        ("sweep", "grid"),
+    ],
+)
+def test_home_is_expanded_in_every_option_that_takes_a_path(
+    monkeypatch: pytest.MonkeyPatch, name: str, option: str
+) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    main = importlib.import_module(f"entry_points.{name}").main
+    assert main.make_context(name, [f"--{option}=~/x"]).params[option] == "/home/me/x"
+    assert (
+        main.make_context(name, []).params[option] == main.params[[p.name for p in main.params].index(option)].default
+    )
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("path", ["/my project/x", "/tvae #2/x", "/50%/it's/é", "/what?/$HOME/x", '/a"b\\c/$(HOME)'])
+@pytest.mark.parametrize("way", ["make", "itself", "mlflow run"])
+def test_advice_reaches_the_command_as_it_was_meant(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, way: str
+) -> None:
+    if way == "make":
+        monkeypatch.setenv("MAKELEVEL", "1")
+    elif way == "mlflow run":
+        monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)
+    (tmp_path / "Makefile").write_text("promote:\n\t@printf '<%s>' $(ARGS)\n")
+    for name in ("python", "mlflow"):
+        (tmp_path / name).write_text("#!/bin/sh\nprintf '<%s>' \"$@\"\n")
+        (tmp_path / name).chmod(0o755)
+    environment = {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}", "HOME": "/home/me"}
+    told = next_command("promote", checkpoint=path)
+    done = subprocess.run(
+        ["bash", "-c", told], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    meant = f"<checkpoint={path}>" if way == "mlflow run" else f"<--checkpoint><{path}>"
+    assert meant in done.stdout

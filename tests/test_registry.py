@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from mlflow import MlflowClient
 from registry_store import METRICS, Entry, aliases, log_entry, tracking_in, versions
 
 from tvae.architecture import Architecture
-from tvae.checkpoint import read, save
+from tvae.checkpoint import FILE_NAME, read, save
 from tvae.errors import CheckpointError, RegistryError
 from tvae.registry import (
     FOUNDATION,
@@ -385,11 +386,22 @@ class TestFoundation:
         path = tmp_path / "f.safetensors"
         save(path, entries[0].checkpoint.model, trained=("encoder",), training={}, metrics={"coverage": 1.0})
         foundation = read(path)
-        assert find_foundation(client, foundation.architecture) is None
+        said: list[str] = []
+        search = partial(find_foundation, client, folder=tmp_path, tell=said.append)
+        assert search(foundation.architecture) is None
         assert register_foundation(client, foundation, entries[0].run_id) == "1"
         assert register_foundation(client, foundation, entries[1].run_id) == "2"
-        assert find_foundation(client, foundation.architecture) == "models:/tvae-foundation/2"
-        assert find_foundation(client, Architecture()) is None
+        assert said == []
+        assert search(foundation.architecture) is None  # neither run holds a checkpoint
+        (text,) = said
+        assert text.startswith("The registered foundation models:/tvae-foundation/2 is gone, or cannot be read: ")
+        assert "its files are gone: nothing is at" in text
+        assert text.endswith("So are 1 others.")
+        client.log_artifact(entries[0].run_id, str(path.rename(tmp_path / FILE_NAME)), "checkpoint")
+        found_there = search(foundation.architecture)
+        assert found_there is not None
+        assert (found_there[0], found_there[1].digest) == ("models:/tvae-foundation/1", foundation.digest)
+        assert search(Architecture()) is None
         found = client.get_registered_model(FOUNDATION)
         assert (found.tags, {k: str(v) for k, v in found.aliases.items()}) == ({}, {"champion": "2"})
 
@@ -456,3 +468,54 @@ def test_processes_that_promote_at_once_leave_what_one_after_the_other_would(tmp
                 champion, previous, best = str(number), champion, float(tags["q"])
         assert aliases(client) == {"champion": champion, "previous": previous}
         assert client.get_registered_model(MODEL).tags == {}
+
+
+class TestFilesThatAreGone:
+    """A name of the registry outlives its files, which `mlflow gc` takes, or which stayed where the project was."""
+
+    @pytest.fixture
+    def two(self, client: MlflowClient, entries: list[Entry]) -> Iterator[list[Path]]:
+        """Version 1 is previous, version 2 champion; where their files are, which are put back afterwards."""
+        for entry, mode in zip(entries[:2], ("auto", "force"), strict=True):
+            promote(client, entry.checkpoint, entry.verdict(), model_id=entry.model_id, mode=mode)
+        folders = [Path(client.get_logged_model(e.model_id).artifact_location.removeprefix("file://")) for e in entries]
+        yield folders
+        for folder in folders:
+            if (aside := folder.with_suffix(".aside")).exists():
+                aside.rename(folder)
+
+    def test_the_message_names_the_version_and_where_it_was(self, two: list[Path], tmp_path: Path) -> None:
+        two[1].rename(two[1].with_suffix(".aside"))
+        with pytest.raises(CheckpointError, match="tvae version 2 is registered, but its files are gone") as raised:
+            fetch(f"models:/{MODEL}@champion", tmp_path)
+        assert f"nothing is at {two[1]}" in str(raised.value)
+        assert "becomes it" not in str(raised.value)
+
+    def test_a_rollback_to_it_is_refused_and_moves_nothing(self, client: MlflowClient, two: list[Path]) -> None:
+        two[0].rename(two[0].with_suffix(".aside"))
+        with pytest.raises(
+            RegistryError, match=r"Version 1 must have its files to be champion again: .*files are gone"
+        ):
+            rollback(client)
+        assert aliases(client) == {"champion": "2", "previous": "1"}
+
+    def test_a_promotion_that_is_not_better_says_that_the_champion_is_gone(
+        self, client: MlflowClient, entries: list[Entry], two: list[Path]
+    ) -> None:
+        two[1].rename(two[1].with_suffix(".aside"))
+        said: list[str] = []
+        third = entries[2]
+        promote(client, third.checkpoint, third.verdict(), model_id=third.model_id, tell=said.append)
+        (text,) = said
+        assert text.startswith("The champion cannot be served: ")
+        assert text.endswith("Promote with mode=force to replace it.")
+
+    def test_a_checkpoint_whose_version_is_gone_is_registered_again(
+        self, client: MlflowClient, entries: list[Entry], two: list[Path], tmp_path: Path
+    ) -> None:
+        again = log_entry(tmp_path, 0)
+        assert again.checkpoint.digest == entries[0].checkpoint.digest
+        two[0].rename(two[0].with_suffix(".aside"))
+        assert find_model(client, str(again.checkpoint.path), again.checkpoint.digest) is None
+        made = promote(client, again.checkpoint, again.verdict(), model_id=again.model_id, mode="force")
+        assert (made.registered, made.version) == (True, "3")

@@ -2,23 +2,30 @@
 
 import errno
 import fcntl
+import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 from threading import Event, Thread
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import mlflow
 import pytest
+from desk import ROOT, Desk
 from mlflow import MlflowClient
 from mlflow.entities import Experiment
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from mlflow.tracking._tracking_service.client import TrackingServiceClient
 from registry_store import tracking_in
 
+from tvae.checkpoint import FILE_NAME
 from tvae.errors import TrackingError
-from tvae.tracking import store
-from tvae.tracking.run import open_run
+from tvae.tracking import failure, store
+from tvae.tracking.run import Run, open_run
 from tvae.tracking.store import EXPERIMENT, connect, using_store
 
 
@@ -108,3 +115,187 @@ def test_epochs_whose_answer_was_lost_are_logged_again_and_stand_once(
             run.log_checkpoint(checkpoint, [{"epoch": 1.0, "loss": 0.5}, {"epoch": 2.0, "loss": 0.25}])
             logged = client.get_metric_history(run.id, "loss")
         assert [(metric.step, metric.value) for metric in logged] == [(1, 0.5), (2, 0.25)]
+
+
+# Addresses
+
+# Each breaks another step between a folder's name and SQLite: quoting, options, fragments, filters, unquoting.
+FOLDERS = ["my project #2 50% é it's a&b=$HOME", "what?", "a%20b"]
+
+
+@pytest.fixture(params=FOLDERS)
+def folder(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder that a command is typed in, where nobody has named a store."""
+    (made := tmp_path / request.param).mkdir()
+    monkeypatch.chdir(made)
+    for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
+        monkeypatch.delenv(name)
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_ID", "MLFLOW_RUN_ID"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(mlflow.tracking._tracking_service.utils, "_tracking_uri", None)
+    monkeypatch.setattr(mlflow.tracking.fluent, "_active_experiment_id", None)
+    # MLflow keeps stores by address, and a relative address is that of another store in each folder.
+    mlflow.tracking._tracking_service.utils._tracking_store_registry._get_store_with_resolved_uri.cache_clear()
+    SqlAlchemyStore._engine_map.pop("sqlite:///mlflow.db", None)
+    return made
+
+
+def test_the_default_store_of_any_folder_is_in_it_and_nothing_appears_beside_it(folder: Path) -> None:
+    assert connect().get_experiment_by_name(EXPERIMENT)
+    assert (folder / "mlflow.db").is_file()
+    assert list(folder.parent.iterdir()) == [folder]
+
+
+def test_an_address_as_mlflow_run_writes_it_opens_the_same_store_and_the_empty_folder_goes(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = MlflowClient().create_run("0").info.run_id
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow.get_tracking_uri())
+    monkeypatch.setenv("MLFLOW_RUN_ID", made)
+    assert connect().get_run(made).info.run_id == made
+    assert (folder / "mlflow.db").is_file()
+    assert list(folder.parent.iterdir()) == [folder]
+
+
+def test_a_question_mark_in_an_address_is_refused_with_how_to_write_it(folder: Path) -> None:
+    mlflow.set_tracking_uri(f"sqlite:///{folder}/what?/mlflow.db")
+    with pytest.raises(TrackingError, match="must be written as %3F"):
+        connect()
+    assert list(folder.iterdir()) == []
+
+
+def test_home_in_an_address_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (home := tmp_path / "home").mkdir()
+    with tracking_in(tmp_path):
+        monkeypatch.setenv("HOME", str(home))
+        mlflow.set_tracking_uri("sqlite:///~/runs.db")
+        connect()
+    assert (home / "runs.db").is_file()
+    assert not (tmp_path / "~").exists()
+
+
+@pytest.mark.parametrize("name", ["MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"])
+@pytest.mark.parametrize("address", ["sqlite:///runs.db", "sqlite:///~/runs.db"])
+def test_a_relative_address_under_mlflow_run_is_refused_and_leaves_no_database(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, address: str
+) -> None:
+    with tracking_in(tmp_path):
+        mlflow.set_tracking_uri(address if name == "MLFLOW_TRACKING_URI" else f"sqlite:///{tmp_path}/mlflow.db")
+        monkeypatch.setenv("HOME", str(tmp_path))
+        monkeypatch.setenv(name, address)
+        monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)
+        with pytest.raises(TrackingError, match=f"{name} must name the same file from every folder.*four slashes"):
+            connect()
+    assert not (tmp_path / "runs.db").exists()
+
+
+def test_a_run_of_another_store_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with tracking_in(tmp_path):
+        monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)
+        with pytest.raises(TrackingError, match=r"The run of MLFLOW_RUN_ID must be in the tracking store .*Unset"):
+            connect()
+
+
+BLANK = ["RUN_ID", "EXPERIMENT_ID", "EXPERIMENT_NAME", "TRACKING_URI", "REGISTRY_URI", "HTTP_REQUEST_MAX_RETRIES"]
+
+
+@pytest.mark.parametrize("value", ["", "  "])
+def test_a_blank_variable_is_unset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    with tracking_in(tmp_path):
+        for name in BLANK:
+            monkeypatch.setenv(f"MLFLOW_{name}", value)
+        with open_run(connect(), name="blank", tags={}) as run:
+            experiment = MlflowClient().get_experiment(run.experiment_id)
+        assert experiment.name == EXPERIMENT
+
+
+@pytest.mark.integration
+def test_a_command_starts_with_blank_variables_that_mlflow_reads_as_it_is_imported(tmp_path: Path) -> None:
+    blank = {f"MLFLOW_{name}": "" for name in (*BLANK, "CONFIGURE_LOGGING", "LOGGING_LEVEL")}
+    code, out, err = Desk(tmp_path).type("entry_points.store", **blank)
+    assert (code, out) == (0, ""), err
+    assert (tmp_path / "mlflow.db").is_file()
+
+
+def test_a_deleted_experiment_is_said_to_be(tmp_path: Path) -> None:
+    with tracking_in(tmp_path) as client:
+        client.delete_experiment(client.create_experiment(EXPERIMENT))
+        with pytest.raises(TrackingError, match="'tvae' must be there; it was deleted"):
+            connect()
+
+
+# Runs of this project, whatever its folder is called
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+@pytest.mark.parametrize("form", ["{0}", "file://{0}", "quoted", "file://{1}#{2}"])
+def test_a_run_of_mlflow_run_is_known_by_the_folder_of_the_project(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, form: str
+) -> None:
+    project = tmp_path / name
+    source = project.as_uri() if form == "quoted" else form.format(project, project.parent, project.name)
+    monkeypatch.setattr(failure, "_PROJECT", project)
+
+    def made_here(named: str) -> bool:
+        data = SimpleNamespace(tags={"mlflow.source.name": named})
+        return failure._made_here(cast(mlflow.entities.Run, SimpleNamespace(data=data)))
+
+    assert made_here(source)
+    assert not made_here(f"{source}-2")
+    assert not made_here(f"file://{project}#within")
+
+
+# A run that is deleted while it is written
+
+
+def test_a_run_that_is_deleted_keeps_its_model_and_says_how_it_comes_back(tmp_path: Path) -> None:
+    with tracking_in(tmp_path):
+        client = connect()
+        kept: list[str | None] = []
+
+        def train(run: Run) -> None:
+            checkpoint = run.folder / FILE_NAME
+            checkpoint.write_bytes(b"x")
+            client.delete_run(run.id)
+            try:
+                run.log_checkpoint(checkpoint, [{"epoch": 1.0, "loss": 0.5}])
+                run.set_tags({"verified": "true"})
+            finally:
+                kept.append(run.keep_checkpoint())
+
+        with pytest.raises(TrackingError) as raised, open_run(client, name="gone", tags={}) as run:
+            train(run)
+        restore = ["runs", "restore", "--run-id", run.id]
+        assert f"`mlflow {' '.join(restore)}` brings it back" in str(raised.value)
+        assert "marks it as FAILED" not in str(raised.value)
+        assert kept == [str(tmp_path / "kept" / run.id / FILE_NAME)]
+        assert Path(str(kept[0])).read_bytes() == b"x"
+        client.restore_run(run.id)
+
+
+# In a folder of a difficult name, as a person does it
+
+
+@pytest.mark.integration
+def test_mlflow_run_in_a_folder_with_a_space_and_a_relative_store_from_elsewhere(tmp_path: Path) -> None:
+    project, elsewhere = tmp_path / "my project #2", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for name in tracked.split("\0"):
+        if name.startswith(("tvae/", "entry_points/", "MLproject", "conda.yaml")):
+            (project / name).parent.mkdir(parents=True, exist_ok=True)
+            (project / name).write_bytes((ROOT / name).read_bytes())
+    words = ("-e", "report", "--env-manager=local")
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    desk = Desk(project)
+    code, _, err = desk.type("mlflow", "run", ".", *words, PATH=path)
+    assert code == 0, err
+    assert sorted(os.listdir(tmp_path)) == ["elsewhere", "my project #2"]
+    assert [run.info.status for run in desk.runs("Default")] == ["FINISHED"]
+
+    (plain := tmp_path / "plain").symlink_to(project)  # MLflow itself takes what follows a # for a folder within
+    relative = {"MLFLOW_TRACKING_URI": "sqlite:///runs.db", "PATH": path}
+    code, _, err = Desk(elsewhere).type("mlflow", "run", str(plain), *words, **relative)
+    assert code == 1
+    assert "MLFLOW_TRACKING_URI must name the same file from every folder, got sqlite:///runs.db." in err
+    assert not (project / "runs.db").exists()

@@ -1,6 +1,7 @@
 """What a sweep trains: phases, a user's grid, cohorts, a search; before anything is trained."""
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -274,6 +275,68 @@ def test_cells_that_coincide_are_merged_whatever_they_are_called(tmp_path: Path)
 def test_different_values_have_different_names(tmp_path: Path) -> None:
     trials = grid_trials(write(tmp_path, {"grid": {"lr": [0.01, 0.0100000001]}}), seeds=1)
     assert [t.cell for t in trials] == ["lr=0.01", "lr=0.0100000001"]
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [("010", 10), ("0o17", 15), ("0x10", 16), ("+7", 7)],
+)
+def test_an_integer_in_a_grid_is_read_as_yaml_1_2(tmp_path: Path, written: str, read: int) -> None:
+    (found,) = grid_trials(write(tmp_path, f"grid: {{epochs: [{written}]}}"), seeds=1)
+    assert found.configuration.epochs == read
+
+
+@pytest.mark.parametrize("written", ["1e-3", "1E-3", ".001", "0.1e-2", "+1.e-3"])
+def test_a_number_in_a_grid_is_read_as_yaml_1_2(tmp_path: Path, written: str) -> None:
+    (found,) = grid_trials(write(tmp_path, f"base: {{lr: {written}}}\ncells: {{one: {{}}}}"), seeds=1)
+    assert found.configuration.lr == 1e-3
+
+
+@pytest.mark.parametrize(
+    ("key", "written", "found"),
+    [
+        ("epochs", "1:30", "'1:30'"),
+        ("epochs", "1_000", "'1_000'"),
+        ("epochs", "0b11", "'0b11'"),
+        ("epochs", "0o18", "'0o18'"),
+        ("epochs", "2025-01-01", "'2025-01-01'"),
+        ("epochs", "'10'", "'10'"),
+        ("epochs", "~", "None"),
+        ("lr", "'1e-3'", "'1e-3'"),
+        ("lr", "1_000.5", "'1_000.5'"),
+        ("lr", ".nan", "nan"),
+        ("lr", "infinity", "'infinity'"),
+        *(("use_controller", word, repr(word)) for word in ("yes", "No", "on", "OFF", "y")),
+    ],
+)
+def test_a_value_that_looks_like_no_number_is_refused_with_its_key(
+    tmp_path: Path, key: str, written: str, found: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=f"`{key}` must be .*, got {re.escape(found)}"):
+        grid_trials(write(tmp_path, f"grid: {{{key}: [{written}]}}"))
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ("grid: {epochs: [!!int '010']}", "the tag tag:yaml.org,2002:int, line 1; write the value alone"),
+        ("grid: {<<: {epochs: [1]}}", "`<<` in `grid` must be a list of values"),
+        ("base: &a {epochs: 1}\ncells: {one: *a}", r"the alias \*a; write out what it stands for"),
+        ("cells: {one: {lr: 1, lr: 1}}", "lr stands there twice"),
+        (f"grid: {{epochs: [{'9' * 5000}]}}", "must be YAML or JSON"),
+        ("grid: " + "[" * 5000, "must be YAML or JSON"),
+    ],
+    ids=["tag", "merge", "alias", "twice", "huge", "deep"],
+)
+def test_what_yaml_1_2_or_a_grid_has_not_is_named(tmp_path: Path, content: str, text: str) -> None:
+    with pytest.raises(ConfigurationError, match=text):
+        grid_trials(write(tmp_path, content))
+
+
+def test_a_grid_in_the_home_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write(tmp_path, {"cells": {"one": {"epochs": 3}}})
+    assert len(grid_trials(Path("~/grid.yaml"), seeds=2)) == 2
 
 
 def test_axes_of_a_search_are_checked_like_a_grid(tmp_path: Path) -> None:

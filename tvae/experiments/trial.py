@@ -8,6 +8,7 @@ from typing import Any
 
 from tvae.architecture import Architecture
 from tvae.configuration import SHARED_SETTINGS, Configuration
+from tvae.errors import ConfigurationError
 
 __all__ = ["LOADS", "Trial", "merged"]
 

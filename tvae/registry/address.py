@@ -7,6 +7,9 @@ from pathlib import Path
 
 import mlflow
 from mlflow.exceptions import MlflowException
+from mlflow.utils.file_utils import local_file_uri_to_path
+from mlflow.utils.uri import is_local_uri
+from sqlalchemy.exc import SQLAlchemyError
 
 from tvae.checkpoint import FILE_NAME
 from tvae.errors import CheckpointError, without_credentials
@@ -16,7 +19,6 @@ __all__ = ["fetch", "model_named", "run_named", "short"]
 
 _RUN_ID = r"[0-9a-f]{32}"
 _MODEL_ID = r"m-[0-9a-f]{32}"
-_ADVICE = " The first verified `finetune` becomes it."
 # MLflow follows `..` out of a run's artifacts, and reads %2e as a dot.
 _INSIDE = re.compile(r"(runs|models):/(?!/|.*/\.\.)[^%]*")
 
@@ -56,15 +58,54 @@ def fetch(address: str, folder: Path) -> Path:
         except (MlflowException, OSError) as error:
             raise CheckpointError(
                 f"`checkpoint` must name a checkpoint, got {address}; {reason(error).rstrip('.')}, in "
-                f"{without_credentials(mlflow.get_tracking_uri())}.{_ADVICE if address.endswith('@champion') else ''}"
+                f"{without_credentials(mlflow.get_tracking_uri())}.{_advice(address)}"
             ) from error
     if len(found) != 1:
         what = "nothing is there" if not found else f"{len(found)} of them are there, name one"
         raise CheckpointError(
             f"`checkpoint` must be the path of a {FILE_NAME}, the id of a run, or a models:/ or runs:/ address of one, "
-            f"got {address}: {what}."
+            f"got {address}: {what}.{'' if found else _advice(address)}"
         )
     return found[0]
+
+
+def _advice(address: str) -> str:
+    """Return what to do about an address at which there is no checkpoint: a name of the registry outlives its files."""
+    registered = re.fullmatch(r"models:/+([^/@]+)(?:/(\d+)|@(\w+))", address)
+    if registered is None:
+        return ""
+    name, number, alias = registered.groups()
+    client = mlflow.MlflowClient()
+    try:
+        version = client.get_model_version(name, number) if number else client.get_model_version_by_alias(name, alias)
+    except (MlflowException, SQLAlchemyError):
+        return " The first verified `finetune` becomes it." if alias == "champion" else ""
+    try:
+        files = _files(client, str(version.source))
+    except (MlflowException, SQLAlchemyError):
+        files = ""
+    if files and Path(files).exists():
+        return ""
+    where = f": nothing is at {files}" if files else ""
+    return (
+        f" {name} version {version.version} is registered, but its files are gone{where}. "
+        "If the project was moved, move it back, or leave a link where it was. If they were deleted, train another; "
+        "promote with mode=force makes it champion."
+    )
+
+
+def _files(client: mlflow.MlflowClient, source: str) -> str:
+    """Return the local folder of a version's files, empty if they are elsewhere."""
+    model_id, run_id = model_named(source), run_named(source)
+    if model_id:
+        location = client.get_logged_model(model_id).artifact_location
+    elif run_id:
+        location = f"{client.get_run(run_id).info.artifact_uri}/checkpoint"
+    else:
+        location = source
+    if not is_local_uri(location):  # type: ignore[no-untyped-call]
+        return ""
+    return str(local_file_uri_to_path(location))  # type: ignore[no-untyped-call]
 
 
 def short(address: str) -> str:

@@ -45,8 +45,8 @@ class Criterion:
         return float(round(self.sign * value / self.step)) if math.isfinite(value) else -math.inf
 
 
-# Steps are the largest standard deviation over 6 to 8 seeds and curvatures 0.5 to 5 of any preset, rounded up; one operation more
-# is 0.00005 of coverage, and hierarchies are as near to each other as where the best epoch is chosen.
+# Steps are the largest standard deviation of any preset over 6 to 8 seeds and curvatures 0.5 to 5, rounded up; one
+# operation more is 0.00005 of coverage, and hierarchies are as near as where the best epoch is chosen.
 RANKING = (
     Criterion("coverage", "coverage", 5e-5, 5, 1, guards=True),
     Criterion("hierarchy", "hierarchy", 1.5e-4, 5, -1),

@@ -11,7 +11,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
 from tvae.checkpoint import Checkpoint, Verification, read
-from tvae.errors import RegistryError
+from tvae.errors import CheckpointError, RegistryError
 from tvae.registry.address import fetch, model_named, run_named
 from tvae.registry.comparison import RANKING, Comparison
 from tvae.registry.store import CHAMPION, PREVIOUS, answering, ensure_model, versions_of
@@ -121,6 +121,8 @@ def promote(
                     client.set_registered_model_alias(MODEL, PREVIOUS, champion)
                     previous = champion
                 client.set_registered_model_alias(MODEL, CHAMPION, number)
+        if not moves and champion != number and tell and (lost := _lost(f"models:/{MODEL}/{champion}")):
+            tell(f"The {CHAMPION} cannot be served: {lost} Promote with mode=force to replace it.")
     return Promotion(
         version=number,
         registered=holder is None,
@@ -160,9 +162,21 @@ def rollback(client: MlflowClient, *, tell: Tell | None = None) -> tuple[str, st
                     f"Only a verified version can be {CHAMPION}; version {previous} has no tag verified=true. "
                     "Promote it, which verifies it."
                 )
+            if lost := _lost(f"models:/{MODEL}/{previous}"):
+                raise RegistryError(f"Version {previous} must have its files to be {CHAMPION} again: {lost}")
             client.set_registered_model_alias(MODEL, CHAMPION, previous)
             client.set_registered_model_alias(MODEL, PREVIOUS, champion)
     return previous, champion
+
+
+def _lost(address: str) -> str | None:
+    """Return why a checkpoint cannot be read any more, None if it can."""
+    try:
+        with tempfile.TemporaryDirectory(prefix="tvae-") as folder:
+            read(fetch(address, Path(folder)))
+    except CheckpointError as error:
+        return str(error)
+    return None
 
 
 def find_model(client: MlflowClient, address: str, digest: str) -> str | None:
@@ -265,7 +279,9 @@ def _describe(
 
 
 def _holder(versions: Sequence[ModelVersion], digest: str) -> ModelVersion | None:
-    return next((v for v in versions if v.tags.get("digest") == digest and _is_verified(v)), None)
+    """Return the version of a checkpoint, None if there is none or the files of all are gone."""
+    held = [v for v in versions if v.tags.get("digest") == digest and _is_verified(v)]
+    return next((v for v in held if _lost(f"models:/{MODEL}/{v.version}") is None), None)
 
 
 def _numbered(versions: Sequence[ModelVersion], number: str) -> ModelVersion:

@@ -8,7 +8,7 @@ from urllib.parse import unquote
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
-from mlflow.utils.mlflow_tags import MLFLOW_SOURCE_NAME, MLFLOW_SOURCE_TYPE
+from mlflow.utils.mlflow_tags import MLFLOW_SOURCE_NAME
 
 from tvae.errors import without_credentials
 from tvae.markdown import escaped
@@ -44,17 +44,19 @@ def close_ended(client: MlflowClient) -> None:
         if process_state(run.data.tags[PROCESS]) == "ended":
             host, number, *_ = run.data.tags[PROCESS].split(" ")
             _close(client, run, f"its process ended without a word (pid {number}, host {host}). {_advice(run)}")
-    for run in all_runs(client, experiments, f"{running} and tags.`{MLFLOW_SOURCE_TYPE}` = 'PROJECT'"):
+    for run in all_runs(client, experiments, f"{running} and tags.`{MLFLOW_SOURCE_NAME}` LIKE '%'"):
         minutes = (time.time() - run.info.start_time / 1000) / 60
         if PROCESS not in run.data.tags and minutes > UNADOPTED_MINUTES and _made_here(run):
             _close(client, run, f"`mlflow run` made it {minutes:.0f} minutes ago, and no command began. Run it again.")
 
 
 def _made_here(run: Run) -> bool:
-    """Whether `mlflow run` made a run from this project: MLflow names its folder plain, as an address, or quoted."""
-    source = run.data.tags.get(MLFLOW_SOURCE_NAME, "")
-    named = source.removeprefix("file://")
-    return str(_PROJECT) in (named, named.partition("#")[0], unquote(named))
+    """Whether `mlflow run` made a run from this project.
+
+    MLflow names the folder as it is, or as `file://REPOSITORY#FOLDER`, or as a quoted address.
+    """
+    named = run.data.tags[MLFLOW_SOURCE_NAME].removeprefix("file://")
+    return str(_PROJECT) in (named, named.replace("#", "/", 1), unquote(named))
 
 
 def _advice(run: Run) -> str:

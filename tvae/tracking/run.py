@@ -14,7 +14,7 @@ from typing import Any
 
 import mlflow
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, RunTag
+from mlflow.entities import LifecycleStage, Metric, Param, RunTag
 
 from tvae.checkpoint import FILE_NAME
 from tvae.checkpoint.provenance import UNKNOWN, git_trouble, provenance
@@ -22,7 +22,7 @@ from tvae.errors import TrackingError
 from tvae.tracking import links
 from tvae.tracking.failure import NOTE, note_failure
 from tvae.tracking.process import PROCESS, own_process
-from tvae.tracking.store import STORE_ERRORS, adopted_run_id, enter, using_store, without_patience
+from tvae.tracking.store import STORE_ERRORS, adopted_run_id, deleted_run, enter, using_store, without_patience
 from tvae.tracking.view import save_view
 from tvae.training import Record
 
@@ -48,7 +48,8 @@ class Run:
         self._client = client
         self.id, self.experiment_id, self.folder = run_id, experiment_id, folder
         self._missed: list[Metric] = []
-        self._checkpoint: Path | str | None = None
+        self._checkpoint: Path | None = None
+        self._logged = False
 
     def page(self, within: str = "") -> str:
         """Return a page of this run within the UI, as `links.run_page`."""
@@ -120,7 +121,7 @@ class Run:
         self._checkpoint = path
         written = write_history(self.folder, history)
         self.log_file(path, "checkpoint")
-        self._checkpoint = f"runs:/{self.id}/checkpoint"
+        self._logged = True
         self.log_file(written)
         _log_metrics(self._client, self.id, self._missed)
         self._missed = []
@@ -130,10 +131,12 @@ class Run:
 
         Returns:
             Its address in the store, or its path in `kept/`, or under the system's temporary folder where that cannot
-            be written; None if there is none.
+            be written; None if there is none. What a deleted run holds is not there for long.
         """
-        if not isinstance(self._checkpoint, Path):
-            return self._checkpoint
+        if self._checkpoint is None:
+            return None
+        if self._logged and not self._deleted():
+            return f"runs:/{self.id}/checkpoint"
         for kept in (Path.cwd() / "kept", Path(tempfile.gettempdir()) / "tvae-kept"):
             folder = kept / self.id
             try:
@@ -143,6 +146,13 @@ class Run:
             except OSError:
                 shutil.rmtree(folder, ignore_errors=True)
         return None
+
+    def _deleted(self) -> bool:
+        try:
+            with without_patience():
+                return bool(self._client.get_run(self.id).info.lifecycle_stage == LifecycleStage.DELETED)
+        except STORE_ERRORS as error:
+            return deleted_run(error) is not None
 
     def log_file(self, path: Path, folder: str | None = None) -> None:
         """Log a file as an artifact, in a folder of the run's artifacts."""
@@ -225,8 +235,8 @@ def _close(client: MlflowClient, run_id: str, text: str, *, stopped: bool) -> bo
                     note_failure(client, run_id, text, how="Stopped" if stopped else "Failed")
             finally:  # also at a second Ctrl-C: MLflow would end the run as FINISHED when the process exits
                 mlflow.end_run("KILLED" if stopped else "FAILED")
-    except STORE_ERRORS:
-        return False
+    except STORE_ERRORS as error:
+        return deleted_run(error) is not None  # nothing is left to be closed
     return True
 
 

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import sqlite3
 import ssl
 import urllib.error
@@ -29,6 +30,7 @@ __all__ = [
     "STORE_ERRORS",
     "adopted_run_id",
     "connect",
+    "deleted_run",
     "enter",
     "reason",
     "require_answer",
@@ -59,6 +61,8 @@ LOCK_SECONDS = 5
 ANSWER_SECONDS = 20
 # A call that a server does not answer ends after 1 minute if it is down, after 4 if it hangs, instead of 4 and 20.
 PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "5", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
+# What MLflow says of a run in its trash, and of one that `mlflow gc` has taken from there.
+_DELETED = re.compile(r"run (\w+) must be in the 'active' state|Run with id=(\w+) not found", re.IGNORECASE)
 # Any number that no other program takes for a lock of the same database: the letters of tvae.
 _LOCK = int.from_bytes(b"tvae")
 
@@ -141,15 +145,15 @@ def _require_adopted(client: MlflowClient, uri: str) -> None:
         if _is_relative(uri):
             raise _not_there("MLFLOW_TRACKING_URI", uri) from error
         raise TrackingError(
-            f"The run of MLFLOW_RUN_ID must be in the tracking store {without_credentials(uri)}; {run_id} is not "
-            "there. Unset MLFLOW_RUN_ID, which `mlflow run` sets by itself, or set MLFLOW_TRACKING_URI to its store."
+            f"The run of MLFLOW_RUN_ID must be in the tracking store {without_credentials(uri)}, got {run_id}: it is "
+            "not there. Unset MLFLOW_RUN_ID, which `mlflow run` sets by itself, or MLFLOW_TRACKING_URI to its store."
         ) from error
 
 
 def _not_there(name: str, uri: str) -> TrackingError:
     return TrackingError(
         f"Under `mlflow run`, {name} must name the same file from every folder, got {uri}. A relative path counts from "
-        f"the folder in which a program runs: for `mlflow run` that in which it was typed, for this command "
+        "the folder in which a program runs: for `mlflow run` that is where it was typed, for this command "
         f"{Path.cwd()}, where the run is not; and MLflow does not expand `~`. Write the whole path, with four slashes: "
         f"{name}=sqlite:////home/me/runs.db."
     )
@@ -168,6 +172,11 @@ def using_store() -> Iterator[None]:
     except STORE_ERRORS as error:
         if not _from_mlflow(error):
             raise
+        if run_id := deleted_run(error):
+            raise TrackingError(
+                f"Run {run_id} must be there to be written; somebody deleted it. Until `mlflow gc` removes it, "
+                f"`mlflow runs restore --run-id {run_id}` brings it back."
+            ) from error
         raise TrackingError(
             f"The tracking store {without_credentials(mlflow.get_tracking_uri())} must be usable; "
             f"found: {reason(error)}. Mend it, or set MLFLOW_TRACKING_URI to another."
@@ -187,6 +196,12 @@ def _from_mlflow(error: BaseException) -> bool:
         return True
     modules = (str(frame.f_globals.get("__name__")) for frame, _ in walk_tb(error.__traceback__))
     return any(module.partition(".")[0] in ("mlflow", "sqlalchemy") for module in modules)
+
+
+def deleted_run(error: BaseException) -> str | None:
+    """Return the run that could not be written because somebody deleted it, None if an error says something else."""
+    found = _DELETED.search(str(error)) if isinstance(error, MlflowException) else None
+    return found and (found[1] or found[2])
 
 
 @contextmanager
