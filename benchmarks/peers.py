@@ -15,7 +15,7 @@ import os
 import platform
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from gensim.models.poincare import PoincareModel
 from pythae.data.datasets import BaseDataset
-from pythae.models import VAE, BetaVAE, BetaVAEConfig, PoincareVAE, PoincareVAEConfig, VAEConfig
+from pythae.models import PoincareVAE, PoincareVAEConfig
 from pythae.models.base.base_utils import ModelOutput
 from pythae.models.nn import BaseDecoder, BaseEncoder
 from pythae.models.pvae.pvae_utils import PoincareBall
@@ -104,7 +104,7 @@ class Row:
         """Return the line of the Markdown table."""
         epochs = str(self.epochs) if self.epochs else "-"
         shown = [f"{self.figures[name]:.4f}" if name in self.figures else "-" for name in COLUMNS]
-        return f"| {' | '.join([self.what, f'{TODAY}', epochs, f'{self.seconds:,.2f}', *shown])} |"
+        return f"| {' | '.join([self.what, TODAY, epochs, f'{self.seconds:,.2f}', *shown])} |"
 
 
 TODAY = datetime.date.today().isoformat()
@@ -188,7 +188,7 @@ def constructed(n_trits: int, dim: int, tau: float) -> Embedding:
     """Return the leaves of the 3-adic tree as De Sa et al. place them, in polar form about the root, float64.
 
     Every edge has the length tau. The four neighbours of a node lie in the directions of a code: in the disk a cross,
-    beyond it a regular simplex, which no code of four words betters. All subtrees of a height are congruent, so the
+    beyond it a regular simplex, the best code of four words. All subtrees of a height are congruent, so the
     tree is built from the leaves up: a subtree is moved so that its parent becomes the origin, and is reflected from the
     direction away from its own parent into those of the three children. In more dimensions than the code has, each
     generation has a plane of its own, as far as they go: the paper leaves this turn about the edge open.
@@ -262,77 +262,35 @@ def _combinatorial(n_trits: int, dim: int, dtype: torch.dtype) -> Row:
 
 
 class Encoder(BaseEncoder):
-    """Layers of our sizes. Where the latent is a ball, they map their mean into it: pythae does not."""
+    """Layers of our sizes that map their mean into the ball: pythae's own do not."""
 
-    def __init__(self, architecture: Architecture, to_trits: Callable[[Tensor], Tensor], in_ball: bool) -> None:
+    def __init__(self, architecture: Architecture, scale: float) -> None:
         super().__init__()
-        self.latent_dim, self.to_trits = architecture.latent_dim, to_trits
+        self.latent_dim, self.scale, last = architecture.latent_dim, scale, architecture.encoder_hidden[-1]
         self.layers = _stack(architecture.n_trits, *architecture.encoder_hidden)
-        last = architecture.encoder_hidden[-1]
         self.mean, self.log_variance = nn.Linear(last, self.latent_dim), nn.Linear(last, self.latent_dim)
-        self.ball = PoincareBall(dim=self.latent_dim, c=1.0) if in_ball else None
+        self.ball = PoincareBall(dim=self.latent_dim, c=1.0)
 
     def forward(self, x: Tensor) -> ModelOutput:
-        hidden = self.layers(self.to_trits(x))
-        mean = self.mean(hidden)
-        return ModelOutput(
-            embedding=mean if self.ball is None else self.ball.expmap0(mean),
-            log_covariance=self.log_variance(hidden),
-        )
+        hidden = self.layers(x / self.scale)
+        return ModelOutput(embedding=self.ball.expmap0(self.mean(hidden)), log_covariance=self.log_variance(hidden))
 
 
 class Decoder(BaseDecoder):
-    """Layers of our sizes, and an output in the form that pythae's loss takes."""
+    """Layers of our sizes, and trits in the size that pythae's loss is given them in."""
 
-    def __init__(self, architecture: Architecture, outputs: int, to_data: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, architecture: Architecture, scale: float) -> None:
         super().__init__()
-        self.layers = _stack(architecture.latent_dim, *architecture.decoder_hidden)
-        self.out, self.to_data = nn.Linear(architecture.decoder_hidden[-1], outputs), to_data
+        self.layers, self.scale = _stack(architecture.latent_dim, *architecture.decoder_hidden), scale
+        self.out = nn.Linear(architecture.decoder_hidden[-1], architecture.n_trits)
 
     def forward(self, z: Tensor) -> ModelOutput:
-        return ModelOutput(reconstruction=self.to_data(self.out(self.layers(z))))
+        return ModelOutput(reconstruction=self.out(self.layers(z)) * self.scale)
 
 
 def _stack(*sizes: int) -> nn.Sequential:
     layers = [(nn.Linear(a, b), nn.ReLU()) for a, b in itertools.pairwise(sizes)]
     return nn.Sequential(*itertools.chain.from_iterable(layers))
-
-
-@dataclass(frozen=True)
-class Form:
-    """How trits are handed to pythae, and how they are read off what it reconstructs."""
-
-    loss: str
-    outputs: int
-    data: Tensor
-    to_trits: Callable[[Tensor], Tensor]
-    to_data: Callable[[Tensor], Tensor]
-    classes: Callable[[Tensor], Tensor]
-
-
-def numbers(n_trits: int, scale: float) -> Form:
-    """Trits as numbers, `scale` times their size, with pythae's squared error."""
-    return Form(
-        loss="mse",
-        outputs=n_trits,
-        data=metrics.trit_table(n_trits) * scale,
-        to_trits=lambda x: x / scale,
-        to_data=lambda out: out * scale,
-        classes=lambda data: (data / scale).round().clamp(-1, 1).long() + 1,
-    )
-
-
-def one_hot(n_trits: int) -> Form:
-    """Trits as three numbers of which one is 1, with pythae's binary cross-entropy: the nearest it has to ours."""
-    values = torch.tensor([-1.0, 0.0, 1.0])
-    return Form(
-        loss="bce",
-        outputs=3 * n_trits,
-        data=nn.functional.one_hot(metrics.targets(n_trits), 3).flatten(1).float(),
-        to_trits=lambda x: x.unflatten(-1, (n_trits, 3)) @ values,
-        to_data=lambda out: out.unflatten(-1, (n_trits, 3)).softmax(-1).flatten(1),
-        classes=lambda data: data.unflatten(-1, (n_trits, 3)).argmax(-1),
-    )
 
 
 class _Enough(Exception):
@@ -342,8 +300,8 @@ class _Enough(Exception):
 class _Watch(TrainingCallback):
     """Times the epochs of pythae's Trainer, measures coverage between them, keeps the best, and stops in time."""
 
-    def __init__(self, model: VAE, form: Form, n_trits: int, size: Size) -> None:
-        self.model, self.form, self.target, self.size = model, form, metrics.targets(n_trits), size
+    def __init__(self, model: PoincareVAE, data: Tensor, scale: float, patience: int) -> None:
+        self.model, self.data, self.scale, self.patience = model, data, scale, patience
         self.seconds: list[float] = []
         self.coverage, self.improved, self.latent = -1.0, 0, torch.empty(0)
 
@@ -354,66 +312,52 @@ class _Watch(TrainingCallback):
         self.seconds.append(time.process_time() - self.started)
         self.model.eval()
         with torch.no_grad():
-            latent = self.model.encoder(self.form.data).embedding
-            back = self.form.classes(self.model.decoder(latent).reconstruction)
-        coverage = float((back == self.target).all(1).double().mean())
+            latent = self.model.encoder(self.data).embedding
+            back = (self.model.decoder(latent).reconstruction / self.scale).round().clamp(-1, 1)
+        coverage = float((back == self.data / self.scale).all(1).double().mean())
         if coverage > self.coverage:
             self.improved = len(self.seconds)
         # Of epochs with equal coverage the last counts: the place of the points has been learned for longer.
         if coverage >= self.coverage:
             self.coverage, self.latent = coverage, latent
-        if len(self.seconds) - self.improved >= self.size.patience:
+        if len(self.seconds) - self.improved >= self.patience:
             raise _Enough
 
 
-def pythae(
-    what: str, kind: type[VAE], form: Form, size: Size, *, lr: float | None = None, beta: float | None = None
-) -> Row:
-    """Train one of pythae's models by its own Trainer until its coverage stops improving."""
-    configurations = {VAE: VAEConfig, BetaVAE: BetaVAEConfig, PoincareVAE: PoincareVAEConfig}
-    architecture, in_ball = Architecture(n_trits=size.n_trits), kind is PoincareVAE
-    configuration = configurations[kind](
-        input_dim=(form.data.shape[1],),
-        latent_dim=architecture.latent_dim,
-        reconstruction_loss=form.loss,
-        **({} if beta is None else {"beta": beta}),
+def pythae(what: str, size: Size, scale: float, **settings: float) -> Row:
+    """Train a PoincareVAE by pythae's own Trainer until its coverage stops improving."""
+    architecture, data = Architecture(n_trits=size.n_trits), metrics.trit_table(size.n_trits) * scale
+    configuration = PoincareVAEConfig(
+        input_dim=(size.n_trits,), latent_dim=architecture.latent_dim, reconstruction_loss="mse"
     )
     torch.manual_seed(SEED)
-    model = kind(
-        configuration,
-        encoder=Encoder(architecture, form.to_trits, in_ball),
-        decoder=Decoder(architecture, form.outputs, form.to_data),
-    )
-    watch = _Watch(model, form, size.n_trits, size)
+    model = PoincareVAE(configuration, encoder=Encoder(architecture, scale), decoder=Decoder(architecture, scale))
+    watch = _Watch(model, data, scale, size.patience)
     with tempfile.TemporaryDirectory() as folder:
-        settings = BaseTrainerConfig(
+        training = BaseTrainerConfig(
             output_dir=folder,
             num_epochs=size.epochs,
             per_device_train_batch_size=FOUNDATION.batch_size,
             seed=SEED,
             no_cuda=True,
-            **({} if lr is None else {"learning_rate": lr}),
+            **settings,
         )
-        data = BaseDataset(form.data, torch.zeros(len(form.data)))
-        trainer = BaseTrainer(model, data, training_config=settings, callbacks=[watch])
+        trainer = BaseTrainer(
+            model, BaseDataset(data, torch.zeros(len(data))), training_config=training, callbacks=[watch]
+        )
         with suppress(_Enough):
             trainer.train()
-    figures = placed(polar(watch.latent.double()), size.n_trits) if in_ball else {}
-    first = (
-        f"{what}: best coverage first at epoch {watch.improved}, after {sum(watch.seconds[: watch.improved]):,.1f} s."
-    )
-    return Row(what, len(watch.seconds), sum(watch.seconds), {"coverage": watch.coverage, **figures}, first)
+    figures = {"coverage": watch.coverage, **placed(polar(watch.latent.double()), size.n_trits)}
+    first = f"{what}: best coverage first at epoch {watch.improved}."
+    return Row(what, len(watch.seconds), sum(watch.seconds), figures, first)
 
 
 def all_of_pythae(size: Size) -> list[Row]:
-    """Train each as its defaults have it, and as it does best here."""
-    plain, larger, peak = numbers(size.n_trits, 1.0), numbers(size.n_trits, SCALE), PYTHAE_LR
+    """Train it as its defaults have it, and as it does best here."""
+    name = "pythae `PoincareVAE`"
     return [
-        pythae("pythae `VAE`, defaults", VAE, plain, size),
-        pythae("pythae `VAE`, set for this", VAE, larger, size, lr=peak),
-        pythae("pythae `BetaVAE`, set for this", BetaVAE, one_hot(size.n_trits), size, lr=peak, beta=FOUNDATION.beta),
-        pythae("pythae `PoincareVAE`, defaults", PoincareVAE, plain, size),
-        pythae("pythae `PoincareVAE`, set for this", PoincareVAE, larger, size, lr=peak),
+        pythae(f"{name}, defaults", size, 1.0),
+        pythae(f"{name}, set for this", size, SCALE, learning_rate=PYTHAE_LR),
     ]
 
 
@@ -529,9 +473,8 @@ that were published for that programme, 1.96 to 2.09, compare with this column a
   equal coverage the last counts. Time is that of its Trainer, without our measurements. *Defaults*: squared error on
   the trits, learning rate {default_lr:g}. The divergence from the prior, weighed by 1, then costs more than trits are
   worth, and the optimum of that loss encodes nothing. *Set for this*: learning rate {lr:g}, and trits times {scale:g},
-  which does what a weight of {weight:g} would: only `BetaVAE` has a parameter for it. There, binary cross-entropy over
-  one-hot trits after a softmax, the nearest that pythae has to our loss, and beta {beta:g}. The encoder maps its mean
-  into the ball by pythae's `expmap0`; pythae's default encoder does not.
+  which does what a weight of {weight:g} would. The encoder maps its mean into the ball by pythae's `expmap0`; pythae's
+  default encoder does not.
 - **gensim**: dimension {dimension}, batches of {gensim_batch}, otherwise its defaults: learning rate 0.1, 10 burn-in
   epochs, 10 negative samples, float64, one thread, which is all it can use. *All ancestors* is the transitive closure,
   which its paper trains on; *parents only* are the edges of the tree. It is given time rather than epochs,
@@ -573,7 +516,6 @@ def page(lines: Sequence[str], notes: Sequence[str], size: Size) -> str:
         lr=PYTHAE_LR,
         scale=SCALE,
         weight=SCALE**-2,
-        beta=FOUNDATION.beta,
         dimension=Architecture().latent_dim,
         gensim_batch=GENSIM_BATCH,
         closure_seconds=size.closure_seconds,
