@@ -39,7 +39,6 @@ from scipy.stats import spearmanr
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
-import tvae
 from tvae import metrics, poincare, ternary
 from tvae.architecture import Architecture
 from tvae.configuration import FOUNDATION
@@ -59,6 +58,8 @@ PYTHAE_LR = 4e-3
 GENSIM_BATCH = 50
 MEASUREMENTS = 6
 SEED = 0
+TODAY = datetime.date.today().isoformat()
+NL = "\n"
 # Lengths of an edge that are tried, and operations whose tree precision chooses between them.
 TAUS = tuple(quarters / 4 for quarters in range(2, 17))
 TAU_SAMPLE = 64
@@ -105,9 +106,6 @@ class Row:
         epochs = str(self.epochs) if self.epochs else "-"
         shown = [f"{self.figures[name]:.4f}" if name in self.figures else "-" for name in COLUMNS]
         return f"| {' | '.join([self.what, TODAY, epochs, f'{self.seconds:,.2f}', *shown])} |"
-
-
-TODAY = datetime.date.today().isoformat()
 
 
 def placed(
@@ -164,20 +162,17 @@ def ours(size: Size) -> list[Row]:
         architecture, configuration = resolve(preset, {"n_trits": size.n_trits, "seed": SEED})
         started = time.process_time()
         foundation = train(from_scratch(architecture, resolve_foundation(architecture, {"seed": SEED})))
-        between = time.process_time() - started
-        result = train(from_foundation(foundation, configuration))
-        seconds, epochs = time.process_time() - started, len(foundation.history) - 1
+        epochs, best = len(foundation.history) - 1, max(record["coverage"] for record in foundation.history)
         if not rows:
-            coverages = [record["coverage"] for record in foundation.history]
-            first = f"tvae `train`: best coverage first at epoch {coverages.index(max(coverages))}."
-            rows.append(Row("tvae `train`", epochs, between, {"coverage": max(coverages)}, first))
+            rows.append(Row("tvae `train`", epochs, time.process_time() - started, {"coverage": best}))
+        result = train(from_foundation(foundation, configuration))
+        seconds = time.process_time() - started
         with torch.no_grad():
             latent = metrics.posterior_mean(result.model)
             coverage = float(metrics.reproduced(result.model, latent).double().mean())
             embedding = result.model.project(latent)
-        figures = placed(embedding, size.n_trits, curvature=architecture.curvature)
-        what = f"tvae `scratch`, preset `{preset}`"
-        rows.append(Row(what, epochs + len(result.history) - 1, seconds, {"coverage": coverage, **figures}))
+        figures = {"coverage": coverage, **placed(embedding, size.n_trits, curvature=architecture.curvature)}
+        rows.append(Row(f"tvae `scratch`, preset `{preset}`", epochs + len(result.history) - 1, seconds, figures))
     return rows
 
 
@@ -187,19 +182,14 @@ def ours(size: Size) -> list[Row]:
 def constructed(n_trits: int, dim: int, tau: float) -> Embedding:
     """Return the leaves of the 3-adic tree as De Sa et al. place them, in polar form about the root, float64.
 
-    Every edge has the length tau. The four neighbours of a node lie in the directions of a code: in the disk a cross,
-    beyond it a regular simplex, the best code of four words. All subtrees of a height are congruent, so the
-    tree is built from the leaves up: a subtree is moved so that its parent becomes the origin, and is reflected from the
-    direction away from its own parent into those of the three children. In more dimensions than the code has, each
-    generation has a plane of its own, as far as they go: the paper leaves this turn about the edge open.
-
-    Args:
-        n_trits: depth of the tree.
-        dim: of the ball, 2 or at least 3.
-        tau: length of an edge, hyperbolic, at curvature 1.
+    Every edge has the length tau, hyperbolic, at curvature 1. The four neighbours of a node lie in the directions of a
+    code: in the disk a cross, beyond it a regular simplex, the best code of four words. All subtrees of a height are
+    congruent, so the tree is built from the leaves up: a subtree is moved so that its parent becomes the origin, and is
+    reflected from the direction away from its parent into those of the three children. In more dimensions than the code
+    has, each generation has a plane of its own, as far as they go: the paper leaves this turn about the edge open.
 
     Source:
-        De Sa, Gu, Ré, Sala 2018, arXiv:1804.03329, algorithms 1 (after Sarkar 2011) and 2.
+        De Sa, Gu, Ré, Sala 2018, arXiv:1804.03329, the combinatorial construction, in 2 dimensions after Sarkar 2011.
     """
     code = torch.zeros(4, dim, dtype=torch.float64)
     if dim == 2:
@@ -419,18 +409,26 @@ def all_of_gensim(size: Size) -> list[Row]:
 # The page
 
 PROGRAMMES = {"tvae": ours, "De Sa et al.": combinatorial, "pythae": all_of_pythae, "gensim": all_of_gensim}
-PAGE = """# The same operations through other programmes
 
-Written by `make bench-peers`. Seconds are processor time of one thread, so that other work on the machine counts
-little. A row that was not measured anew keeps its date. {machine}
-Versions: {versions}.
 
-{table}
+def page(lines: Sequence[str], notes: Sequence[str], size: Size) -> str:
+    """Return what is written to PEERS.md."""
+    versions = ", ".join(f"{name} {version(name)}" for name in ("tvae", "torch", "numpy", "pythae", "gensim"))
+    table = [f"| | measured | epochs | s | {' | '.join(COLUMNS.values())} |"]
+    table += [f"| --- | --- |{' ---: |' * (len(COLUMNS) + 2)}", *lines]
+    return f"""# The same operations through other programmes
 
-All {operations:,} operations, seed {seed}. One run each: differences of a few hundredths between peers mean nothing. A
-dash stands where a programme has no such thing, or where it was not measured. Hierarchy is right at {ceiling:.5f}:
-below it, radii are equal. Fidelity is right at {fidelity_ceiling:.5f}, coverage, tree precision and sibling recall at 1.
-Level gap is at most 1, and below 0 levels overlap. `tvae/metrics.py` defines them, and its functions measured every row.
+Written by `make bench-peers`. Seconds are processor time of one thread, so that other work on the machine counts less.
+A row that was not measured anew keeps its date. {os.cpu_count()} processors, {platform.platform(terse=True)},
+{versions}.
+
+{NL.join(table)}
+
+All {3**size.n_trits:,} operations, seed {SEED}. One run each: differences of a few hundredths between peers mean
+nothing. A dash stands where a programme has no such thing, or where it was not measured. Hierarchy is right at
+{metrics.hierarchy_ceiling(size.n_trits):.5f}: below it, radii are equal. Fidelity is right at
+{metrics.distance_fidelity_ceiling(size.n_trits):.5f}; coverage, tree precision and sibling recall at 1. Where level gap
+is below 0, levels overlap. `tvae/metrics.py` defines them, and its functions measured every row.
 
 Q is fidelity + 1.5·|hierarchy|. The programme that tvae grew from has a Q too, but its fidelity correlates hyperbolic
 distance with |v(i) - v(j)|, which says how far apart two levels are and nothing of the tree: two operations of one
@@ -441,88 +439,45 @@ that were published for that programme, 1.96 to 2.09, compare with this column a
 
 - **tvae** was made for this one task. Its losses are told the 3-adic valuation and distance of every operation.
 - **De Sa et al.** (2018, arXiv:1804.03329) place a given tree by a formula: Sarkar's construction in the disk, and one
-  with the neighbours of a node at the words of a code in more dimensions. Every edge has the same length, tau. Nothing
-  is learned, and where tree precision is 1 nothing is left to learn of the tree itself: **who wants only the places of
-  these operations needs no network.** It is a table. Learning gives what a table has not: an encoder that computes a
-  place from nine trits; a latent and a decoder that reads trits from it; places for operations that were held out; and
-  richness (all leaves lie at one depth, so a level has one radius). The disk is another matter: four directions in a
-  plane need a long edge, and digits run out before the tree is exact, as the notes say.
-- **pythae** puts many autoencoders behind one interface, for images above all, and is told nothing of 3-adic structure.
-  `PoincareVAE` (Mathieu et al. 2019, arXiv:1901.06033) gives room to a hierarchy that is in the data. Here all
-  operations are equally likely and none is above another, so a hierarchy of about 0 is what it should give. Its epochs
-  are to be compared with those of `tvae train`, which does the same work.
+  with the neighbours of a node at the words of a code in more dimensions. Every edge has one length, tau. Nothing is
+  learned, and in {Architecture().latent_dim} dimensions nothing is left to learn of the tree: **who wants only the
+  places of these operations needs no network.** The result is a table. Learning gives what a table has not: an encoder
+  that computes a place from trits, also for operations that were held out; a latent, and a decoder that reads trits
+  from it; and richness: all leaves have one depth, so each level has one radius. In the disk four directions need a
+  long edge, and digits run out before the tree is exact or just as it becomes so, as the notes say.
+- **pythae**'s `PoincareVAE` (Mathieu et al. 2019, arXiv:1901.06033) gives room to a hierarchy that is in the data, and
+  is told nothing of 3-adic structure. Here all operations are equally likely and none is above another, so a hierarchy
+  of about 0 is what it should give. Its epochs are to be compared with those of `tvae train`, which does the same work.
 - **gensim**'s `PoincareModel` (Nickel and Kiela 2017, arXiv:1705.08039) embeds the nodes of a graph so that related
   ones are near and general ones are central. It is given the 3-adic tree itself, balls as inner nodes and operations as
   leaves. It sees no trits, and cannot embed what it was not trained on. It asks that a node be nearer to its ancestors
-  than to nodes that are not, and nothing of the distances between leaves, which are what the table measures. All leaves
-  have one depth, so it is not asked for hierarchy in our sense.
+  than to nodes that are not, and nothing of the distances between leaves, which are what the table measures.
 
 ## How they were set
 
 - **tvae**: as `scratch` runs it: a foundation, then the preset. Time includes the metrics of every epoch.
 - **De Sa et al.**: constructed in float64 in polar form about the root, from the leaves up, by
-  `tvae.poincare.translate`, and stored in the precision of the row: unit norm and direction. tau is the shortest of {taus} (steps of a quarter,
-  hyperbolic length at curvature 1) that has the highest tree precision over {tau_sample} operations: a longer edge
-  orders distances better and costs digits, since a leaf's angle is of the order of exp(-{n_trits}·tau). In {dimension}
-  dimensions the code is a regular simplex, and each generation is turned into a plane of its own as far as they go:
-  with all generations in the same three dimensions the tree is exact only from tau = 2 on. Distances, tree precision and
-  sibling recall are taken as stored; hierarchy, level gap and richness after moving operation 0 to the centre, which
-  doubles radii and needs twice the digits.
+  `tvae.poincare.translate`; stored in the precision of the row, as unit norm and direction. tau is the shortest of
+  {TAUS[0]:g} … {TAUS[-1]:g} (steps of a quarter, hyperbolic length at curvature 1) with the highest tree precision over
+  {TAU_SAMPLE} operations: a longer edge orders distances better and costs digits, since angles between leaves are of
+  the order of exp(-{size.n_trits}·tau). Beyond the disk the code is a regular simplex, and each generation is turned
+  into a plane of its own as far as they go. Distances are taken as stored; hierarchy, level gap and richness after
+  moving operation 0 to the centre, which doubles the largest radius and needs twice the digits.
 - **pythae**: encoder and decoder of our sizes in its `BaseEncoder` and `BaseDecoder`; its `BaseTrainer` with Adam, its
-  default, batches of {batch}; until coverage has not improved for {patience} epochs, {epochs} at most. Of epochs with
-  equal coverage the last counts. Time is that of its Trainer, without our measurements. *Defaults*: squared error on
-  the trits, learning rate {default_lr:g}. The divergence from the prior, weighed by 1, then costs more than trits are
-  worth, and the optimum of that loss encodes nothing. *Set for this*: learning rate {lr:g}, and trits times {scale:g},
-  which does what a weight of {weight:g} would. The encoder maps its mean into the ball by pythae's `expmap0`; pythae's
-  default encoder does not.
-- **gensim**: dimension {dimension}, batches of {gensim_batch}, otherwise its defaults: learning rate 0.1, 10 burn-in
-  epochs, 10 negative samples, float64, one thread, which is all it can use. *All ancestors* is the transitive closure,
-  which its paper trains on; *parents only* are the edges of the tree. It is given time rather than epochs,
-  {closure_seconds:.0f} s and {edges_seconds:.0f} s, and measured {measurements} times on the way; each figure is its
-  best.
+  default, batches of {FOUNDATION.batch_size}; until coverage has not improved for {size.patience} epochs, {size.epochs}
+  at most. Of epochs with equal coverage the last counts. Time is that of its Trainer, without our measurements.
+  *Defaults*: squared error on the trits, learning rate {BaseTrainerConfig().learning_rate:g}. The divergence from the
+  prior, weighed by 1, then costs more than trits are worth, and the optimum of that loss encodes nothing. *Set for
+  this*: learning rate {PYTHAE_LR:g}, and trits times {SCALE:g}, which does what a weight of {SCALE**-2:g} would. The
+  encoder maps its mean into the ball by pythae's `expmap0`; pythae's default encoder does not.
+- **gensim**: dimension {Architecture().latent_dim}, batches of {GENSIM_BATCH}, otherwise its defaults: learning rate
+  0.1, 10 burn-in epochs, 10 negative samples, float64, one thread, which is all it can use. *All ancestors* is the
+  transitive closure, which its paper trains on; *parents only* are the edges of the tree. It is given
+  {size.closure_seconds:.0f} s and {size.edges_seconds:.0f} s, and measured {MEASUREMENTS} times on the way; each figure
+  is its best.
 
-{notes}
+{NL.join(notes)}
 """
-
-
-def machine() -> str:
-    """Describe the machine in a sentence."""
-    name = platform.processor() or platform.machine()
-    with suppress(OSError, StopIteration):
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        name = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    return f"{name}, {os.cpu_count()} processors, {platform.system()}, Python {platform.python_version()}."
-
-
-def page(lines: Sequence[str], notes: Sequence[str], size: Size) -> str:
-    """Return what is written to PEERS.md."""
-    names = ("torch", "numpy", "scipy", "pythae", "gensim")
-    head = f"| | measured | epochs | s | {' | '.join(COLUMNS.values())} |"
-    return PAGE.format(
-        machine=machine(),
-        versions=", ".join([f"tvae {tvae.__version__}", *(f"{name} {version(name)}" for name in names)]),
-        table="\n".join([head, f"| --- | --- |{' ---: |' * (head.count('|') - 3)}", *lines]),
-        operations=3**size.n_trits,
-        n_trits=size.n_trits,
-        seed=SEED,
-        batch=FOUNDATION.batch_size,
-        ceiling=metrics.hierarchy_ceiling(size.n_trits),
-        fidelity_ceiling=metrics.distance_fidelity_ceiling(size.n_trits),
-        taus=f"{TAUS[0]:g} … {TAUS[-1]:g}",
-        tau_sample=TAU_SAMPLE,
-        patience=size.patience,
-        epochs=size.epochs,
-        default_lr=BaseTrainerConfig().learning_rate,
-        lr=PYTHAE_LR,
-        scale=SCALE,
-        weight=SCALE**-2,
-        dimension=Architecture().latent_dim,
-        gensim_batch=GENSIM_BATCH,
-        closure_seconds=size.closure_seconds,
-        edges_seconds=size.edges_seconds,
-        measurements=MEASUREMENTS,
-        notes="\n".join(notes),
-    )
 
 
 def main() -> None:
