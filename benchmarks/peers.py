@@ -78,17 +78,8 @@ class Size:
 
 FULL = Size(n_trits=9, epochs=60, patience=10, closure_seconds=300.0, edges_seconds=60.0)
 QUICK = Size(n_trits=5, epochs=3, patience=3, closure_seconds=2.0, edges_seconds=1.0)
-COLUMNS = {
-    "coverage": "coverage",
-    "hierarchy": "hierarchy",
-    "level_gap": "level gap",
-    "fidelity": "fidelity",
-    "tree_precision": "tree precision",
-    "siblings": "sibling recall",
-    "richness": "richness",
-    "q": "Q",
-    "q_of_levels": "Q of the old programme",
-}
+RADII, DISTANCES = ("hierarchy", "level gap", "richness"), ("fidelity", "tree precision", "sibling recall")
+COLUMNS = ("coverage", *RADII, *DISTANCES, "Q", "Q of the old programme")
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,18 +112,18 @@ def placed(
     fidelity = metrics.measure(embedding, n_trits=n_trits, curvature=curvature).distance_fidelity
     figures = {
         "fidelity": fidelity,
-        "tree_precision": float(np.mean(by_level)),
-        "siblings": metrics.sibling_recall(embedding, n_trits=n_trits, curvature=curvature),
+        "tree precision": float(np.mean(by_level)),
+        "sibling recall": metrics.sibling_recall(embedding, n_trits=n_trits, curvature=curvature),
     }
     with suppress(EvaluationError):
         radii = metrics.measure(moved or embedding, n_trits=n_trits, curvature=curvature)
         weighed = 1.5 * abs(radii.hierarchy)
         figures |= {
             "hierarchy": radii.hierarchy,
-            "level_gap": radii.level_gap,
+            "level gap": radii.level_gap,
             "richness": radii.richness,
-            "q": fidelity + weighed,
-            "q_of_levels": fidelity_to_levels(embedding, n_trits, curvature) + weighed,
+            "Q": fidelity + weighed,
+            "Q of the old programme": fidelity_to_levels(embedding, n_trits, curvature) + weighed,
         }
     return figures
 
@@ -384,8 +375,8 @@ def gensim(what: str, n_trits: int, limit: float, *, closure: bool) -> Row:
                 seen.append(placed(polar(torch.from_numpy(model.kv.vectors_for_all(leaves).vectors)), n_trits))
     nodes = model.kv.index_to_key
     depth_order = spearmanr([int(name.split(":")[0]) for name in nodes], np.linalg.norm(model.kv.vectors, axis=1))
-    best = {name: max(one[name] for one in seen) for name in ("fidelity", "tree_precision", "siblings")}
-    course = ", ".join(f"{one['fidelity']:.3f} and {one['tree_precision']:.3f}" for one in seen)
+    best = {name: max(one[name] for one in seen) for name in DISTANCES}
+    course = ", ".join(f"{one['fidelity']:.3f} and {one['tree precision']:.3f}" for one in seen)
     return Row(
         what,
         epochs,
@@ -414,7 +405,7 @@ PROGRAMMES = {"tvae": ours, "De Sa et al.": combinatorial, "pythae": all_of_pyth
 def page(lines: Sequence[str], notes: Sequence[str], size: Size) -> str:
     """Return what is written to PEERS.md."""
     versions = ", ".join(f"{name} {version(name)}" for name in ("tvae", "torch", "numpy", "pythae", "gensim"))
-    table = [f"| | measured | epochs | s | {' | '.join(COLUMNS.values())} |"]
+    table = [f"| | measured | epochs | s | {' | '.join(COLUMNS)} |"]
     table += [f"| --- | --- |{' ---: |' * (len(COLUMNS) + 2)}", *lines]
     return f"""# The same operations through other programmes
 
