@@ -1,21 +1,23 @@
-"""The same operations through programmes that others made: pythae's VAE and PoincareVAE, gensim's PoincareModel.
+"""The same operations through what others made: pythae, gensim, and the combinatorial construction of De Sa et al.
 
-Every peer runs on the same machine with the same number of threads, and what it embeds is measured by the functions of
-`tvae.metrics`. None of them was made for this task: the page that is written says what each is for, how it was set, and
-what may be read into the figures. Prints the page and writes it to PEERS.md beside this file; `make bench-peers`
-installs the peers and starts it. `python benchmarks/peers.py --help` lists the options.
+Every peer runs on the same machine on one thread, and what it embeds is measured by the functions of `tvae.metrics`.
+None of them was made for this task: the page that is written says what each is for, how it was set, and what may be
+read into the figures. Prints the page and writes it to PEERS.md beside this file; `make bench-peers` installs the peers
+and starts it. `python benchmarks/peers.py --help` lists the options.
 """
 
 import argparse
+import datetime
 import itertools
 import logging
+import math
 import os
 import platform
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,7 @@ import numpy as np
 import torch
 from gensim.models.poincare import PoincareModel
 from pythae.data.datasets import BaseDataset
-from pythae.models import VAE, BetaVAE, BetaVAEConfig, PoincareVAE, PoincareVAEConfig, VAEConfig
+from pythae.models import PoincareVAE, PoincareVAEConfig
 from pythae.models.base.base_utils import ModelOutput
 from pythae.models.nn import BaseDecoder, BaseEncoder
 from pythae.models.pvae.pvae_utils import PoincareBall
@@ -36,26 +38,31 @@ from pythae.trainers.training_callbacks import TrainingCallback
 from scipy.stats import spearmanr
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
-from tvae.experiments.foundations import foundation_configuration
 
-import tvae
-from tvae import metrics
+from tvae import metrics, poincare, ternary
 from tvae.architecture import Architecture
-from tvae.configuration import FINETUNE, FOUNDATION
-from tvae.experiments.presets import PRESETS, resolve
+from tvae.configuration import FOUNDATION
+from tvae.errors import EvaluationError
+from tvae.experiments.presets import resolve, resolve_foundation
 from tvae.experiments.start import from_foundation, from_scratch
 from tvae.model import Embedding
-from tvae.training import Result, train
+from tvae.training import train
 
-HERE = Path(__file__).resolve().parent
-BATCH = FOUNDATION.batch_size
+PAGE_FILE = Path(__file__).resolve().parent / "PEERS.md"
 # pythae weighs its KL divergence by 1 and takes observations to have a standard deviation of 1; both are fixed. Trits
 # ten times as large are reproduced to a tenth of that, as they would be with a weight of 0.01, which is ours.
 SCALE = 10.0
+# The best of Adam's peak rates for our own foundation: pythae trains by Adam too.
+PYTHAE_LR = 4e-3
 # Larger than gensim's default of 10: an epoch takes two thirds of the time, and reaches as far.
 GENSIM_BATCH = 50
 MEASUREMENTS = 6
 SEED = 0
+TODAY = datetime.date.today().isoformat()
+NL = "\n"
+# Lengths of an edge that are tried, and operations whose tree precision chooses between them.
+TAUS = tuple(quarters / 4 for quarters in range(2, 17))
+TAU_SAMPLE = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,167 +78,200 @@ class Size:
 
 FULL = Size(n_trits=9, epochs=60, patience=10, closure_seconds=300.0, edges_seconds=60.0)
 QUICK = Size(n_trits=5, epochs=3, patience=3, closure_seconds=2.0, edges_seconds=1.0)
+RADII, DISTANCES = ("hierarchy", "level gap", "richness"), ("fidelity", "tree precision", "sibling recall")
+COLUMNS = ("coverage", *RADII, *DISTANCES, "Q", "Q of the old programme")
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A line of the table. What a programme does not have is None."""
+    """A line of the table. What a programme does not have is not among its figures."""
 
     what: str
     epochs: int
     seconds: float
-    coverage: float | None = None
-    hierarchy: float | None = None
-    fidelity: float | None = None
-    tree_precision: float | None = None
-    siblings: float | None = None
+    figures: dict[str, float] = field(default_factory=dict)
     note: str = ""
 
-    def cells(self) -> list[str]:
-        """Return what stands in the table."""
-        shown = [self.coverage, self.hierarchy, self.fidelity, self.tree_precision, self.siblings]
-        return [
-            self.what,
-            str(self.epochs),
-            f"{self.seconds / self.epochs * 1e3:,.0f}",
-            f"{self.seconds:,.1f}",
-            *("-" if value is None else f"{value:.4f}" for value in shown),
-        ]
+    def line(self) -> str:
+        """Return the line of the Markdown table."""
+        epochs = str(self.epochs) if self.epochs else "-"
+        shown = [f"{self.figures[name]:.4f}" if name in self.figures else "-" for name in COLUMNS]
+        return f"| {' | '.join([self.what, TODAY, epochs, f'{self.seconds:,.2f}', *shown])} |"
 
 
-def placed(points: Tensor, n_trits: int) -> dict[str, float]:
-    """Measure points of the ball of curvature 1 as a model of ours is measured."""
-    norm = points.norm(dim=-1)
-    embedding = Embedding(norm, points / norm.clamp_min(torch.finfo(norm.dtype).tiny)[:, None])
-    measured = metrics.measure(embedding, n_trits=n_trits, curvature=1.0)
-    by_level = metrics.tree_precision_by_level(embedding, n_trits=n_trits, curvature=1.0)
-    return {
-        "hierarchy": measured.hierarchy,
-        "fidelity": measured.distance_fidelity,
-        "tree_precision": float(np.mean(by_level)),
-        "siblings": metrics.sibling_recall(embedding, n_trits=n_trits, curvature=1.0),
+def placed(
+    embedding: Embedding,
+    n_trits: int,
+    *,
+    curvature: float = 1.0,
+    dtype: torch.dtype = torch.float32,
+    moved: Embedding | None = None,
+) -> dict[str, float]:
+    """Measure where operations lie: distances of one embedding, and radii of an isometric one, if it has any."""
+    by_level = metrics.tree_precision_by_level(embedding, n_trits=n_trits, curvature=curvature, dtype=dtype)
+    fidelity = metrics.measure(embedding, n_trits=n_trits, curvature=curvature).distance_fidelity
+    figures = {
+        "fidelity": fidelity,
+        "tree precision": float(np.mean(by_level)),
+        "sibling recall": metrics.sibling_recall(embedding, n_trits=n_trits, curvature=curvature),
     }
+    with suppress(EvaluationError):
+        radii = metrics.measure(moved or embedding, n_trits=n_trits, curvature=curvature)
+        weighed = 1.5 * abs(radii.hierarchy)
+        figures |= {
+            "hierarchy": radii.hierarchy,
+            "level gap": radii.level_gap,
+            "richness": radii.richness,
+            "Q": fidelity + weighed,
+            "Q of the old programme": fidelity_to_levels(embedding, n_trits, curvature) + weighed,
+        }
+    return figures
+
+
+def fidelity_to_levels(embedding: Embedding, n_trits: int, curvature: float) -> float:
+    """Return the fidelity of the programme that this one grew from: distance against |v(i) - v(j)|."""
+    i, j, _ = metrics.sample_pairs(n_trits)
+    radius, direction = poincare.radius(embedding.unit_norm, curvature=curvature), embedding.direction
+    apart = poincare.distance(radius[i], direction[i], radius[j], direction[j], curvature=curvature)
+    valuation = ternary.valuations(n_trits)
+    return float(spearmanr(apart, np.abs(valuation[i] - valuation[j])).statistic)
+
+
+def polar(points: Tensor) -> Embedding:
+    """Return points of the ball of curvature 1 in polar form."""
+    norm = points.norm(dim=-1)
+    return Embedding(norm, points / norm.clamp_min(torch.finfo(norm.dtype).tiny)[:, None])
 
 
 # Ours
 
 
 def ours(size: Size) -> list[Row]:
-    """Train a foundation, and on it the presets that `finetune` has."""
-    rows = []
-    for preset in ("default", "exact_tree"):
-        if preset not in PRESETS:
-            continue
-        architecture, configuration = resolve(preset, {"n_trits": size.n_trits, "seed": SEED}, base=FINETUNE)
-        foundation = train(from_scratch(architecture, foundation_configuration(architecture, SEED)))
+    """Train a foundation, and on it the presets, as `scratch` does."""
+    rows: list[Row] = []
+    for preset in ("default", "rich", "radii"):
+        architecture, configuration = resolve(preset, {"n_trits": size.n_trits, "seed": SEED})
+        started = time.process_time()
+        foundation = train(from_scratch(architecture, resolve_foundation(architecture, {"seed": SEED})))
+        epochs, best = len(foundation.history) - 1, max(record["coverage"] for record in foundation.history)
         if not rows:
-            rows.append(_foundation("tvae `train`", foundation))
-        rows.append(_finetuned(f"tvae `scratch`, preset `{preset}`", foundation, configuration))
+            rows.append(Row("tvae `train`", epochs, time.process_time() - started, {"coverage": best}))
+        result = train(from_foundation(foundation, configuration))
+        seconds = time.process_time() - started
+        with torch.no_grad():
+            latent = metrics.posterior_mean(result.model)
+            coverage = float(metrics.reproduced(result.model, latent).double().mean())
+            embedding = result.model.project(latent)
+        figures = {"coverage": coverage, **placed(embedding, size.n_trits, curvature=architecture.curvature)}
+        rows.append(Row(f"tvae `scratch`, preset `{preset}`", epochs + len(result.history) - 1, seconds, figures))
     return rows
 
 
-def _foundation(what: str, foundation: Result) -> Row:
-    coverages = [record["coverage"] for record in foundation.history]
-    first, epochs = coverages.index(max(coverages)), len(coverages) - 1
-    return Row(
-        what,
-        epochs,
-        foundation.seconds,
-        max(coverages),
-        note=f"{what}: best coverage first at epoch {first}, after {foundation.seconds * first / epochs:,.1f} s.",
-    )
+# The combinatorial construction
 
 
-def _finetuned(what: str, foundation: Result, configuration: Any) -> Row:
-    result = train(from_foundation(foundation, configuration))
-    seen = metrics.evaluate(result.model)
-    return Row(
-        what,
-        len(foundation.history) + len(result.history) - 2,
-        foundation.seconds + result.seconds,
-        seen.coverage,
-        seen.hierarchy,
-        seen.distance_fidelity,
-        seen.tree_precision,
-        seen.sibling_recall,
+def constructed(n_trits: int, dim: int, tau: float) -> Embedding:
+    """Return the leaves of the 3-adic tree as De Sa et al. place them, in polar form about the root, float64.
+
+    Every edge has the length tau, hyperbolic, at curvature 1. The four neighbours of a node lie in the directions of a
+    code: in the disk a cross, beyond it a regular simplex, the best code of four words. All subtrees of a height are
+    congruent, so the tree is built from the leaves up: a subtree is moved so that its parent becomes the origin, and is
+    reflected from the direction away from its parent into those of the three children. In more dimensions than the code
+    has, each generation has a plane of its own, as far as they go: the paper leaves this turn about the edge open.
+
+    Source:
+        De Sa, Gu, Ré, Sala 2018, arXiv:1804.03329, the combinatorial construction, in 2 dimensions after Sarkar 2011.
+    """
+    code = torch.zeros(4, dim, dtype=torch.float64)
+    if dim == 2:
+        code[:] = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]])
+    else:
+        angle = torch.arange(3, dtype=torch.float64) * (2 * math.pi / 3)
+        code[0, 0], code[1:, 0] = 1.0, -1 / 3
+        code[1:, 1], code[1:, 2] = angle.cos() * math.sqrt(8 / 9), angle.sin() * math.sqrt(8 / 9)
+    mirrors = nn.functional.normalize(code[0] + code[1:], dim=-1)
+    edge = torch.tensor([math.tanh(tau / 2)], dtype=torch.float64)
+    norm, direction = torch.zeros(1, dtype=torch.float64), torch.zeros(1, dim, dtype=torch.float64)
+    for _ in range(n_trits):
+        if dim > 2:
+            direction = torch.cat([direction[:, :1], direction[:, 1:].roll(2, 1)], 1)
+        norm, direction = poincare.translate(norm, direction, edge, code[:1])
+        # The child is the least significant digit of what the subtree counts: index i = child + 3·rest.
+        direction = (direction[:, None] - 2 * (direction @ mirrors.T)[..., None] * mirrors).flatten(0, 1)
+        norm = norm.repeat_interleave(3)
+    return Embedding(norm, direction)
+
+
+def combinatorial(size: Size) -> list[Row]:
+    """Construct the tree in the disk and in our dimension, each in two precisions."""
+    wide = Architecture().latent_dim
+    return [_combinatorial(size.n_trits, dim, dtype) for dim in (2, wide) for dtype in (torch.float64, torch.float32)]
+
+
+def _combinatorial(n_trits: int, dim: int, dtype: torch.dtype) -> Row:
+    """Take the shortest edge whose tree is read best, of those that the precision has room for."""
+
+    def score(tau: float) -> float:
+        shares = metrics.tree_precision_by_level(
+            trees[tau], n_trits=n_trits, curvature=1.0, sample=TAU_SAMPLE, dtype=dtype
+        )
+        return float(np.mean(shares))
+
+    # Those whose leaves the precision keeps off the boundary.
+    trees = {
+        tau: tree
+        for tau in TAUS
+        if float((tree := Embedding(*(x.to(dtype) for x in constructed(n_trits, dim, tau)))).unit_norm.max()) < 1
+    }
+    tau = max(trees, key=score)
+    started = time.process_time()
+    constructed(n_trits, dim, tau)
+    seconds = time.process_time() - started
+    embedding = trees[tau]
+    moved = Embedding(*poincare.translate(*embedding, embedding.unit_norm[:1], embedding.direction[:1]))
+    lost, radii = int((moved.unit_norm >= 1).sum()), len(torch.unique(moved.unit_norm))
+    what = f"De Sa et al. in {dim} dimensions, {str(dtype).removeprefix('torch.')}"
+    fate = f"{lost:,} are, and have no radius" if lost else f"they have {radii:,} distinct radii"
+    note = (
+        f"{what}: tau = {tau:g}; the longest whose leaves are not rounded to the boundary is {max(trees):g}. Moved to "
+        f"operation 0, {fate}."
     )
+    return Row(what, 0, seconds, placed(embedding, n_trits, dtype=dtype, moved=moved), note)
 
 
 # pythae
 
 
 class Encoder(BaseEncoder):
-    """Layers of our sizes. Where the latent is a ball, they map their mean into it: pythae does not."""
+    """Layers of our sizes that map their mean into the ball: pythae's own do not."""
 
-    def __init__(self, architecture: Architecture, to_trits: Callable[[Tensor], Tensor], in_ball: bool) -> None:
+    def __init__(self, architecture: Architecture, scale: float) -> None:
         super().__init__()
-        self.latent_dim, self.to_trits = architecture.latent_dim, to_trits
+        self.latent_dim, self.scale, last = architecture.latent_dim, scale, architecture.encoder_hidden[-1]
         self.layers = _stack(architecture.n_trits, *architecture.encoder_hidden)
-        last = architecture.encoder_hidden[-1]
         self.mean, self.log_variance = nn.Linear(last, self.latent_dim), nn.Linear(last, self.latent_dim)
-        self.ball = PoincareBall(dim=self.latent_dim, c=1.0) if in_ball else None
+        self.ball = PoincareBall(dim=self.latent_dim, c=1.0)
 
     def forward(self, x: Tensor) -> ModelOutput:
-        hidden = self.layers(self.to_trits(x))
-        mean = self.mean(hidden)
-        return ModelOutput(
-            embedding=mean if self.ball is None else self.ball.expmap0(mean),
-            log_covariance=self.log_variance(hidden),
-        )
+        hidden = self.layers(x / self.scale)
+        return ModelOutput(embedding=self.ball.expmap0(self.mean(hidden)), log_covariance=self.log_variance(hidden))
 
 
 class Decoder(BaseDecoder):
-    """Layers of our sizes, and an output in the form that pythae's loss takes."""
+    """Layers of our sizes, and trits in the size that pythae's loss is given them in."""
 
-    def __init__(self, architecture: Architecture, outputs: int, to_data: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, architecture: Architecture, scale: float) -> None:
         super().__init__()
-        self.layers = _stack(architecture.latent_dim, *architecture.decoder_hidden)
-        self.out, self.to_data = nn.Linear(architecture.decoder_hidden[-1], outputs), to_data
+        self.layers, self.scale = _stack(architecture.latent_dim, *architecture.decoder_hidden), scale
+        self.out = nn.Linear(architecture.decoder_hidden[-1], architecture.n_trits)
 
     def forward(self, z: Tensor) -> ModelOutput:
-        return ModelOutput(reconstruction=self.to_data(self.out(self.layers(z))))
+        return ModelOutput(reconstruction=self.out(self.layers(z)) * self.scale)
 
 
 def _stack(*sizes: int) -> nn.Sequential:
     layers = [(nn.Linear(a, b), nn.ReLU()) for a, b in itertools.pairwise(sizes)]
     return nn.Sequential(*itertools.chain.from_iterable(layers))
-
-
-@dataclass(frozen=True)
-class Form:
-    """How trits are handed to pythae, and how they are read off what it reconstructs."""
-
-    loss: str
-    outputs: int
-    data: Tensor
-    to_trits: Callable[[Tensor], Tensor]
-    to_data: Callable[[Tensor], Tensor]
-    classes: Callable[[Tensor], Tensor]
-
-
-def numbers(n_trits: int, scale: float) -> Form:
-    """Trits as numbers, `scale` times their size, with pythae's squared error."""
-    return Form(
-        loss="mse",
-        outputs=n_trits,
-        data=metrics.trit_table(n_trits) * scale,
-        to_trits=lambda x: x / scale,
-        to_data=lambda out: out * scale,
-        classes=lambda data: (data / scale).round().clamp(-1, 1).long() + 1,
-    )
-
-
-def one_hot(n_trits: int) -> Form:
-    """Trits as three numbers of which one is 1, with pythae's binary cross-entropy: the nearest it has to ours."""
-    values = torch.tensor([-1.0, 0.0, 1.0])
-    return Form(
-        loss="bce",
-        outputs=3 * n_trits,
-        data=nn.functional.one_hot(metrics.targets(n_trits), 3).flatten(1).float(),
-        to_trits=lambda x: x.unflatten(-1, (n_trits, 3)) @ values,
-        to_data=lambda out: out.unflatten(-1, (n_trits, 3)).softmax(-1).flatten(1),
-        classes=lambda data: data.unflatten(-1, (n_trits, 3)).argmax(-1),
-    )
 
 
 class _Enough(Exception):
@@ -241,87 +281,64 @@ class _Enough(Exception):
 class _Watch(TrainingCallback):
     """Times the epochs of pythae's Trainer, measures coverage between them, keeps the best, and stops in time."""
 
-    def __init__(self, model: VAE, form: Form, n_trits: int, size: Size) -> None:
-        self.model, self.form, self.target, self.size = model, form, metrics.targets(n_trits), size
-        self.milliseconds: list[float] = []
+    def __init__(self, model: PoincareVAE, data: Tensor, scale: float, patience: int) -> None:
+        self.model, self.data, self.scale, self.patience = model, data, scale, patience
+        self.seconds: list[float] = []
         self.coverage, self.improved, self.latent = -1.0, 0, torch.empty(0)
 
     def on_epoch_begin(self, *_: Any, **__: Any) -> None:
-        self.started = time.perf_counter()
+        self.started = time.process_time()
 
     def on_epoch_end(self, *_: Any, **__: Any) -> None:
-        self.milliseconds.append((time.perf_counter() - self.started) * 1e3)
+        self.seconds.append(time.process_time() - self.started)
         self.model.eval()
         with torch.no_grad():
-            latent = self.model.encoder(self.form.data).embedding
-            back = self.form.classes(self.model.decoder(latent).reconstruction)
-        coverage = float((back == self.target).all(1).double().mean())
+            latent = self.model.encoder(self.data).embedding
+            back = (self.model.decoder(latent).reconstruction / self.scale).round().clamp(-1, 1)
+        coverage = float((back == self.data / self.scale).all(1).double().mean())
         if coverage > self.coverage:
-            self.improved = len(self.milliseconds)
+            self.improved = len(self.seconds)
         # Of epochs with equal coverage the last counts: the place of the points has been learned for longer.
         if coverage >= self.coverage:
             self.coverage, self.latent = coverage, latent
-        if len(self.milliseconds) - self.improved >= self.size.patience:
+        if len(self.seconds) - self.improved >= self.patience:
             raise _Enough
 
 
-def pythae(
-    what: str, kind: type[VAE], form: Form, size: Size, *, lr: float | None = None, beta: float | None = None
-) -> Row:
-    """Train one of pythae's models by its own Trainer until its coverage stops improving."""
-    configurations = {VAE: VAEConfig, BetaVAE: BetaVAEConfig, PoincareVAE: PoincareVAEConfig}
-    architecture, in_ball = Architecture(n_trits=size.n_trits), kind is PoincareVAE
-    configuration = configurations[kind](
-        input_dim=(form.data.shape[1],),
-        latent_dim=architecture.latent_dim,
-        reconstruction_loss=form.loss,
-        **({} if beta is None else {"beta": beta}),
+def pythae(what: str, size: Size, scale: float, **settings: float) -> Row:
+    """Train a PoincareVAE by pythae's own Trainer until its coverage stops improving."""
+    architecture, data = Architecture(n_trits=size.n_trits), metrics.trit_table(size.n_trits) * scale
+    configuration = PoincareVAEConfig(
+        input_dim=(size.n_trits,), latent_dim=architecture.latent_dim, reconstruction_loss="mse"
     )
     torch.manual_seed(SEED)
-    model = kind(
-        configuration,
-        encoder=Encoder(architecture, form.to_trits, in_ball),
-        decoder=Decoder(architecture, form.outputs, form.to_data),
-    )
-    watch = _Watch(model, form, size.n_trits, size)
+    model = PoincareVAE(configuration, encoder=Encoder(architecture, scale), decoder=Decoder(architecture, scale))
+    watch = _Watch(model, data, scale, size.patience)
     with tempfile.TemporaryDirectory() as folder:
-        settings = BaseTrainerConfig(
+        training = BaseTrainerConfig(
             output_dir=folder,
             num_epochs=size.epochs,
-            per_device_train_batch_size=BATCH,
+            per_device_train_batch_size=FOUNDATION.batch_size,
             seed=SEED,
             no_cuda=True,
-            **({} if lr is None else {"learning_rate": lr}),
+            **settings,
         )
-        data = BaseDataset(form.data, torch.zeros(len(form.data)))
-        trainer = BaseTrainer(model, data, training_config=settings, callbacks=[watch])
+        trainer = BaseTrainer(
+            model, BaseDataset(data, torch.zeros(len(data))), training_config=training, callbacks=[watch]
+        )
         with suppress(_Enough):
             trainer.train()
-        started = time.perf_counter()
-        for _ in trainer.train_loader:
-            pass
-        loading = (time.perf_counter() - started) * 1e3
-    row = Row(
-        what,
-        len(watch.milliseconds),
-        sum(watch.milliseconds) / 1e3,
-        watch.coverage,
-        note=f"{what}: best coverage first at epoch {watch.improved}, after "
-        f"{sum(watch.milliseconds[: watch.improved]) / 1e3:,.1f} s; its data loader alone takes {loading:,.0f} ms an "
-        "epoch.",
-    )
-    return replace(row, **placed(watch.latent.double(), size.n_trits)) if in_ball else row
+    figures = {"coverage": watch.coverage, **placed(polar(watch.latent.double()), size.n_trits)}
+    first = f"{what}: best coverage first at epoch {watch.improved}."
+    return Row(what, len(watch.seconds), sum(watch.seconds), figures, first)
 
 
 def all_of_pythae(size: Size) -> list[Row]:
-    """Train each as its defaults have it, and as it does best here."""
-    plain, larger, peak = numbers(size.n_trits, 1.0), numbers(size.n_trits, SCALE), FOUNDATION.lr
+    """Train it as its defaults have it, and as it does best here."""
+    name = "pythae `PoincareVAE`"
     return [
-        pythae("pythae `VAE`, defaults", VAE, plain, size),
-        pythae("pythae `VAE`, set for this", VAE, larger, size, lr=peak),
-        pythae("pythae `BetaVAE`, set for this", BetaVAE, one_hot(size.n_trits), size, lr=peak, beta=FOUNDATION.beta),
-        pythae("pythae `PoincareVAE`, defaults", PoincareVAE, plain, size),
-        pythae("pythae `PoincareVAE`, set for this", PoincareVAE, larger, size, lr=peak),
+        pythae(f"{name}, defaults", size, 1.0),
+        pythae(f"{name}, set for this", size, SCALE, learning_rate=PYTHAE_LR),
     ]
 
 
@@ -350,21 +367,21 @@ def gensim(what: str, n_trits: int, limit: float, *, closure: bool) -> Row:
     # Its matrices are so small that threads of BLAS cost it time.
     with threadpool_limits(1, user_api="blas"):
         while seconds < limit:
-            started = time.perf_counter()
+            started = time.process_time()
             model.train(epochs=1, batch_size=GENSIM_BATCH, print_every=10**9)
-            seconds += time.perf_counter() - started
+            seconds += time.process_time() - started
             epochs += 1 if epochs else 1 + model.burn_in
             if seconds >= limit * (len(seen) + 1) / MEASUREMENTS:
-                seen.append(placed(torch.from_numpy(model.kv.vectors_for_all(leaves).vectors), n_trits))
+                seen.append(placed(polar(torch.from_numpy(model.kv.vectors_for_all(leaves).vectors)), n_trits))
     nodes = model.kv.index_to_key
     depth_order = spearmanr([int(name.split(":")[0]) for name in nodes], np.linalg.norm(model.kv.vectors, axis=1))
-    best = {name: max(one[name] for one in seen) for name in ("fidelity", "tree_precision", "siblings")}
-    course = ", ".join(f"{one['fidelity']:.3f} and {one['tree_precision']:.3f}" for one in seen)
+    best = {name: max(one[name] for one in seen) for name in DISTANCES}
+    course = ", ".join(f"{one['fidelity']:.3f} and {one['tree precision']:.3f}" for one in seen)
     return Row(
         what,
         epochs,
         seconds,
-        **best,
+        best,
         note=f"{what}: {len(relations):,} relations, {model.burn_in} of the epochs are burn-in; fidelity and tree "
         f"precision on the way: {course}. What it is made for: depth and norm have a rank correlation of "
         f"{depth_order.statistic:+.3f} over all {len(nodes):,} nodes of the tree.",
@@ -382,125 +399,105 @@ def all_of_gensim(size: Size) -> list[Row]:
 
 # The page
 
-PAGE = """# The same operations through other programmes
+PROGRAMMES = {"tvae": ours, "De Sa et al.": combinatorial, "pythae": all_of_pythae, "gensim": all_of_gensim}
 
-Written by `{command}`. {machine} Load average before the start: {load:.1f}.
-Versions: {versions}.
 
-{table}
+def page(lines: Sequence[str], notes: Sequence[str], size: Size) -> str:
+    """Return what is written to PEERS.md."""
+    versions = ", ".join(f"{name} {version(name)}" for name in ("tvae", "torch", "numpy", "pythae", "gensim"))
+    table = [f"| | measured | epochs | s | {' | '.join(COLUMNS)} |"]
+    table += [f"| --- | --- |{' ---: |' * (len(COLUMNS) + 2)}", *lines]
+    return f"""# The same operations through other programmes
 
-All {operations:,} operations, seed {seed}, {threads} of torch, batches of {batch}. One run each: differences of a few
-hundredths between peers mean nothing. A dash stands where a programme has no such thing: a latent that is no ball has
-no radius, and gensim has no decoder. Hierarchy is right at {ceiling:.5f}, the others at 1, but for fidelity, whose
-limit is the same without the sign. `tvae/metrics.py` defines them, and its functions measured every row.
+Written by `make bench-peers`. Seconds are processor time of one thread, so that other work on the machine counts less.
+A row that was not measured anew keeps its date. {os.cpu_count()} processors, {platform.platform(terse=True)},
+{versions}.
+
+{NL.join(table)}
+
+All {3**size.n_trits:,} operations, seed {SEED}. One run each: differences of a few hundredths between peers mean
+nothing. A dash stands where a programme has no such thing, or where it was not measured. Hierarchy is right at
+{metrics.hierarchy_ceiling(size.n_trits):.5f}: below it, radii are equal. Fidelity is right at
+{metrics.distance_fidelity_ceiling(size.n_trits):.5f}; coverage, tree precision and sibling recall at 1. Where level gap
+is below 0, levels overlap. `tvae/metrics.py` defines them, and its functions measured every row.
+
+Q is fidelity + 1.5·|hierarchy|. The programme that tvae grew from has a Q too, but its fidelity correlates hyperbolic
+distance with |v(i) - v(j)|, which says how far apart two levels are and nothing of the tree: two operations of one
+level are at 0, however far they are 3-adically. The last column has that Q, over the same pairs of operations; figures
+that were published for that programme, 1.96 to 2.09, compare with this column alone.
 
 ## What each was made for
 
 - **tvae** was made for this one task. Its losses are told the 3-adic valuation and distance of every operation.
-- **pythae** puts many autoencoders behind one interface, for images above all, and is told nothing of 3-adic structure.
-  `PoincareVAE` (Mathieu et al. 2019, arXiv:1901.06033) gives room to a hierarchy that is in the data. Here all
-  operations are equally likely and none is above another, so a hierarchy of about 0 is what it should give: a ball
-  alone does not order operations by valuation. Its epochs are to be compared with those of `tvae train`, which does the
-  same work; the rest of ours learns the places in the ball.
+- **De Sa et al.** (2018, arXiv:1804.03329) place a given tree by a formula: Sarkar's construction in the disk, and one
+  with the neighbours of a node at the words of a code in more dimensions. Every edge has one length, tau. Nothing is
+  learned, and in {Architecture().latent_dim} dimensions nothing is left to learn of the tree: **who wants only the
+  places of these operations needs no network.** The result is a table. Learning gives what a table has not: an encoder
+  that computes a place from trits, also for operations that were held out; a latent, and a decoder that reads trits
+  from it; and richness: all leaves have one depth, so each level has one radius. In the disk four directions need a
+  long edge, and digits run out before the tree is exact or just as it becomes so, as the notes say.
+- **pythae**'s `PoincareVAE` (Mathieu et al. 2019, arXiv:1901.06033) gives room to a hierarchy that is in the data, and
+  is told nothing of 3-adic structure. Here all operations are equally likely and none is above another, so a hierarchy
+  of about 0 is what it should give. Its epochs are to be compared with those of `tvae train`, which does the same work.
 - **gensim**'s `PoincareModel` (Nickel and Kiela 2017, arXiv:1705.08039) embeds the nodes of a graph so that related
   ones are near and general ones are central. It is given the 3-adic tree itself, balls as inner nodes and operations as
   leaves. It sees no trits, and cannot embed what it was not trained on. It asks that a node be nearer to its ancestors
-  than to nodes that are not, and nothing of the distances between leaves, which are what the table measures. All leaves
-  have one depth, so it is not asked for hierarchy in our sense.
+  than to nodes that are not, and nothing of the distances between leaves, which are what the table measures.
 
 ## How they were set
 
-- **tvae**: as `scratch` runs it: a foundation, then the preset. Time includes the metrics of every epoch. `exact_tree`
-  takes batches of {tree_batch:,}, two subtrees.
+- **tvae**: as `scratch` runs it: a foundation, then the preset. Time includes the metrics of every epoch.
+- **De Sa et al.**: constructed in float64 in polar form about the root, from the leaves up, by
+  `tvae.poincare.translate`; stored in the precision of the row, as unit norm and direction. tau is the shortest of
+  {TAUS[0]:g} … {TAUS[-1]:g} (steps of a quarter, hyperbolic length at curvature 1) with the highest tree precision over
+  {TAU_SAMPLE} operations: a longer edge orders distances better and costs digits, since angles between leaves are of
+  the order of exp(-{size.n_trits}·tau). Beyond the disk the code is a regular simplex, and each generation is turned
+  into a plane of its own as far as they go. Distances are taken as stored; hierarchy, level gap and richness after
+  moving operation 0 to the centre, which doubles the largest radius and needs twice the digits.
 - **pythae**: encoder and decoder of our sizes in its `BaseEncoder` and `BaseDecoder`; its `BaseTrainer` with Adam, its
-  default; until coverage has not improved for {patience} epochs, {epochs} at most. Of epochs with equal coverage the
-  last counts. Time is that of its Trainer, without our measurements between its epochs. *Defaults*: squared error on
-  the trits, learning rate {default_lr:g}. The divergence from the prior, weighed by 1, then costs more than trits are
-  worth, and the optimum of that loss encodes nothing. *Set for this*: learning rate {lr:g}, the peak of ours, and trits
-  times {scale:g}, which does what a weight of {weight:g} would: only `BetaVAE` has a parameter for it. There, binary
-  cross-entropy over one-hot trits after a softmax, the nearest that pythae has to our loss, and beta {beta:g}. The
+  default, batches of {FOUNDATION.batch_size}; until coverage has not improved for {size.patience} epochs, {size.epochs}
+  at most. Of epochs with equal coverage the last counts. Time is that of its Trainer, without our measurements.
+  *Defaults*: squared error on the trits, learning rate {BaseTrainerConfig().learning_rate:g}. The divergence from the
+  prior, weighed by 1, then costs more than trits are worth, and the optimum of that loss encodes nothing. *Set for
+  this*: learning rate {PYTHAE_LR:g}, and trits times {SCALE:g}, which does what a weight of {SCALE**-2:g} would. The
   encoder maps its mean into the ball by pythae's `expmap0`; pythae's default encoder does not.
-- **gensim**: dimension {dimension}, batches of {gensim_batch}, otherwise its defaults: learning rate 0.1, 10 burn-in
-  epochs, 10 negative samples, float64, one thread, which is all it can use. *All ancestors* is the transitive closure,
-  which its paper trains on; *parents only* are the edges of the tree. It is given time rather than epochs,
-  {closure_seconds:.0f} s and {edges_seconds:.0f} s, and measured {measurements} times on the way; each figure is its
-  best.
+- **gensim**: dimension {Architecture().latent_dim}, batches of {GENSIM_BATCH}, otherwise its defaults: learning rate
+  0.1, 10 burn-in epochs, 10 negative samples, float64, one thread, which is all it can use. *All ancestors* is the
+  transitive closure, which its paper trains on; *parents only* are the edges of the tree. It is given
+  {size.closure_seconds:.0f} s and {size.edges_seconds:.0f} s, and measured {MEASUREMENTS} times on the way; each figure
+  is its best.
 
-{notes}
+{NL.join(notes)}
 """
 
 
-def machine() -> str:
-    """Describe the machine in a sentence."""
-    name = platform.processor() or platform.machine()
-    with suppress(OSError, StopIteration):
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        name = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    return f"{name}, {os.cpu_count()} processors, {platform.system()}, Python {platform.python_version()}."
-
-
-def table(rows: Sequence[Row]) -> str:
-    """Return the Markdown table."""
-    head = "| | epochs | ms an epoch | s | coverage | hierarchy | fidelity | tree precision | sibling recall |"
-    return "\n".join(
-        [head, f"| --- |{' ---: |' * (head.count('|') - 2)}", *(f"| {' | '.join(row.cells())} |" for row in rows)]
-    )
-
-
-def page(rows: Sequence[Row], size: Size, command: str, load: float) -> str:
-    """Return what is written to PEERS.md."""
-    names = ("torch", "numpy", "scipy", "pythae", "gensim")
-    threads = torch.get_num_threads()
-    return PAGE.format(
-        command=command,
-        machine=machine(),
-        load=load,
-        versions=", ".join([f"tvae {tvae.__version__}", *(f"{name} {version(name)}" for name in names)]),
-        table=table(rows),
-        operations=3**size.n_trits,
-        seed=SEED,
-        threads=f"{threads} thread{'s' * (threads > 1)}",
-        batch=BATCH,
-        tree_batch=resolve("exact_tree", {})[1].batch_size,
-        ceiling=metrics.hierarchy_ceiling(size.n_trits),
-        patience=size.patience,
-        epochs=size.epochs,
-        default_lr=BaseTrainerConfig().learning_rate,
-        lr=FOUNDATION.lr,
-        scale=SCALE,
-        weight=SCALE**-2,
-        beta=FOUNDATION.beta,
-        dimension=Architecture().latent_dim,
-        gensim_batch=GENSIM_BATCH,
-        closure_seconds=size.closure_seconds,
-        edges_seconds=size.edges_seconds,
-        measurements=MEASUREMENTS,
-        notes="\n".join(f"- {row.note}" for row in rows if row.note),
-    )
-
-
 def main() -> None:
-    """Run everything, print the page, and write PEERS.md."""
+    """Run what is asked for, print the page, and write PEERS.md."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="3^5 operations and few epochs, to see that it runs")
-    parser.add_argument("--threads", type=int, help="of torch; default: its own choice. 1 where others use the machine")
+    parser.add_argument("--only", nargs="*", choices=PROGRAMMES, help="the rest keeps the rows that PEERS.md has of it")
     asked = parser.parse_args()
     size = QUICK if asked.quick else FULL
-    if asked.threads:
-        torch.set_num_threads(asked.threads)
+    torch.set_num_threads(1)
     # Both libraries tell their progress to the console as they go.
     logging.disable(logging.INFO)
-    rows: list[Row] = []
-    load = os.getloadavg()[0]
-    for some in (ours, all_of_pythae, all_of_gensim):
-        started = time.perf_counter()
-        rows += some(size)
-        print(f"{some.__name__}: {time.perf_counter() - started:.0f} s, measurements included", flush=True)
-    command = "make bench-peers" + (f" ARGS='--threads {asked.threads}'" if asked.threads else "")
-    text = page(rows, size, command, load)
+    before = PAGE_FILE.read_text(encoding="utf-8").splitlines()
+    lines: list[str] = []
+    notes: list[str] = []
+    for name, measure in PROGRAMMES.items():
+        if asked.only is not None and name not in asked.only:
+            lines += [line for line in before if line.startswith(f"| {name} ")]
+            notes += [line for line in before if line.startswith(f"- {name} ")]
+        else:
+            started = time.perf_counter()
+            rows = measure(size)
+            lines += [row.line() for row in rows]
+            notes += [f"- {row.note}" for row in rows if row.note]
+            print(f"{name}: {time.perf_counter() - started:.0f} s, measurements included", flush=True)
+    text = page(lines, notes, size)
     print(f"\n{text}")
     if not asked.quick:
-        (HERE / "PEERS.md").write_text(text, encoding="utf-8")
+        PAGE_FILE.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -388,7 +388,12 @@ def reproduced(model: TernaryVAE, latent: Tensor) -> Tensor:
 
 @torch_defaults()
 def tree_precision_by_level(
-    embedding: Embedding, *, n_trits: int, curvature: float, sample: int = N_TREE_SAMPLE
+    embedding: Embedding,
+    *,
+    n_trits: int,
+    curvature: float,
+    sample: int = N_TREE_SAMPLE,
+    dtype: torch.dtype = torch.float32,
 ) -> tuple[float, ...]:
     """Return tree precision at k = 1 … n_trits - 1, before averaging over k.
 
@@ -399,12 +404,13 @@ def tree_precision_by_level(
         n_trits: number of trits.
         curvature: c > 0.
         sample: how many operations to average over; all of them if there are no more.
+        dtype: of the distances. float32 is enough of a radius and a direction, if not of a unit norm near 1, in a ball
+            as small as a model's.
     """
     n = 3**n_trits
     anchors = np.arange(n) if sample >= n else np.random.default_rng(SAMPLE_SEED).choice(n, sample, replace=False)
-    # float32 is enough of a radius and a direction, if not of a unit norm near 1.
-    radius = poincare.radius(embedding.unit_norm, curvature=curvature).float()
-    direction = embedding.direction.float()
+    radius = poincare.radius(embedding.unit_norm, curvature=curvature).to(dtype)
+    direction = embedding.direction.to(dtype)
     shares = np.empty((len(anchors), n_trits - 1))
     for start in range(0, len(anchors), ANCHORS):
         some = anchors[start : start + ANCHORS]
@@ -502,7 +508,7 @@ def distances_by_valuation(embedding: Embedding, *, n_trits: int, curvature: flo
     return poincare.distance(radius, direction, radius[partner], direction[partner], curvature=curvature).numpy()
 
 
-def _share_of_nearest(ball: npt.NDArray[np.float32], ordered: npt.NDArray[np.float32]) -> float:
+def _share_of_nearest(ball: npt.NDArray[np.floating], ordered: npt.NDArray[np.floating]) -> float:
     """Share of a ball's members, its centre aside, among the `len(ball)` smallest of all distances."""
     farthest = ordered[len(ball) - 1]
     surely_in, tied = int((ball < farthest).sum()), int((ball == farthest).sum())
