@@ -224,6 +224,19 @@ def test_a_deleted_experiment_is_said_to_be(tmp_path: Path) -> None:
             connect()
 
 
+def test_files_of_an_experiment_that_stayed_where_the_project_was_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with tracking_in(tmp_path) as client:
+        client.create_experiment(EXPERIMENT, artifact_location=str(tmp_path / "old place" / "mlruns" / "1"))
+        connect()
+        assert f"keeps its files in {tmp_path}/old place/mlruns/1, which is gone" in caplog.text
+        caplog.clear()
+        (tmp_path / "old place").mkdir()
+        connect()
+        assert caplog.text == ""
+
+
 # Runs of this project, whatever its folder is called
 
 

@@ -7,13 +7,11 @@ from pathlib import Path
 
 import mlflow
 from mlflow.exceptions import MlflowException
-from mlflow.utils.file_utils import local_file_uri_to_path
-from mlflow.utils.uri import is_local_uri
 from sqlalchemy.exc import SQLAlchemyError
 
 from tvae.checkpoint import FILE_NAME
 from tvae.errors import CheckpointError, without_credentials
-from tvae.tracking.store import reason
+from tvae.tracking.store import local_folder, reason
 
 __all__ = ["fetch", "model_named", "run_named", "short"]
 
@@ -83,19 +81,18 @@ def _advice(address: str) -> str:
     try:
         files = _files(client, str(version.source))
     except (MlflowException, SQLAlchemyError):
-        files = ""
-    if files and Path(files).exists():
+        files = None
+    if files and files.exists():
         return ""
     where = f": nothing is at {files}" if files else ""
     return (
         f" {name} version {version.version} is registered, but its files are gone{where}. "
-        "If the project was moved, move it back, or leave a link where it was. If they were deleted, train another; "
-        "promote with mode=force makes it champion."
+        "If the project was moved, move it back, or leave a link where it was. If they were deleted, train another."
     )
 
 
-def _files(client: mlflow.MlflowClient, source: str) -> str:
-    """Return the local folder of a version's files, empty if they are elsewhere."""
+def _files(client: mlflow.MlflowClient, source: str) -> Path | None:
+    """Return the local folder of a version's files, None if they are elsewhere."""
     model_id, run_id = model_named(source), run_named(source)
     if model_id:
         location = client.get_logged_model(model_id).artifact_location
@@ -103,9 +100,7 @@ def _files(client: mlflow.MlflowClient, source: str) -> str:
         location = f"{client.get_run(run_id).info.artifact_uri}/checkpoint"
     else:
         location = source
-    if not is_local_uri(location):  # type: ignore[no-untyped-call]
-        return ""
-    return str(local_file_uri_to_path(location))  # type: ignore[no-untyped-call]
+    return local_folder(location)
 
 
 def short(address: str) -> str:

@@ -15,6 +15,8 @@ from traceback import walk_tb
 import mlflow
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from mlflow.utils.file_utils import local_file_uri_to_path
+from mlflow.utils.uri import is_local_uri
 from sqlalchemy import NullPool, create_engine, make_url, text
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -32,6 +34,7 @@ __all__ = [
     "connect",
     "deleted_run",
     "enter",
+    "local_folder",
     "reason",
     "require_answer",
     "using_store",
@@ -126,6 +129,14 @@ def _choose_experiment(client: MlflowClient) -> None:
                 f"got {chosen}; unset it, or set MLFLOW_EXPERIMENT_NAME."
             ) from error
         raise
+    files = local_folder(experiment.artifact_location)
+    if files is not None and not files.parents[1].exists():
+        logging.getLogger(__name__).warning(
+            "The experiment %s keeps its files in %s, which is gone: was the project moved? Those of new runs go there "
+            "too. Set MLFLOW_EXPERIMENT_NAME to a new name to keep them here.",
+            experiment.name,
+            files,
+        )
     if not chosen and name == EXPERIMENT and NOTE not in experiment.tags:
         look = f"[The runs beside one another]({links.runs_page(experiment.experiment_id, VIEW)})"
         note = NOTE, f"{_DESCRIPTION}\n\n{look}"
@@ -217,6 +228,13 @@ def without_patience() -> Iterator[None]:
             del os.environ[name]
         else:
             os.environ[name] = before
+
+
+def local_folder(location: str) -> Path | None:
+    """Return the folder of an artifact location, None if it is not on this machine."""
+    if not is_local_uri(location):  # type: ignore[no-untyped-call]
+        return None
+    return Path(local_file_uri_to_path(location))  # type: ignore[no-untyped-call]
 
 
 def adopted_run_id() -> str | None:
