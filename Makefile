@@ -15,7 +15,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 $(foreach name,preset checkpoint seed seeds curvature lr epochs objective unfreeze grid phase resume runs trials out device promote mode rollback,\
 	$(if $(findstring command,$(origin $(name))),$(error Options go into ARGS, as in: make finetune ARGS='--$(name) $($(name))')))
 
-.PHONY: help setup store train finetune scratch stability sweep report verify promote embed ui serve bench bench-serving bench-startup bench-peers frontier test test-clusters test-faults test-server test-ui quick lint fix clean
+.PHONY: help setup store train finetune scratch stability sweep report verify promote embed ui serve bench bench-serving bench-startup bench-peers test test-clusters test-faults test-server test-ui quick lint fix clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -86,9 +86,6 @@ bench-startup: .venv/ready ## What a command costs beside its training, in impor
 bench-peers: .venv/ready ## The same operations through pythae and gensim, which it installs; writes benchmarks/PEERS.md
 	$(BIN)/python -m pip install --quiet --config-settings editable_mode=compat --editable '.[test,peers]'
 	$(BIN)/python benchmarks/peers.py $(ARGS)
-
-frontier: .venv/ready ## The frontier between an exact tree and richness; writes a plot and a table in docs
-	$(BIN)/python benchmarks/frontier.py $(ARGS)
 
 lint: .venv/ready ## Style and types
 	$(BIN)/ruff check .
