@@ -126,7 +126,7 @@ class Progress:
 
     def __init__(self, trials: int, finished: int, work: float) -> None:
         self._trials, self._finished, self._failed, self._work = trials, finished, 0, work
-        shape = "{percentage:3.0f}%|{bar}| {postfix} [{elapsed}, about {remaining} left]"
+        shape = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}, about {remaining} left"
         self._bar = tqdm(total=work, bar_format=shape, smoothing=0, disable=not sys.stderr.isatty(), leave=False)
         self._started, self._done = time.perf_counter(), 0.0
 
@@ -137,7 +137,7 @@ class Progress:
         state += f", {self._failed} failed" if self._failed else ""
         left = (time.perf_counter() - self._started) * max(0.0, self._work - self._done) / self._done
         ending = f", about {tqdm.format_interval(left)} left" if self._finished + self._failed < self._trials else ""
-        self._bar.set_postfix_str(state, refresh=False)
+        self._bar.set_description_str(state, refresh=False)
         self._bar.update(work)
         self._bar.write(f"{text} {state}{ending}.", file=sys.stdout)
         sys.stdout.flush()
