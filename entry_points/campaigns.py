@@ -176,6 +176,7 @@ class Sweep:
     finished: dict[str, Finished]
     _progress: Progress | None = None
     _foundations: dict[str, tuple[str, Checkpoint]] = field(default_factory=dict)
+    _starts: dict[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def train(self) -> None:
         """Train what is not finished yet."""
@@ -248,11 +249,12 @@ class Sweep:
         failed = 0
         if trained.error is not None:
             for trial in cohort:
+                self._starts.pop(trial.key, None)
                 self.children.log_lost(trial, trained.error)
             progress.cohort(duration(cohort), 0, len(cohort), f"Lost: {len(cohort)} trials. {trained.error}")
             return
         for trial, result in zip(cohort, trained.results, strict=True):
-            self.children.log_result(trial, result, self._start(trial)[1])
+            self.children.log_result(trial, result, self._starts.pop(trial.key))
             failed += result.error is not None
             if result.error is None:
                 self.finished[trial.key] = Finished.of(trial.cell, result.summary())
@@ -260,7 +262,9 @@ class Sweep:
         progress.cohort(duration(cohort), len(cohort) - failed, failed, text)
 
     def _members(self, cohort: Sequence[Trial]) -> list[Member]:
-        return [self._start(trial)[0] for trial in cohort]
+        started = {trial.key: self._start(trial) for trial in cohort}
+        self._starts.update((key, start) for key, (_, start) in started.items())
+        return [member for member, _ in started.values()]
 
     def _find_foundations(self, architectures: Iterable[Architecture], seed: int) -> None:
         """Have the foundation of each encoder and decoder at hand; train what is missing."""
