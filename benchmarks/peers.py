@@ -414,13 +414,13 @@ def page(lines: Sequence[str], notes: Sequence[str], size: Size) -> str:
     return f"""# The same operations through other programmes
 
 Written by `make bench-peers`, on {os.cpu_count()} processors, {versions}.
-Rows have the day and the load average that they were measured at; one that was not measured anew keeps both. Seconds
-are processor time of one thread. It too grows where others use the machine: compare rows of like load alone.
+Rows have the day and the load average that they were measured at. Seconds are processor time of one thread, which grows
+too where others use the machine: compare rows of like load alone.
 
 {NL.join(table)}
 
-All {3**size.n_trits:,} operations, seed {SEED}, one run each. A dash stands where a programme has no such thing, or where
-it was not measured. Hierarchy is right at {metrics.hierarchy_ceiling(size.n_trits):.5f}: below it, radii are equal.
+All {3**size.n_trits:,} operations, seed {SEED}, one run each. A dash: a programme has no such thing, or it was not
+measured. Hierarchy is right at {metrics.hierarchy_ceiling(size.n_trits):.5f}: below it, radii are equal.
 Fidelity is right at {metrics.distance_fidelity_ceiling(size.n_trits):.5f}, coverage, tree precision and recall at 1.
 Where level gap is below 0, levels overlap. `tvae/metrics.py` defines them, and its functions measured every row.
 
