@@ -12,7 +12,6 @@ import itertools
 import logging
 import math
 import os
-import platform
 import tempfile
 import time
 from collections.abc import Sequence
@@ -58,7 +57,7 @@ PYTHAE_LR = 4e-3
 GENSIM_BATCH = 50
 MEASUREMENTS = 6
 SEED = 0
-TODAY = datetime.date.today().isoformat()
+MEASURED = f"{datetime.date.today().isoformat()}, load {os.getloadavg()[0]:.0f}"
 NL = "\n"
 # Lengths of an edge that are tried, and operations whose tree precision chooses between them.
 TAUS = tuple(quarters / 4 for quarters in range(2, 17))
@@ -79,7 +78,7 @@ class Size:
 FULL = Size(n_trits=9, epochs=60, patience=10, closure_seconds=300.0, edges_seconds=60.0)
 QUICK = Size(n_trits=5, epochs=3, patience=3, closure_seconds=2.0, edges_seconds=1.0)
 RADII, DISTANCES = ("hierarchy", "level gap", "richness"), ("fidelity", "tree precision", "sibling recall")
-COLUMNS = ("coverage", *RADII, *DISTANCES, "Q", "Q of the old programme")
+COLUMNS = ("coverage", *RADII, *DISTANCES, "Q", "Q by levels")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +95,7 @@ class Row:
         """Return the line of the Markdown table."""
         epochs = str(self.epochs) if self.epochs else "-"
         shown = [f"{self.figures[name]:.4f}" if name in self.figures else "-" for name in COLUMNS]
-        return f"| {' | '.join([self.what, TODAY, epochs, f'{self.seconds:,.2f}', *shown])} |"
+        return f"| {' | '.join([self.what, MEASURED, epochs, f'{self.seconds:,.2f}', *shown])} |"
 
 
 def placed(
@@ -123,18 +122,19 @@ def placed(
             "level gap": radii.level_gap,
             "richness": radii.richness,
             "Q": fidelity + weighed,
-            "Q of the old programme": fidelity_to_levels(embedding, n_trits, curvature) + weighed,
+            "Q by levels": fidelity_to_levels(embedding, n_trits, curvature) + weighed,
         }
     return figures
 
 
-def fidelity_to_levels(embedding: Embedding, n_trits: int, curvature: float) -> float:
-    """Return the fidelity of the programme that this one grew from: distance against |v(i) - v(j)|."""
+def fidelity_to_levels(embedding: Embedding, n_trits: int, curvature: float, *, of_radii: bool = False) -> float:
+    """Return the correlation of |v(i) - v(j)| with hyperbolic distance, or with the difference of radii."""
     i, j, _ = metrics.sample_pairs(n_trits)
     radius, direction = poincare.radius(embedding.unit_norm, curvature=curvature), embedding.direction
     apart = poincare.distance(radius[i], direction[i], radius[j], direction[j], curvature=curvature)
     valuation = ternary.valuations(n_trits)
-    return float(spearmanr(apart, np.abs(valuation[i] - valuation[j])).statistic)
+    apart = (radius[i] - radius[j]).abs() if of_radii else apart
+    return float(spearmanr(apart.numpy(), np.abs(valuation[i] - valuation[j])).statistic)
 
 
 def polar(points: Tensor) -> Embedding:
@@ -177,7 +177,7 @@ def constructed(n_trits: int, dim: int, tau: float) -> Embedding:
     code: in the disk a cross, beyond it a regular simplex, the best code of four words. All subtrees of a height are
     congruent, so the tree is built from the leaves up: a subtree is moved so that its parent becomes the origin, and is
     reflected from the direction away from its parent into those of the three children. In more dimensions than the code
-    has, each generation has a plane of its own, as far as they go: the paper leaves this turn about the edge open.
+    has, each generation has a plane of its own, as far as they go: that turn about the edge is our choice.
 
     Source:
         De Sa, Gu, Ré, Sala 2018, arXiv:1804.03329, the combinatorial construction, in 2 dimensions after Sarkar 2011.
@@ -226,8 +226,7 @@ def _combinatorial(n_trits: int, dim: int, dtype: torch.dtype) -> Row:
     tau = max(trees, key=score)
     started = time.process_time()
     constructed(n_trits, dim, tau)
-    seconds = time.process_time() - started
-    embedding = trees[tau]
+    seconds, embedding = time.process_time() - started, trees[tau]
     moved = Embedding(*poincare.translate(*embedding, embedding.unit_norm[:1], embedding.direction[:1]))
     lost, radii = int((moved.unit_norm >= 1).sum()), len(torch.unique(moved.unit_norm))
     what = f"De Sa et al. in {dim} dimensions, {str(dtype).removeprefix('torch.')}"
@@ -405,40 +404,46 @@ PROGRAMMES = {"tvae": ours, "De Sa et al.": combinatorial, "pythae": all_of_pyth
 def page(lines: Sequence[str], notes: Sequence[str], size: Size) -> str:
     """Return what is written to PEERS.md."""
     versions = ", ".join(f"{name} {version(name)}" for name in ("tvae", "torch", "numpy", "pythae", "gensim"))
+    dim = Architecture().latent_dim
+    tree = constructed(size.n_trits, dim, 1.0)
+    moved = Embedding(*poincare.translate(*tree, tree.unit_norm[:1], tree.direction[:1]))
+    hierarchy = metrics.measure(moved, n_trits=size.n_trits, curvature=1.0).hierarchy
+    by_radii = fidelity_to_levels(moved, size.n_trits, 1.0, of_radii=True) + 1.5 * abs(hierarchy)
     table = [f"| | measured | epochs | s | {' | '.join(COLUMNS)} |"]
     table += [f"| --- | --- |{' ---: |' * (len(COLUMNS) + 2)}", *lines]
     return f"""# The same operations through other programmes
 
-Written by `make bench-peers`. Seconds are processor time of one thread, so that other work on the machine counts less.
-A row that was not measured anew keeps its date. {os.cpu_count()} processors, {platform.platform(terse=True)},
-{versions}.
+Written by `make bench-peers`, on {os.cpu_count()} processors, {versions}.
+Rows have the day and the load average that they were measured at. Seconds are processor time of one thread, which grows
+too where others use the machine: compare rows of like load alone.
 
 {NL.join(table)}
 
-All {3**size.n_trits:,} operations, seed {SEED}. One run each: differences of a few hundredths between peers mean
-nothing. A dash stands where a programme has no such thing, or where it was not measured. Hierarchy is right at
-{metrics.hierarchy_ceiling(size.n_trits):.5f}: below it, radii are equal. Fidelity is right at
-{metrics.distance_fidelity_ceiling(size.n_trits):.5f}; coverage, tree precision and sibling recall at 1. Where level gap
-is below 0, levels overlap. `tvae/metrics.py` defines them, and its functions measured every row.
+All {3**size.n_trits:,} operations, seed {SEED}, one run each. A dash: a programme has no such thing, or it was not
+measured. Hierarchy is right at {metrics.hierarchy_ceiling(size.n_trits):.5f}: below it, radii are equal.
+Fidelity is right at {metrics.distance_fidelity_ceiling(size.n_trits):.5f}, coverage, tree precision and recall at 1.
+Where level gap is below 0, levels overlap. `tvae/metrics.py` defines them, and its functions measured every row.
 
-Q is fidelity + 1.5·|hierarchy|. The programme that tvae grew from has a Q too, but its fidelity correlates hyperbolic
-distance with |v(i) - v(j)|, which says how far apart two levels are and nothing of the tree: two operations of one
-level are at 0, however far they are 3-adically. The last column has that Q, over the same pairs of operations; figures
-that were published for that programme, 1.96 to 2.09, compare with this column alone.
+Q is fidelity + 1.5·|hierarchy|. The programme that tvae grew from has a Q too, but another one: in the place of
+fidelity it has the correlation of a distance with |v(i) - v(j)|, which says how far apart two levels are and nothing of
+the tree. Two operations of one level are at 0 there, however far they are 3-adically. The last column takes hyperbolic
+distance for it, over our pairs. With the difference of radii instead the construction in {dim} dimensions, tau = 1,
+moved to operation 0, has {by_radii:.3f}. Figures published for that programme, 1.96 to 2.09, lie near the second; which
+of the two it computed is not settled here. Neither can be set beside our Q.
 
 ## What each was made for
 
 - **tvae** was made for this one task. Its losses are told the 3-adic valuation and distance of every operation.
 - **De Sa et al.** (2018, arXiv:1804.03329) place a given tree by a formula: Sarkar's construction in the disk, and one
   with the neighbours of a node at the words of a code in more dimensions. Every edge has one length, tau. Nothing is
-  learned, and in {Architecture().latent_dim} dimensions nothing is left to learn of the tree: **who wants only the
+  learned, and in {dim} dimensions nothing is left to learn of the tree: **who wants only the
   places of these operations needs no network.** The result is a table. Learning gives what a table has not: an encoder
   that computes a place from trits, also for operations that were held out; a latent, and a decoder that reads trits
   from it; and richness: all leaves have one depth, so each level has one radius. In the disk four directions need a
-  long edge, and digits run out before the tree is exact or just as it becomes so, as the notes say.
+  long edge. float32 runs out of digits before the tree is there; float64 holds it, but not moved to operation 0.
 - **pythae**'s `PoincareVAE` (Mathieu et al. 2019, arXiv:1901.06033) gives room to a hierarchy that is in the data, and
   is told nothing of 3-adic structure. Here all operations are equally likely and none is above another, so a hierarchy
-  of about 0 is what it should give. Its epochs are to be compared with those of `tvae train`, which does the same work.
+  of about 0 is what it should give.
 - **gensim**'s `PoincareModel` (Nickel and Kiela 2017, arXiv:1705.08039) embeds the nodes of a graph so that related
   ones are near and general ones are central. It is given the 3-adic tree itself, balls as inner nodes and operations as
   leaves. It sees no trits, and cannot embed what it was not trained on. It asks that a node be nearer to its ancestors
@@ -452,8 +457,8 @@ that were published for that programme, 1.96 to 2.09, compare with this column a
   {TAUS[0]:g} … {TAUS[-1]:g} (steps of a quarter, hyperbolic length at curvature 1) with the highest tree precision over
   {TAU_SAMPLE} operations: a longer edge orders distances better and costs digits, since angles between leaves are of
   the order of exp(-{size.n_trits}·tau). Beyond the disk the code is a regular simplex, and each generation is turned
-  into a plane of its own as far as they go. Distances are taken as stored; hierarchy, level gap and richness after
-  moving operation 0 to the centre, which doubles the largest radius and needs twice the digits.
+  into a plane of its own as far as they go, which is our choice. Time is that of one construction, without choosing
+  tau. Distances are taken as stored; hierarchy, level gap and richness after moving operation 0 to the centre.
 - **pythae**: encoder and decoder of our sizes in its `BaseEncoder` and `BaseDecoder`; its `BaseTrainer` with Adam, its
   default, batches of {FOUNDATION.batch_size}; until coverage has not improved for {size.patience} epochs, {size.epochs}
   at most. Of epochs with equal coverage the last counts. Time is that of its Trainer, without our measurements.
@@ -461,7 +466,7 @@ that were published for that programme, 1.96 to 2.09, compare with this column a
   prior, weighed by 1, then costs more than trits are worth, and the optimum of that loss encodes nothing. *Set for
   this*: learning rate {PYTHAE_LR:g}, and trits times {SCALE:g}, which does what a weight of {SCALE**-2:g} would. The
   encoder maps its mean into the ball by pythae's `expmap0`; pythae's default encoder does not.
-- **gensim**: dimension {Architecture().latent_dim}, batches of {GENSIM_BATCH}, otherwise its defaults: learning rate
+- **gensim**: dimension {dim}, batches of {GENSIM_BATCH}, otherwise its defaults: learning rate
   0.1, 10 burn-in epochs, 10 negative samples, float64, one thread, which is all it can use. *All ancestors* is the
   transitive closure, which its paper trains on; *parents only* are the edges of the tree. It is given
   {size.closure_seconds:.0f} s and {size.edges_seconds:.0f} s, and measured {MEASUREMENTS} times on the way; each figure

@@ -125,7 +125,7 @@ class Progress:
 
     def __init__(self, trials: int, finished: int, work: float) -> None:
         self._trials, self._finished, self._failed, self._work = trials, finished, 0, work
-        shape = "{percentage:3.0f}%|{bar}| {postfix} [{elapsed}, about {remaining} left]"
+        shape = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}, about {remaining} left"
         self._bar = tqdm(total=work, bar_format=shape, smoothing=0, disable=not sys.stderr.isatty(), leave=False)
         self._started, self._done = time.perf_counter(), 0.0
 
@@ -136,7 +136,7 @@ class Progress:
         state += f", {self._failed} failed" if self._failed else ""
         left = (time.perf_counter() - self._started) * max(0.0, self._work - self._done) / self._done
         ending = f", about {tqdm.format_interval(left)} left" if self._finished + self._failed < self._trials else ""
-        self._bar.set_postfix_str(state, refresh=False)
+        self._bar.set_description_str(state, refresh=False)
         self._bar.update(work)
         self._bar.write(f"{text} {state}{ending}.", file=sys.stdout)
         sys.stdout.flush()
@@ -175,6 +175,7 @@ class Sweep:
     finished: dict[str, Finished]
     _progress: Progress | None = None
     _foundations: dict[str, tuple[str, Checkpoint]] = field(default_factory=dict)
+    _starts: dict[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def train(self) -> None:
         """Train what is not finished yet."""
@@ -247,11 +248,12 @@ class Sweep:
         failed = 0
         if trained.error is not None:
             for trial in cohort:
+                self._starts.pop(trial.key, None)
                 self.children.log_lost(trial, trained.error)
             progress.cohort(duration(cohort), 0, len(cohort), f"Lost: {len(cohort)} trials. {trained.error}")
             return
         for trial, result in zip(cohort, trained.results, strict=True):
-            self.children.log_result(trial, result, self._start(trial)[1])
+            self.children.log_result(trial, result, self._starts.pop(trial.key))
             failed += result.error is not None
             if result.error is None:
                 self.finished[trial.key] = Finished.of(trial.cell, result.summary())
@@ -259,7 +261,9 @@ class Sweep:
         progress.cohort(duration(cohort), len(cohort) - failed, failed, text)
 
     def _members(self, cohort: Sequence[Trial]) -> list[Member]:
-        return [self._start(trial)[0] for trial in cohort]
+        started = {trial.key: self._start(trial) for trial in cohort}
+        self._starts.update((key, start) for key, (_, start) in started.items())
+        return [member for member, _ in started.values()]
 
     def _find_foundations(self, architectures: Iterable[Architecture], seed: int) -> None:
         """Have the foundation of each encoder and decoder at hand; train what is missing."""

@@ -194,6 +194,7 @@ def test_parent_tables_have_what_the_parents_log(
     run: Recorder, embedding: Result, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def trained(tasks: Any) -> Iterator[Trained]:
+        tasks[0]()
         yield Trained(task=0, results=[embedding], error=None, seconds=1.0, ended=2.0)
 
     monkeypatch.setattr(campaigns, "cohorts", lambda trials, _: [trials])

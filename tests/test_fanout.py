@@ -452,26 +452,27 @@ def test_without_a_worker_left_nobody_waits_for_ever(
 DRIVER = """
 import sys, time
 sys.path.insert(0, "tests")
-from test_fanout import endless, member, train_cohorts
+from test_fanout import Workers, endless, member
 
 if __name__ == "__main__":
-    for trained in train_cohorts([[member(0)], endless(1)], backend=sys.argv[1], workers=1):
-        print(trained.error, flush=True)
-        time.sleep(float(sys.argv[2]))
+    with Workers(sys.argv[1], workers=1) as workers:
+        for trained in workers.train([lambda: [member(0)], lambda: endless(1)]):
+            print(trained.error, flush=True)
+            time.sleep(float(sys.argv[2]))
 """
 
 
-# One is busy with what came back when it is interrupted, the others wait for an endless cohort.
-PAUSES = {"loky": "0", "dask": "600", "ray": "0"}
-
-
 @pytest.mark.integration
+@pytest.mark.parametrize("pause", ["0", "600"], ids=["waiting", "busy"])
 @each_elsewhere
-def test_no_process_outlives_a_program_that_is_interrupted(backend: str, environment: str, tmp_path: Path) -> None:
+def test_no_process_outlives_a_program_that_is_interrupted(
+    backend: str, pause: str, environment: str, tmp_path: Path
+) -> None:
+    """It waits for an endless cohort when it is interrupted, or is busy with what came back."""
     script = tmp_path / "driver.py"
     script.write_text(DRIVER)
     driver = subprocess.Popen(
-        [sys.executable, script, backend, PAUSES[backend]],
+        [sys.executable, script, backend, pause],
         cwd=ROOT,
         env=os.environ | {MARK: f"{environment}-{backend}"},
         stdout=subprocess.PIPE,

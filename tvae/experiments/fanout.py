@@ -104,6 +104,7 @@ class Workers(AbstractContextManager["Workers"]):
         self._open = partial(open_backend, _import(backend), address, workers, device)
         self._width = (workers or loky.cpu_count()) if device == "cpu" else 1
         self._opened: _Backend | None = None
+        self._stopped = threading.Event()
         self._stack = ExitStack()
 
     def __exit__(self, *_: object) -> None:
@@ -111,6 +112,7 @@ class Workers(AbstractContextManager["Workers"]):
 
     def close(self) -> None:
         """End what was started. On a cluster that was there before, a Dask worker still finishes its cohort."""
+        self._stopped.set()
         self._opened = None
         self._stack.close()
 
@@ -139,10 +141,12 @@ class Workers(AbstractContextManager["Workers"]):
         busy = min(backend.width, len(cohorts))
         threads = max(1, loky.cpu_count() // busy) if self._here else None
         work = partial(_work, code=_CODE, device=self._device, threads=threads)
-        stopped, room = threading.Event(), threading.Semaphore(2 * busy)
+        stopped = self._stopped = threading.Event()
+        room = threading.Semaphore(2 * busy)
 
         def train(place: int) -> Trained:
-            room.acquire()
+            while not (room.acquire(timeout=POLL) or stopped.is_set()):
+                pass
             if stopped.is_set():
                 raise CancelledError
             return _train(backend, partial(work, pickle.dumps(list(cohorts[place]()))), place, stopped)
@@ -154,9 +158,6 @@ class Workers(AbstractContextManager["Workers"]):
                     yield future.result()
                     room.release()
             except BaseException:
-                stopped.set()
-                room.release(len(cohorts))
-                pool.shutdown(wait=False, cancel_futures=True)
                 self.close()
                 raise
 
