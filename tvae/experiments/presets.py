@@ -35,7 +35,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     # the rest within 0.4, which leaves less room for the margins.
     "rich": {
         "max_radius": 0.98,
-        "epochs": 18,
+        "epochs": 20,
         "distance_margin": 0.005,
         "hierarchy_weight": 5.0,
         "richness_weight": 2.0,
