@@ -587,7 +587,7 @@ def _largest(k: int, df: int) -> Floats:
     """
     rng = np.random.default_rng(0)
     m = max(10_000, min(N_NULL, 2**23 // max(k, 1)))
-    means = rng.standard_normal((m, k))
+    means = rng.standard_normal((m, max(k, 1)))
     from_first = np.abs(means[:, 1:] - means[:, :1]).max(1, initial=0.0)
     largest = np.maximum(from_first, PRIORITY * np.ptp(means, axis=1)) / math.sqrt(2)
     return np.sort(largest / np.sqrt(rng.chisquare(max(df, 1), m) / max(df, 1)))
