@@ -263,12 +263,14 @@ def test_a_sweep_at_work_is_not_gone_on_with(desk: Desk) -> None:
 
 # Stability
 
+QUICK = ("--preset", "radii", "--seeds", "4")
+
 
 @pytest.fixture(scope="module")
 def stable(tmp_path_factory: pytest.TempPathFactory) -> Desk:
     """A desk at which `stability` was typed: four seeds, the initial hierarchies forced positive."""
     desk = Desk(tmp_path_factory.mktemp("desk"))
-    code, _, err = desk.type("entry_points.stability", "--seeds", "4", "--initial_hierarchy", "positive")
+    code, _, err = desk.type("entry_points.stability", *QUICK, "--initial_hierarchy", "positive")
     assert code == 0, err
     return desk
 
@@ -293,7 +295,7 @@ def test_stability_has_its_statistics_on_the_parent(stable: Desk) -> None:
 
 
 def test_the_demonstration_of_a_partial_load_is_labelled_as_one(stable: Desk) -> None:
-    words = ("--load", "mismatched", "--seeds", "4", "--epochs", "2")
+    words = (*QUICK, "--load", "mismatched", "--epochs", "2")
     code, _, err = stable.type("entry_points.stability", *words)
     assert code == 0, err
     run = max((run for run in stable.runs() if run.data.tags["stage"] == "stability"), key=lambda r: r.info.start_time)

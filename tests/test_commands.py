@@ -50,8 +50,13 @@ def test_finetune_reaches_the_ceiling(finished: tuple[Desk, str]) -> None:
     assert metrics["final_hierarchy"] <= -0.8319
     assert metrics["best_hierarchy"] <= -0.8319
     assert metrics["ordered_levels"] == 9
-    assert metrics["richness"] >= 0.010
     assert metrics["degradation"] <= 0.0005
+
+
+def test_finetune_gives_the_exact_tree(finished: tuple[Desk, str]) -> None:
+    metrics = finetuned(finished[0]).data.metrics
+    assert metrics["level_gap"] > 0
+    assert [metrics[name] for name in ("tree_precision", "sibling_recall", "ball_coverage")] == [1.0, 1.0, 1.0]
 
 
 def test_every_metric_has_a_step_an_epoch(finished: tuple[Desk, str]) -> None:
@@ -103,7 +108,7 @@ def test_a_run_whose_figures_cannot_be_drawn_is_as_good_as_another(finished: tup
     (tmp_path / "matplotlib").mkdir()
     (tmp_path / "matplotlib" / "__init__.py").write_text("raise ImportError('not here')\n")
     apart = {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}", "MLFLOW_EXPERIMENT_NAME": "without figures"}
-    code, out, err = desk.type("entry_points.finetune", "--epochs", "6", "--seed", "3", **apart)
+    code, out, err = desk.type("entry_points.finetune", "--preset", "radii", "--epochs", "6", "--seed", "3", **apart)
     assert (code, "Registered as tvae version" in out) == (0, True)
     assert "The figure tree was not drawn: ImportError: not here" in err
     (run,) = desk.runs("without figures")
@@ -114,7 +119,7 @@ def test_a_run_whose_figures_cannot_be_drawn_is_as_good_as_another(finished: tup
 def test_a_notebooks_backend_and_a_library_that_prints_change_nothing(finished: tuple[Desk, str]) -> None:
     desk, _ = finished
     inherited = {"MPLBACKEND": "no-such-backend", "MKL_VERBOSE": "1", "MLFLOW_EXPERIMENT_NAME": "from a notebook"}
-    code, _, err = desk.type("entry_points.finetune", "--epochs", "6", "--seed", "4", **inherited)
+    code, _, err = desk.type("entry_points.finetune", "--preset", "radii", "--epochs", "6", "--seed", "4", **inherited)
     assert (code, "not drawn" in err) == (0, False)
     (run,) = desk.runs("from a notebook")
     assert (run.info.status, run.data.tags["verified"]) == ("FINISHED", "true")
@@ -132,8 +137,8 @@ def test_every_option_is_a_parameter_and_auto_says_what_it_came_to(finished: tup
     params = finetuned(finished[0]).data.params
     assert params["curvature"] == "2.0"
     assert params["lr"] == "auto"
-    assert params["resolved.lr"] == "0.03"
-    assert params["resolved.max_radius"] == "0.95"
+    assert params["resolved.lr"] == "0.015"
+    assert params["resolved.max_radius"] == "0.9995"
 
 
 def test_the_operations_are_the_input(finished: tuple[Desk, str]) -> None:
@@ -189,7 +194,9 @@ def test_mlflow_run_adopts_the_run_and_finds_the_foundation(finished: tuple[Desk
 
 def test_scratch_does_both_stages_in_one_run(tmp_path: Path) -> None:
     desk = Desk(tmp_path)
-    code, _, err = desk.type("entry_points.scratch", "--curvature", "5", "--seed", "7", "--promote", "never")
+    code, _, err = desk.type(
+        *("entry_points.scratch", "--preset", "radii", "--curvature", "5", "--seed", "7", "--promote", "never")
+    )
     assert code == 0, err
     (run,) = desk.runs()
     metrics = run.data.metrics
@@ -202,7 +209,7 @@ def test_scratch_does_both_stages_in_one_run(tmp_path: Path) -> None:
 
 def test_the_controller_trains_and_its_weights_are_logged(finished: tuple[Desk, str]) -> None:
     desk, _ = finished
-    words = ("--use_controller", "true", "--epochs", "3", "--promote", "never")
+    words = ("--preset", "radii", "--use_controller", "true", "--epochs", "3", "--promote", "never")
     code, _, err = desk.type("entry_points.finetune", *words)
     assert code == 0, err
     run = next(r for r in desk.runs() if r.data.params.get("use_controller") == "True")
@@ -288,18 +295,8 @@ def test_another_architecture_than_the_checkpoints_is_refused_field_by_field(fin
 
 def test_a_loss_that_is_not_finite_fails_the_run_and_names_epoch_and_term(finished: tuple[Desk, str]) -> None:
     desk, _ = finished
-    words = (
-        "--hierarchy_weight",
-        "1e6",
-        "--lr",
-        "10",
-        "--unfreeze",
-        "all",
-        "--encoder_lr_scale",
-        "10",
-        "--epochs",
-        "3",
-    )
+    words = ("--preset", "radii", "--hierarchy_weight", "1e6", "--lr", "10", "--epochs", "3")
+    words += ("--unfreeze", "all", "--encoder_lr_scale", "10")
     code, _, err = desk.type("entry_points.finetune", *words)
     assert code == 1
     assert "Training stopped at epoch" in err

@@ -272,7 +272,7 @@ class TestLife:
     def test_promote_registers_a_path_through_a_run_of_its_own(self, desk: Desk, promoted: Said) -> None:
         assert (promoted.code, promoted.err) == (0, "")
         assert promoted.out.splitlines() == [
-            "Verification passed: 10 checks.",
+            "Verification passed: 11 checks.",
             "Registered as tvae version 1, the first champion.",
             *look_at("1"),
         ]
@@ -296,6 +296,7 @@ class TestLife:
 
     def test_finetune_starts_from_the_champion_and_promotes_its_result(self, desk: Desk, promoted: Said) -> None:
         settings: dict[str, Any] = {
+            "preset": "radii",
             "curvature": 1.0,
             "hidden_dim": 64,
             "n_projection_layers": 1,
