@@ -186,7 +186,7 @@ def test_runs_of_a_sweep_log_all_but_what_is_measured_of_the_model(tmp_path: Pat
     assert metrics == set(names_of("Each epoch")) | set(names_of("At the end of a run")) - OF_THE_MODEL
     first, *others = ([row[0].strip("`"), row[1]] for row in rows("metric") if row[0].strip("`") in OF_THE_MODEL
                       and len(row) == 2)  # fmt: skip
-    assert "as the three that follow; not in runs of a sweep or of `stability`" in first[1]
+    assert "as the four that follow; not in runs of a sweep or of `stability`" in first[1]
     assert {name for name, _ in (first, *others)} == OF_THE_MODEL
 
 
@@ -323,7 +323,7 @@ def test_limits_on_the_page() -> None:
     derived = (ROOT / "docs" / "math.md").read_text(encoding="utf-8")
     fidelity, tree, siblings = (
         float(re.search(pattern, derived)[1])  # type: ignore[index]
-        for pattern in (r"\(25\).* = (\d\.\d+)", r"\(27\).* = (\d\.\d+)", r"2/\(N - 1\) = (\d\.\d+)")
+        for pattern in (r"\(32\).* = (\d\.\d+)", r"\(34\).* = (\d\.\d+)", r"2/\(N - 1\) = (\d\.\d+)")
     )
     limits = {
         "hierarchy": f"{metrics.hierarchy_ceiling():.5f}",

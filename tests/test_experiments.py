@@ -145,7 +145,7 @@ def test_a_foundation_has_the_recipe_and_what_is_asked_for() -> None:
 
 def test_a_narrow_latent_and_few_trits_train_their_foundation_for_longer() -> None:
     wide, narrow = (resolve_foundation(Architecture(latent_dim=d), {}) for d in (9, 8))
-    assert (wide.epochs, narrow.epochs, narrow.beta < wide.beta) == (6, 24, True)
+    assert (wide.epochs, narrow.epochs, narrow.beta < wide.beta) == (6, 30, True)
     few = resolve_foundation(Architecture(n_trits=5), {})
     assert few.epochs == few.patience == 6 * 39
 

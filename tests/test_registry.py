@@ -477,7 +477,7 @@ class TestFilesThatAreGone:
     def two(self, client: MlflowClient, entries: list[Entry]) -> Iterator[list[Path]]:
         """Version 1 is previous, version 2 champion; where their files are, which are put back afterwards."""
         for entry, mode in zip(entries[:2], ("auto", "force"), strict=True):
-            promote(client, entry.checkpoint, entry.verdict(), model_id=entry.model_id, mode=mode)
+            promote(client, entry.verdict(), model_id=entry.model_id, mode=mode)
         folders = [Path(client.get_logged_model(e.model_id).artifact_location.removeprefix("file://")) for e in entries]
         yield folders
         for folder in folders:
@@ -505,7 +505,7 @@ class TestFilesThatAreGone:
         two[1].rename(two[1].with_suffix(".aside"))
         said: list[str] = []
         third = entries[2]
-        promote(client, third.checkpoint, third.verdict(), model_id=third.model_id, tell=said.append)
+        promote(client, third.verdict(), model_id=third.model_id, tell=said.append)
         (text,) = said
         assert text.startswith("The champion cannot be served: ")
         assert text.endswith("Promote with mode=force to replace it.")
@@ -517,5 +517,5 @@ class TestFilesThatAreGone:
         assert again.checkpoint.digest == entries[0].checkpoint.digest
         two[0].rename(two[0].with_suffix(".aside"))
         assert find_model(client, str(again.checkpoint.path), again.checkpoint.digest) is None
-        made = promote(client, again.checkpoint, again.verdict(), model_id=again.model_id, mode="force")
+        made = promote(client, again.verdict(), model_id=again.model_id, mode="force")
         assert (made.registered, made.version) == (True, "3")

@@ -281,7 +281,7 @@ def test_no_field_of_a_checkpoint_is_believed(tmp_path: Path) -> None:
     assert {"claimed metrics", "coverage", "hierarchy"} <= failed
     assert verification.metrics == evaluate(read(path).model).metrics()
     with pytest.raises(RegistryError, match="Only a verified checkpoint can be registered"):
-        registry.require_promotable(read(path), verification)
+        registry.require_promotable(verification)
 
 
 def test_a_model_that_calls_itself_a_foundation_is_not_promoted(tmp_path: Path) -> None:
@@ -292,7 +292,7 @@ def test_a_model_that_calls_itself_a_foundation_is_not_promoted(tmp_path: Path) 
     verification = verify(path)
     assert verification.passed
     with pytest.raises(RegistryError, match="must have a learned projection; this is a foundation"):
-        registry.require_promotable(read(path), verification)
+        registry.require_promotable(verification)
 
 
 # What the sources do not do

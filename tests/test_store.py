@@ -54,7 +54,7 @@ def test_a_new_store_needs_no_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         raise OSError(getattr(errno, code), "no locks here")
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    with store._first_use(f"sqlite:///{tmp_path}/mlflow.db"):
+    with store._first_use(f"sqlite:///{tmp_path}/mlflow.db", tmp_path / "mlflow.db"):
         pass
 
 
@@ -62,11 +62,11 @@ def test_who_makes_a_new_store_is_waited_for(tmp_path: Path) -> None:
     entered = Event()
 
     def enter() -> None:
-        with store._first_use(f"sqlite:///{tmp_path}/mlflow.db"):
+        with store._first_use(f"sqlite:///{tmp_path}/mlflow.db", tmp_path / "mlflow.db"):
             entered.set()
 
     other = Thread(target=enter)
-    with store._first_use(f"sqlite:///{tmp_path}/./mlflow.db"):
+    with store._first_use(f"sqlite:///{tmp_path}/./mlflow.db", tmp_path / "mlflow.db"):
         other.start()
         assert not entered.wait(0.2)
     other.join()

@@ -259,7 +259,7 @@ def test_a_grid_takes_presets_and_what_is_asked_for_counts_for_every_cell(tmp_pa
     a, b = grid_trials(path, seeds=1, asked=asked)
     assert (a.configuration.scheduler, a.configuration.epochs, a.configuration.lr) == ("cosine", 7, 0.2)
     assert (b.configuration.patience, b.configuration.epochs, b.architecture.n_trits) == (5, 7, 4)
-    assert (a.configuration.patience, b.configuration.lr) == (60, 0.1)
+    assert (a.configuration.patience, b.configuration.lr) == (7, 0.1)
 
 
 def test_cells_that_coincide_are_merged_whatever_they_are_called(tmp_path: Path) -> None:

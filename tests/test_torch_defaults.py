@@ -107,7 +107,7 @@ def everything_of(path: Path) -> dict[str, Any]:
         "transformer": plain(tvae.TernaryEmbedding(model).fit(np.zeros((1, N_TRITS))).transform(np.ones((1, N_TRITS)))),
         "export": plain(embeddings(model)),
         "served": served.predict(None, np.array([[0], [1]], dtype=object), {"embedding": True}),  # type: ignore[arg-type]
-        "judged": [judge(checkpoint, Bounds()) for judge in (judge_model, judge_foundation)],
+        "judged": [judge(checkpoint, Bounds())[:2] for judge in (judge_model, judge_foundation)],
         "foundation": weights(foundation.model),
         "finetuned": weights(train(from_foundation(foundation, CONFIGURATION)).model),
         "finetuned from the file": weights(train(start).model),
