@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from desk import Desk
+from halted import PATIENCE_SECONDS
 from mlflow.entities import Run
 
 from entry_points.campaigns import covered, run_to_resume
@@ -163,7 +164,7 @@ def store(desk: Desk) -> list[tuple[str, str]]:
 
 def kill_after(desk: Desk, process: "Popen[str]", n: int, name: str, number: int) -> dict[str, str]:
     """Send a signal when so many trials are finished, and return those: the keys of trials by their runs."""
-    deadline = time.monotonic() + 200
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.02)
         if (desk.folder / "mlflow.db").exists():
@@ -171,7 +172,7 @@ def kill_after(desk: Desk, process: "Popen[str]", n: int, name: str, number: int
                 if sum(one.startswith(name) and status == "FINISHED" for one, status in store(desk)) >= n:
                     break
     os.kill(process.pid, number)
-    process.communicate(timeout=60)
+    process.communicate(timeout=PATIENCE_SECONDS)
     found = {run.info.run_id: run.data.tags["trial"] for run in trials(desk) if run.info.status == "FINISHED"}
     assert len(found) >= n
     return found
