@@ -7,7 +7,6 @@ import re
 import struct
 import sys
 import tarfile
-import time
 import tracemalloc
 import zipfile
 from argparse import Namespace
