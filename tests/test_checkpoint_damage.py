@@ -16,7 +16,7 @@ from exact_model import architecture, random_model
 
 import tvae
 from tvae.architecture import Architecture
-from tvae.checkpoint import read, save
+from tvae.checkpoint import FORMAT_VERSION, read, save
 from tvae.errors import CheckpointError
 from tvae.model import COMPONENTS
 
@@ -98,7 +98,7 @@ def hostile_files(folder: Path) -> dict[str, Path]:
     )
     wide = Architecture(hidden_dim=2500)
     fields = {
-        "format_version": 1,
+        "format_version": FORMAT_VERSION,
         "trained": [],
         "training": {},
         "provenance": {},

@@ -158,7 +158,7 @@ def test_the_description_says_what_came_out_and_how_to_repeat_it(finished: tuple
 
 def test_the_terminal_shows_the_figures_and_where_to_look(finished: tuple[Desk, str]) -> None:
     desk, out = finished
-    assert "hierarchy       -0.83" in out
+    assert ["hierarchy", "-0.83205", "limit", "-0.83205"] in [line.split() for line in out.splitlines()]
     assert f"/runs/{finetuned(desk).info.run_id}?workflowType=machine_learning" in out
     assert "\r" not in out
 

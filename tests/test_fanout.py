@@ -490,13 +490,12 @@ def test_no_process_outlives_a_program_that_is_interrupted(
 
 
 @pytest.mark.integration
-def test_a_worker_ignores_what_its_driver_ignores_and_ends_with_it() -> None:
+def test_a_worker_ignores_the_signals_that_its_driver_ignores() -> None:
     before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
-        worker = fanout._Process()
-        worker._process.terminate()
-        worker._process.join(2)
-        assert worker._process.is_alive()
-        assert worker.end() == "died of SIGKILL"
+        with fanout._processes(None, None, 1, "cpu") as backend:
+            worker = backend.executor.submit(os.getpid).result(30)
+            os.kill(worker, signal.SIGTERM)
+            assert backend.executor.submit(os.getpid).result(30) == worker
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -344,7 +344,8 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Swept:
     _make_repository(project)
     folder.mkdir()
     grid = folder / hostile("trace").replace("/", "")
-    cells = {name: {"lr": 0.01 + i} for i, name in enumerate(("../../../outside", f"x {EVIL}", "$(touch outside)"))}
+    names = ("../../../outside", f"x {EVIL}", "$(touch outside)")
+    cells = {name: {"lr": 0.01 * (1 + i)} for i, name in enumerate(names)}
     grid.write_text(yaml.safe_dump({"base": SMALL, "cells": cells}))
     desk = Desk(folder)
     planted = {"MLFLOW_TRACKING_TOKEN": SECRET, "MLFLOW_TRACKING_PASSWORD": SECRET, "MLFLOW_TRACKING_USERNAME": "me"}
