@@ -31,6 +31,7 @@ from tvae.experiments.plan import AUTO, Plan
 from tvae.experiments.planning import cohorts, duration
 from tvae.experiments.presets import resolve_foundation
 from tvae.experiments.search import Search
+from tvae.experiments.stability import means
 from tvae.experiments.start import from_checkpoint, from_mismatched, from_scratch
 from tvae.experiments.trial import Trial
 from tvae.markdown import escaped
@@ -50,6 +51,8 @@ PLAN, SETTINGS = "plan.json", "settings.json"
 RESUME_NEVER, RESUME_AUTO = "none", "auto"
 # A run of the parent's that is not a trial: foundations that could not be registered are found by this tag again.
 SWEEP = "campaign"
+# A parent's: the command that repeats it, as it was begun.
+COMMAND = "command"
 
 
 def workers_of(asked: Mapping[str, Any]) -> Workers:
@@ -197,8 +200,8 @@ class Sweep:
 
         self.run.log_metrics(self.clock.metrics())
         found = gather(self.client, self.run.id)
-        if metrics is not None:
-            self.run.log_metrics(metrics([dict(trial.metrics) for trial in found.trials if trial.finished]))
+        finished = [dict(trial.metrics) for trial in found.trials if trial.finished]
+        self.run.log_metrics(means(finished) | (metrics(finished) if metrics is not None else {}))
         with self.clock.writing():
             for name, text in (("report.md", to_markdown(found)), ("report.html", to_page(found))):
                 (self.run.folder / name).write_text(text, encoding="utf-8")
@@ -334,7 +337,12 @@ class Sweep:
 
 @contextmanager
 def opened(
-    entry_point: str, name: str, asked: Mapping[str, Any], defaults: Mapping[str, Any], plan: Plan | None
+    entry_point: str,
+    name: str,
+    asked: Mapping[str, Any],
+    defaults: Mapping[str, Any],
+    plan: Plan | None,
+    used: Mapping[str, Any] | None = None,
 ) -> Iterator[Sweep]:
     """Open the parent run of a command: a new one, or one that is resumed.
 
@@ -345,6 +353,7 @@ def opened(
             or the id of a run, whose own plan then counts.
         defaults: of the options.
         plan: what to train; None where the run that is resumed has it.
+        used: what options came to that were `auto`, and are one value for all trials.
 
     Raises:
         ConfigurationError: if the run to resume is not there, is of another kind, has no plan, or is still at work.
@@ -356,7 +365,8 @@ def opened(
     if resumed is not None:
         plan = _stored_plan(client, resumed, plan)
     assert plan is not None, "only a run that is resumed has a plan of its own"
-    tags = {"stage": entry_point, "device": resolve_device(asked["device"]), "plan": plan.identity(entry_point)}
+    used = {**(used or {}), "device": resolve_device(asked["device"])}
+    tags = {"stage": entry_point, "device": used["device"], "plan": plan.identity(entry_point)}
     with (
         _pointer(client, entry_point, resumed),
         workers,
@@ -364,15 +374,19 @@ def opened(
     ):
         stored = client.get_run(run.id)
         children = Children(client, run.experiment_id, run.id, run.folder, source_tags(stored))
+        repeat = command_line(entry_point, {**asked, "resume": RESUME_NEVER}, defaults)
         try:
             if resumed is None:
                 _store_plan(client, run.id, run.folder, plan)
-                run.log_parameters(asked)
-                run.log_operations()
+                run.set_tags({COMMAND: repeat})
+                # What is auto here each trial settles for itself, and says so.
+                run.log_parameters({name: value for name, value in {**asked, **used}.items() if value != AUTO})
+                for n_trits in plan.n_trits():
+                    run.log_operations(n_trits)
             else:
                 _close_what_was_open(client, children)
                 say(f"Resuming run {run.id}: its own trials and settings count.")
-            repeat = _repeat(entry_point, client.get_run(run.id).data.params, defaults)
+                repeat = stored.data.tags.get(COMMAND) or _repeat(entry_point, stored.data.params, defaults)
             finished = children.finished() if resumed else {}
             yield Sweep(client, run, children, workers, Clock.of(stored), plan, repeat, finished)
         except BaseException as error:  # whatever ends it, a signal too: what is finished can be resumed
@@ -412,7 +426,7 @@ def _stored_plan(client: MlflowClient, resumed: StoredRun, plan: Plan | None) ->
 
 
 def _repeat(entry_point: str, parameters: Mapping[str, str], defaults: Mapping[str, Any]) -> str:
-    """Return the command that repeats a run, from what it was begun with."""
+    """Return the command that repeats a run of an earlier version, from its parameters."""
     named = {k: v for k, v in parameters.items() if k in defaults and k != "resume" and v != str(defaults[k])}
     return command_line(entry_point, named, {})
 

@@ -46,7 +46,7 @@ def foundation_apart(
         open_run(client, name=name, tags={"stage": "foundation", **tags}, apart=True) as run,
     ):
         run.log_parameters(architecture.to_dict() | configuration.to_dict())
-        run.log_operations()
+        run.log_operations(architecture.n_trits)
         result = train(run)
         command = foundation_command(architecture, configuration)
         outcome = record_foundation(client, run, result, process, command=command, register=True)
@@ -56,7 +56,14 @@ def foundation_apart(
 
 
 def record_foundation(
-    client: MlflowClient, run: Run, result: Result, process: FreshProcess, *, command: str, register: bool
+    client: MlflowClient,
+    run: Run,
+    result: Result,
+    process: FreshProcess,
+    *,
+    command: str,
+    register: bool,
+    settings: str = "",
 ) -> Outcome:
     """Log a foundation that was trained, and register it if it is verified.
 
@@ -67,15 +74,17 @@ def record_foundation(
         process: as `log_foundation` takes it.
         command: which repeats the run.
         register: whether to.
+        settings: a table of what it was trained with, in Markdown, if anybody chose it.
     """
-    outcome = log_foundation(run, result, training_record("foundation", result.configuration), process)
+    training = training_record("foundation", result.configuration)
+    outcome, model_id = log_foundation(client, run, result, training, process)
     coverage = outcome.verification.metrics["coverage"]
     look = {name: run.page(f"artifacts/{path}") for name, path in _LOOK.items()}
-    run.describe(describe_foundation(result, coverage, command=command, look=look))
+    run.describe(f"{describe_foundation(result, coverage, command=command, look=look)}\n\n{settings}".rstrip())
     epochs = len(result.history) - 1
     say(f"Foundation: coverage {coverage:.5f} after {epochs} epochs, {result.seconds:.1f} s.")
     if register and outcome.verification.passed:
-        version = registry.register_foundation(client, outcome.checkpoint, run.id)
+        version = registry.register_foundation(client, outcome.verification, run.id, model_id)
         say(f"Registered as {registry.FOUNDATION} version {version}, alias {registry.CHAMPION}.")
     return outcome
 

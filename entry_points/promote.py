@@ -27,8 +27,8 @@ from entry_points.options import NONE, address
 def main(checkpoint: str, mode: str, rollback: bool) -> None:
     """Verify a checkpoint, register it as a version of tvae, and make it the champion if it is better.
 
-    What decides is the first of these that differs: coverage, hierarchy, Q, richness. The champion before keeps the
-    alias `previous`.
+    What decides is the first of these that differs by as much as matters: coverage, hierarchy, level gap, tree
+    precision, Q, richness. The champion before keeps the alias `previous`.
     """
     if rollback == (checkpoint != NONE):
         raise click.UsageError("Pass one of the two: --checkpoint to promote it, or --rollback to swap back.")
@@ -40,7 +40,7 @@ def main(checkpoint: str, mode: str, rollback: bool) -> None:
     from tvae.checkpoint import verify
     from tvae.checkpoint.verification import FILE_NAME
     from tvae.tracking.links import model_page
-    from tvae.tracking.model import log_with_file
+    from tvae.tracking.model import log_model, log_with_file
     from tvae.tracking.run import open_run
     from tvae.tracking.store import connect
 
@@ -61,7 +61,11 @@ def main(checkpoint: str, mode: str, rollback: bool) -> None:
         run.set_tags({"verified": str(verification.passed).lower(), "checkpoint": (verification.digest or "none")[:16]})
         verified = registry.require_promotable(verification)
         say(f"Verification passed: {len(verification.checks)} checks.")
-        model_id = registry.find_model(client, checkpoint, verified.digest) or log_with_file(run, verified)
+        model_id = registry.find_model(client, checkpoint, verified.digest)
+        if model_id is None and (trained := registry.run_of(client, checkpoint)):
+            epoch = int(trained.data.metrics.get("best_epoch", 0))
+            model_id = log_model(client, trained.info.run_id, verification, step=epoch)
+        model_id = model_id or log_with_file(client, run, verification)
         promotion = registry.promote(client, verification, model_id=model_id, mode=mode, tell=say)
         if promotion.comparison is not None:
             say(f"\n{promotion.comparison.table()}\n")

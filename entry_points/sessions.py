@@ -22,7 +22,7 @@ from tvae.experiments.start import from_checkpoint, from_foundation, from_scratc
 from tvae.fresh import FreshProcess
 from tvae.metrics import Evaluation, hierarchy_ceiling, richness_ceiling
 from tvae.tracking import links
-from tvae.tracking.description import describe_embedding, richness_shares
+from tvae.tracking.description import describe_embedding, richness_shares, settings_table
 from tvae.tracking.outcome import Outcome, log_embedding, process_for_outcome
 from tvae.tracking.run import Run, open_run
 from tvae.tracking.store import STORE_ERRORS, connect
@@ -58,6 +58,7 @@ class Session:
         promote: `auto`, `never` or `force`.
         process: loads the checkpoint afresh that the training comes to, and draws its figures.
         repeat: returns the command that repeats the run, with options changed as given.
+        settings: a table of all settings that were used, and who chose them, in Markdown.
     """
 
     client: MlflowClient
@@ -68,6 +69,7 @@ class Session:
     promote: str
     process: FreshProcess
     repeat: Callable[..., str]
+    settings: str
 
     def train_foundation(self) -> Checkpoint:
         """Train encoder and decoder, and register them unless `promote` is `never`.
@@ -80,7 +82,13 @@ class Session:
         """
         result = self._train(from_scratch(self.architecture, self.configuration), "foundation")
         outcome = record_foundation(
-            self.client, self.run, result, self.process, command=self.repeat(), register=self.promote != "never"
+            self.client,
+            self.run,
+            result,
+            self.process,
+            command=self.repeat(),
+            register=self.promote != "never",
+            settings=self.settings,
         )
         if self.promote != "never":
             _require_verified(outcome)
@@ -134,6 +142,7 @@ class Session:
         Raises:
             TrainingError: on NaN or infinity.
         """
+        self.run.log_parameters({"foundation_epochs": foundation.epochs})
         first = self._train(from_scratch(self.architecture, foundation), "encoder and decoder")
         say(f"Encoder and decoder: coverage {first.history[first.best_epoch]['coverage']:.5f}, {first.seconds:.1f} s.")
         offset = len(first.history)
@@ -161,6 +170,7 @@ class Session:
 
     def _start(self, address: str, checkpoint: Checkpoint) -> Start:
         self.run.set_tags({"start": address, "start_digest": checkpoint.digest[:16]})
+        self.run.log_parameters({"checkpoint": address})
         return Start(address, checkpoint)
 
     def _foundation_apart(self) -> Start:
@@ -181,7 +191,7 @@ class Session:
         start: str,
         command: str,
     ) -> None:
-        outcome, evaluation, model_id = log_embedding(self.run, result, trained, training, self.process)
+        outcome, evaluation, model_id = log_embedding(self.client, self.run, result, trained, training, self.process)
         look = {
             **{name: self.run.page(f"artifacts/plots/{f}.png") for name, f in _SHOWN.items() if f in outcome.figures},
             "verification": self.run.page("artifacts/verification.json"),
@@ -197,7 +207,7 @@ class Session:
             command=command,
             look=look,
         )
-        self.run.describe(description)
+        self.run.describe(f"{description}\n\n{self.settings}")
         say("")
         show_table(_table(self.architecture, result, evaluation, outcome.verification.passed))
         if self.promote != "never":
@@ -242,13 +252,15 @@ def opened(
         process_for_outcome() as process,
         open_run(client, name=name, tags={"stage": entry_point, "device": device}) as run,
     ):
-        values = architecture.to_dict() | configuration.to_dict()
-        resolved = {f"resolved.{key}": values[key] for key in asked if key in values}
-        run.log_parameters({**asked, **resolved})
-        run.log_operations()
+        values = architecture.to_dict() | configuration.to_dict() | {"device": device}
+        used = {name: values.get(name, value) for name, value in asked.items()}
+        # `promote` is auto in earnest. What is auto besides is logged as soon as it is known.
+        run.log_parameters({name: value for name, value in used.items() if value != "auto" or name == "promote"})
+        settings = settings_table(asked, used, defaults)
+        run.log_operations(architecture.n_trits)
         repeat = partial(_repeat, entry_point, asked, defaults)
         try:
-            yield Session(client, run, architecture, configuration, device, asked["promote"], process, repeat)
+            yield Session(client, run, architecture, configuration, device, asked["promote"], process, repeat, settings)
         except (*STORE_ERRORS, TrackingError, RegistryError, KeyboardInterrupt) as error:
             if kept := run.keep_checkpoint():
                 use = "finetune" if entry_point == "train" else "promote"

@@ -32,7 +32,10 @@ def main(**asked: Any) -> None:
     plan = Plan(
         tuple(Trial("stability", cell, architecture, configuration.replace(seed=seed), asked["load"]) for seed in seeds)
     )
-    with opened("stability", f"stability {cell}, {asked['seeds']} seeds", asked, defaults_of(main), plan) as sweep:
+    values = architecture.to_dict() | configuration.to_dict()
+    used = {name: values[name] for name in asked if name in values}
+    name = f"stability {cell}, {asked['seeds']} seeds"
+    with opened("stability", name, asked, defaults_of(main), plan, used) as sweep:
         sweep.train()
         sweep.finish(stability_metrics)
 

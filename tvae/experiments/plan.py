@@ -8,6 +8,7 @@ from typing import Any
 
 from tvae.experiments.search import Search
 from tvae.experiments.trial import Trial
+from tvae.ternary import N_TRITS
 
 __all__ = ["Plan"]
 
@@ -36,6 +37,12 @@ class Plan:
     def listed(self) -> list[dict[str, Any]]:
         """Return the trials as plain JSON values: none of a search, which does not know them yet."""
         return [] if isinstance(self.trials, Search) else [trial.to_dict() for trial in self.trials]
+
+    def n_trits(self) -> list[int]:
+        """Return of how many trits the operations are that it trains on; of a search what all its trials share."""
+        if isinstance(self.trials, Search):
+            return [int(self.trials.base.get("n_trits", N_TRITS))]
+        return sorted({trial.architecture.n_trits for trial in self.trials})
 
     @classmethod
     def read(cls, settings: Mapping[str, Any], listed: Sequence[dict[str, Any]]) -> "Plan | None":

@@ -8,7 +8,7 @@ from tvae.architecture import Architecture
 from tvae.configuration import FOUNDATION, Configuration, check_known
 from tvae.ternary import N_TRITS
 
-__all__ = ["PRESETS", "PRESET_SETTINGS", "resolve", "resolve_foundation"]
+__all__ = ["PRESETS", "PRESET_SETTINGS", "nearest_preset", "resolve", "resolve_foundation"]
 
 # The order of radii alone: the encoder stays as it is, and only the radius net learns.
 _RADII: dict[str, Any] = {
@@ -101,6 +101,27 @@ def resolve(preset: str, asked: Mapping[str, Any]) -> tuple[Architecture, Config
     tuned = {k: v for k, v in PRESETS[preset].items() if k not in of_architecture}
     given = {k: v for k, v in given.items() if k not in of_architecture}
     return architecture, _with_epochs(Configuration(), tuned, given, architecture.n_trits)
+
+
+def nearest_preset(settings: Mapping[str, str]) -> tuple[str, dict[str, str]]:
+    """Return the preset that is nearest to some settings, and those that differ from it.
+
+    Args:
+        settings: of architecture and training by name, as text.
+    """
+    found = {preset: _differences(preset, settings) for preset in PRESETS}
+    preset = min(found, key=lambda name: len(found[name]))
+    return preset, found[preset]
+
+
+def _differences(preset: str, settings: Mapping[str, str]) -> dict[str, str]:
+    # Epochs follow from these unless they are asked for.
+    sizes: dict[str, int] = {name: int(settings[name]) for name in ("n_trits", "batch_size") if name in settings}
+    plain, sized = ({**a.to_dict(), **c.to_dict()} for a, c in (resolve(preset, {}), resolve(preset, sizes)))
+    expected = {name: str((plain if name in sizes else sized)[name]) for name in sized}
+    if plain["patience"] == plain["epochs"]:
+        expected["patience"] = settings.get("epochs", "")
+    return {name: value for name, value in settings.items() if name != "seed" and value != expected.get(name, value)}
 
 
 def resolve_foundation(architecture: Architecture, asked: Mapping[str, Any]) -> Configuration:

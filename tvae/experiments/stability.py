@@ -1,10 +1,14 @@
 """What many seeds of one configuration say of it."""
 
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 
 from tvae.experiments.statistics import correlation, spread
 
-__all__ = ["stability_metrics"]
+__all__ = ["AT_BEST", "means", "stability_metrics"]
+
+AT_BEST = ("best_coverage", "best_hierarchy", "best_level_gap", "best_richness", "best_q")
+"""The measures of a run's model that stand beside those of other runs."""
 
 # Where the smaller value is the better one. Coverage, richness and Q are better when they are larger.
 _LESS_IS_BETTER = {"best_hierarchy", "best_epoch"}
@@ -15,6 +19,15 @@ _NAMES = {
     "q": "best_q",
     "best_epoch": "best_epoch",
 }
+
+
+def means(runs: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Return the means of what runs came to, under the names of their own metrics, to be read in the same column.
+
+    Args:
+        runs: the summary of each, by the names of `Result.summary`; runs that failed left out.
+    """
+    return {name: fmean(run[name] for run in runs) for name in AT_BEST if runs and all(name in run for run in runs)}
 
 
 def stability_metrics(runs: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -1,6 +1,5 @@
 """Promotion: a verified checkpoint becomes a version of the registered model, and the champion if it is better."""
 
-import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,15 +7,14 @@ from pathlib import Path
 
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
-from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
 from tvae.checkpoint import Checkpoint, Verification, read
 from tvae.errors import CheckpointError, RegistryError
 from tvae.registry.address import fetch, model_named, run_named
-from tvae.registry.comparison import RANKING, Comparison
-from tvae.registry.store import CHAMPION, PREVIOUS, answering, ensure_model, versions_of
+from tvae.registry.comparison import OPERATIONS, RANKING, SERVED, Comparison
+from tvae.registry.store import CHAMPION, PREVIOUS, answering, ensure_model, note_version, versions_of
 from tvae.registry.turn import turn
-from tvae.tracking.description import preformatted
+from tvae.tracking.description import model_settings, preformatted
 from tvae.tracking.links import run_page
 
 __all__ = ["MODEL", "MODES", "Promotion", "find_model", "promote", "require_promotable", "rollback"]
@@ -65,7 +63,7 @@ class Promotion:
         reason = self.comparison.reason()
         if not self.moved:
             stays = f"{CHAMPION} stays version {self.champion}"
-            if self.comparison.setback is not None:
+            if self.comparison.setback is not None or OPERATIONS in self.comparison.changed:
                 return f"{where}. It is {reason}: {stays}; `promote --mode force` would move it."
             return f"{where}. It is not better ({reason}): {stays}."
         how = "better" if self.comparison.better else "by force"
@@ -110,7 +108,12 @@ def promote(
             if champion is not None and (holder is None or str(holder.version) != champion):
                 old = _numbered(versions, champion)
                 comparison = Comparison(
-                    _metrics(old), verification.metrics, f"{CHAMPION}, version {champion}", "this one"
+                    _metrics(old),
+                    verification.metrics,
+                    f"{CHAMPION}, version {champion}",
+                    "this one",
+                    {name: old.tags[name] for name in SERVED if name in old.tags},
+                    _served(checkpoint),
                 )
             number = (
                 str(holder.version) if holder else _register(client, checkpoint, verification, model_id, comparison)
@@ -196,8 +199,10 @@ def find_model(client: MlflowClient, address: str, digest: str) -> str | None:
         if run_id is None:
             return None
         outputs = client.get_run(run_id).outputs
-        models = [output.model_id for output in outputs.model_outputs] if outputs else []
-        return next((model for model in reversed(models) if _stated_digest(model) == digest), None)
+        models = [client.get_logged_model(output.model_id) for output in outputs.model_outputs] if outputs else []
+        # Those of earlier versions have no such tag, and metrics that are not the file's: they are logged anew.
+        held = [str(model.model_id) for model in models if model.tags.get("checkpoint") == digest[:16]]
+        return held[-1] if held else None
 
 
 def require_promotable(verification: Verification) -> Checkpoint:
@@ -236,7 +241,7 @@ def _register(
 ) -> str:
     model = client.get_logged_model(model_id)
     metrics = {name: f"{value:.9g}" for name, value in verification.metrics.items()}
-    tags = {"verified": "true", "digest": checkpoint.digest, **metrics}
+    tags = {"verified": "true", "digest": checkpoint.digest, **_served(checkpoint), **metrics}
     page = run_page(model.experiment_id, model.source_run_id) if model.source_run_id else None
     # In one call, so that there is never a version without its verdict.
     made = client.create_model_version(
@@ -247,10 +252,7 @@ def _register(
         description=_describe(checkpoint, verification, metrics, comparison, page),
         model_id=model_id,
     )
-    # This is how the pages of the run and of the logged model know of the version.
-    listed = json.loads(model.tags.get(MLFLOW_MODEL_VERSIONS, "[]"))
-    listed.append({"name": MODEL, "version": str(made.version)})
-    client.set_logged_model_tags(model_id, {MLFLOW_MODEL_VERSIONS: json.dumps(listed)})
+    note_version(client, model_id, MODEL, str(made.version))
     return str(made.version)
 
 
@@ -276,6 +278,11 @@ def _describe(
         lines += ["When it was registered:", "", comparison.markdown(), ""]
     lines += ["What was measured:", "", preformatted([("metric", "value"), *metrics.items()])]
     return "\n".join(lines)
+
+
+def _served(checkpoint: Checkpoint) -> dict[str, str]:
+    settings = model_settings(checkpoint)
+    return {name: settings[name] for name in SERVED if name in settings}
 
 
 def _holder(versions: Sequence[ModelVersion], digest: str) -> ModelVersion | None:
@@ -312,11 +319,3 @@ def _aliases(client: MlflowClient) -> tuple[str | None, str | None]:
 
 def _model_of(version: ModelVersion) -> str | None:
     return model_named(version.source or "") or version.model_id
-
-
-def _stated_digest(model_id: str) -> str | None:
-    from mlflow.models import get_model_info  # imports pandas
-
-    metadata = get_model_info(f"models:/{model_id}").metadata or {}
-    digest: str | None = metadata.get("digest")
-    return digest

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from mlflow import MlflowClient
+
 from tvae.checkpoint import FILE_NAME, Checkpoint, Verification, save, verify
 from tvae.checkpoint.verification import FILE_NAME as VERDICT
 from tvae.checkpoint.verification import Digests, load_afresh
@@ -15,7 +17,7 @@ from tvae.errors import CheckpointError
 from tvae.fresh import FreshProcess, ProcessError
 from tvae.metrics import Evaluation, trit_table
 from tvae.torch_defaults import torch_defaults
-from tvae.tracking.model import log_model
+from tvae.tracking.model import log_foundation_model, log_model
 from tvae.tracking.run import Run
 from tvae.training import Result
 
@@ -53,14 +55,20 @@ def process_for_outcome() -> FreshProcess:
 
 # The other process has the other core.
 @torch_defaults(threads=1)
-def log_foundation(run: Run, result: Result, training: Mapping[str, Any], process: FreshProcess) -> Outcome:
+def log_foundation(
+    client: MlflowClient, run: Run, result: Result, training: Mapping[str, Any], process: FreshProcess
+) -> tuple[Outcome, str]:
     """Log a trained encoder and decoder.
 
     Args:
+        client: of the store.
         run: where to.
         result: of the training.
         training: what the checkpoint says of how it was made, JSON values without times.
         process: loads the checkpoint, and draws.
+
+    Returns:
+        What became of it, and the id of the logged model.
 
     Raises:
         CheckpointError: if the checkpoint cannot be written, or read back.
@@ -72,13 +80,20 @@ def log_foundation(run: Run, result: Result, training: Mapping[str, Any], proces
     _log_checkpoint(run, saved, result)
     run.log_metrics(result.summary())
     verification = _verify(run, saved, loaded)
-    return Outcome(verification, _read_back(verification), figures.log())
+    checkpoint = _read_back(verification)
+    model_id = log_foundation_model(client, run.id, verification, step=result.best_epoch)
+    return Outcome(verification, checkpoint, figures.log()), model_id
 
 
 # The other process has the other core.
 @torch_defaults(threads=1)
 def log_embedding(
-    run: Run, result: Result, trained: Collection[str], training: Mapping[str, Any], process: FreshProcess
+    client: MlflowClient,
+    run: Run,
+    result: Result,
+    trained: Collection[str],
+    training: Mapping[str, Any],
+    process: FreshProcess,
 ) -> tuple[Outcome, Evaluation, str]:
     """Log a model whose projection was trained, figures and served model included.
 
@@ -86,6 +101,7 @@ def log_embedding(
     two are compared.
 
     Args:
+        client: of the store.
         run: where to.
         result: of the training.
         trained: the components whose weights were learned, here or before.
@@ -114,9 +130,8 @@ def log_embedding(
     if evaluation is None:
         raise CheckpointError(f"What the model embeds must be finite and inside the ball: {verification.failures}.")
     figures.draw("radius_by_valuation", evaluation)
-    finally_measured = ("level_gap", "tree_precision", "sibling_recall", "ball_coverage", "q")
-    run.log_metrics(result.summary() | {name: verification.metrics[name] for name in finally_measured})
-    model_id = log_model(checkpoint)
+    run.log_metrics(result.summary())
+    model_id = log_model(client, run.id, verification, step=result.best_epoch)
     return Outcome(verification, checkpoint, figures.log()), evaluation, model_id
 
 
