@@ -46,7 +46,7 @@ def main(checkpoint: str, mode: str, rollback: bool) -> None:
 
     client = connect()
     name = "rollback" if rollback else f"promote {registry.short(checkpoint)}"
-    with open_run(client, name=name, tags={"stage": "promote"}) as run:
+    with open_run(client, name=name, tags={"stage": "rollback" if rollback else "promote"}) as run:
         run.log_parameters({"checkpoint": checkpoint, "mode": mode, "rollback": rollback})
         if rollback:
             champion, previous = registry.rollback(client, tell=say)

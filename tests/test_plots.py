@@ -178,6 +178,17 @@ def test_a_finetuning_has_a_panel_for_each_metric() -> None:
     assert titles[2:] == ["coverage", "level gap", "richness", "loss", "learning rate"]
 
 
+def test_the_radii_of_all_levels_are_one_panel() -> None:
+    history = [
+        {**record, **{f"radius_v{v}": 4.0 - v + record["epoch"] for v in range(4)}}
+        for record in finetuning([0.0, -0.8])
+    ]
+    axes = panel(plots.training_curves(history, n_trits=3), "radius by valuation")
+    for v in range(4):
+        assert line(axes, f"v{v}").tolist() == [[0.0, 4.0 - v], [1.0, 5.0 - v]]
+    assert axes.get_ylim()[1] > 5.0
+
+
 def test_a_foundation_has_panels_for_coverage_and_loss_and_none_for_hierarchy() -> None:
     figure = plots.training_curves(foundation(3, [0, 20, 27]), n_trits=3)
     titles = [axes.get_title(loc="left") for axes in figure.axes]

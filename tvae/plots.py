@@ -57,6 +57,8 @@ DPI = 150
 INK, MUTED, GRID = "#1b1b1b", "#5f6368", "#e6e8eb"
 # Blue and vermilion of Okabe and Ito's palette, which stay apart under every form of colour blindness.
 CURVE, ALARM = "#0072b2", "#d55e00"
+# The metric that a record has if it has the radii of all levels.
+_RADII = "radius_v0"
 
 # The picture of the tree is for a wall: paper, a serif face, and a colour for each first trit -1, 0, 1.
 PAPER, SERIF = "#fbfaf6", "DejaVu Serif"
@@ -85,7 +87,8 @@ def training_curves(
     """Draw how a training went, epoch by epoch.
 
     With hierarchies in the history: hierarchy and its ceiling, what is left to the ceiling on a logarithmic scale,
-    coverage, level gap (from -1 up), richness, loss and learning rate. What was lost after the best epoch is shaded.
+    coverage, level gap (from -1 up), the mean radius of each level, richness, loss and learning rate. What was lost
+    after the best epoch is shaded.
     Without (a foundation): coverage, how many operations do not come back, loss and learning rate. A metric that no
     record has gets no panel.
 
@@ -105,10 +108,12 @@ def training_curves(
     title, subtitle = (_hierarchy_finding if projects else _coverage_finding)(history, best, n_trits)
     figure = _figure(title, subtitle)
     names = [
-        n for n in (("coverage", "level_gap", "richness") if projects else ()) + ("loss", "lr") if _has(history, n)
+        n
+        for n in (("coverage", "level_gap", _RADII, "richness") if projects else ()) + ("loss", "lr")
+        if _has(history, n)
     ]
     upper = figure.add_gridspec(1, 2, left=0.07, right=0.985, bottom=0.455, top=0.835, wspace=0.17)
-    gap = {2: 0.17, 3: 0.29, 4: 0.38}.get(len(names), 0.5)
+    gap = {2: 0.17, 3: 0.29, 4: 0.38, 5: 0.5}.get(len(names), 0.55)
     lower = figure.add_gridspec(1, max(1, len(names)), left=0.07, right=0.985, bottom=0.085, top=0.31, wspace=gap)
     large = [figure.add_subplot(upper[i]) for i in range(2)]
     small = [figure.add_subplot(lower[i]) for i in range(len(names))]
@@ -464,8 +469,11 @@ def _draw_missing(axes: Axes, history: Sequence[Record], best: Record, n_trits: 
 
 
 def _draw_small(axes: Axes, history: Sequence[Record], name: str) -> None:
-    epochs, values = _series(history, name)
-    _curve(axes, epochs, values)
+    if name == _RADII:
+        name, values = "radius by valuation", _draw_radii(axes, history)
+    else:
+        epochs, values = _series(history, name)
+        _curve(axes, epochs, values)
     axes.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:.6g}".replace("-", "−")))
     if name == "coverage":
@@ -486,6 +494,14 @@ def _draw_small(axes: Axes, history: Sequence[Record], name: str) -> None:
         low, high = min(0.0, float(values.min())), max(0.0, float(values.max())) or 1.0
         axes.set_ylim(low - 0.03 * (high - low), high + 0.08 * (high - low))
     _title(axes, {"lr": "learning rate", "level_gap": "level gap"}.get(name, name))
+
+
+def _draw_radii(axes: Axes, history: Sequence[Record]) -> Floats:
+    """Draw a line for each level, and return all radii."""
+    names = [name for name in history[-1] if name.startswith("radius_v")]
+    for v, (name, colour) in enumerate(zip(names, _colours(len(names) - 1), strict=True)):
+        axes.plot(*_series(history, name), color=colour, lw=1.2, zorder=3, gid=f"v{v}")
+    return np.concatenate([_series(history, name)[1] for name in names])
 
 
 def _mark_best(axes: Axes, best: Record, value: float) -> None:
