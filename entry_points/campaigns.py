@@ -210,7 +210,7 @@ class Sweep:
         look = f"[report]({self.run.page('artifacts/report.html')})"
         self.run.describe(f"{look}\n\n{headline(found)}\n\nRepeat it:\n\n```sh\n{self.repeat}\n```")
         say("")
-        say(headline(found).replace("**", ""))
+        say(headline(found, markdown=False))
 
     def _search(self, search: Search) -> None:
         """Let a search ask for trials until it has enough. Cells that an earlier attempt began come first."""

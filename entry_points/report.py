@@ -55,7 +55,7 @@ def main(run: str, experiment: str, out: str) -> None:
                 except (OSError, ValueError) as error:
                     raise TrackingError(f"{Path(out) / name} was not written; found: {error}.") from error
         own.describe(f"[report]({own.page('artifacts/report.html')})\n\n{headline(found)}")
-        say(headline(found))
+        say(headline(found, markdown=False))
         if out != NONE:
             say(f"\nreport.html and report.md are in {Path(out).absolute()} too.")
         say_where(own.page("artifacts/report.html"))

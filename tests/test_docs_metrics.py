@@ -12,10 +12,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import mlflow
 import pytest
 import torch
 from exact_model import architecture, exact_model
+from mlflow import MlflowClient
 
 from entry_points import campaigns, sessions
 from entry_points.campaigns import Clock, Sweep
@@ -36,6 +36,7 @@ from tvae.model import COMPONENTS
 from tvae.objectives import TERMS, level_margin
 from tvae.registry.comparison import RANKING
 from tvae.tracking import outcome
+from tvae.tracking import run as run_module
 from tvae.tracking.children import Children
 from tvae.training import Result, train
 from tvae.training.cohort import MAX_REDRAWS
@@ -71,10 +72,7 @@ def names_of(title: str) -> list[str]:
     named = []
     for cell in re.findall(r"^\| (`.+?) \|", section(title), re.MULTILINE):
         name = cell.strip("`")
-        if cell == "`radius_v0` to `radius_v9`":
-            assert ternary.N_TRITS == 9
-            named += [f"radius_v{v}" for v in range(N_TRITS + 1)]
-        elif "TERM" in name:
+        if "TERM" in name:
             named += [name.replace("TERM", term) for term in listed("TERM")]
         elif "NAME" in name:
             named += [name.replace("NAME", of) for of in listed("NAME")]
@@ -139,7 +137,11 @@ def test_first_table_has_the_metrics_of_an_evaluation() -> None:
 
 
 def test_epoch_table_has_what_epochs_log(foundation: Result, embedding: Result) -> None:
-    assert set(names_of("Each epoch")) == of_epochs(foundation) | of_epochs(embedding)
+    of_levels = {f"radius_v{v}" for v in range(N_TRITS + 1)}
+    assert set(names_of("Each epoch")) | of_levels == of_epochs(foundation) | of_epochs(embedding)
+    assert {metric.key for metric in run_module._metrics(embedding.history, 0)} == of_epochs(embedding) - of_levels
+    assert ternary.N_TRITS == 9
+    assert "`radius_v0` to `radius_v9`" in section("Each epoch")
     assert listed("TERM") == list(TERMS)
 
 
@@ -152,9 +154,11 @@ def test_a_foundation_logs_what_the_page_says(foundation: Result) -> None:
 @pytest.fixture
 def logged(run: Recorder, embedding: Result, monkeypatch: pytest.MonkeyPatch) -> tuple[set[str], set[str]]:
     """Names of metrics and plots that a run logs at its end."""
-    monkeypatch.setattr(mlflow.pyfunc, "log_model", lambda **_: SimpleNamespace(model_id="m"))
+    # Whether the model has these metrics test_commands.py asks a store.
+    monkeypatch.setattr(outcome, "log_model", lambda _, __, found, *, step: run.log_metrics(found.metrics, step))
     monkeypatch.setattr(outcome, "draw", lambda *_, **__: None)
-    made, *_ = outcome.log_embedding(run, embedding, COMPONENTS, {}, ThreadPoolExecutor(1))  # type: ignore[arg-type]
+    client, process = MlflowClient(), ThreadPoolExecutor(1)
+    made, *_ = outcome.log_embedding(client, run, embedding, COMPONENTS, {}, process)  # type: ignore[arg-type]
     return run.metrics, set(made.figures)
 
 
@@ -182,7 +186,8 @@ def test_runs_of_a_sweep_log_all_but_what_is_measured_of_the_model(tmp_path: Pat
 
     recorded = metrics
     Children(Client(), "1", "1", tmp_path, {}).log_result(trial(), embedding, {})  # type: ignore[arg-type]
-    assert metrics == of_epochs(embedding) | embedding.summary().keys()
+    of_levels = {f"radius_v{v}" for v in range(N_TRITS + 1)}
+    assert metrics == (of_epochs(embedding) - of_levels) | embedding.summary().keys()
     assert metrics == set(names_of("Each epoch")) | set(names_of("At the end of a run")) - OF_THE_MODEL
     first, *others = ([row[0].strip("`"), row[1]] for row in rows("metric") if row[0].strip("`") in OF_THE_MODEL
                       and len(row) == 2)  # fmt: skip
@@ -238,12 +243,13 @@ def test_metrics_are_logged_nowhere_else() -> None:
         "entry_points/sessions.py",
         "entry_points/verify.py",  # `verification.metrics`, those of an evaluation
         "tvae/tracking/children.py",
+        "tvae/tracking/model.py",  # `verification.metrics`
         "tvae/tracking/outcome.py",
         "tvae/tracking/run.py",
     }
 
 
-def test_what_auto_came_to_is_logged_as_resolved(run: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_auto_came_to_is_logged(run: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
     @contextmanager
     def opened(*_: Any, **__: Any) -> Iterator[Recorder]:
         yield run
@@ -254,11 +260,10 @@ def test_what_auto_came_to_is_logged_as_resolved(run: Recorder, monkeypatch: pyt
     options = {**asked, "device": "cpu", "promote": "never"}
     with sessions.opened("finetune", "", options, {}, *resolve("default", asked)):
         pass
-    example = re.search(r"params\.`(resolved\.lr)` = '([\d.]+)'", PROSE)
+    example = re.search(r"params\.(lr) = '([\d.]+)'", PROSE)
     assert example is not None
-    assert run.parameters["lr"] == "auto"
     assert str(run.parameters[example[1]]) == example[2]
-    assert {f"resolved.{name}" for name in asked} <= run.parameters.keys()
+    assert run.parameters.keys() == options.keys()
 
 
 # What verification says

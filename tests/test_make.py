@@ -23,7 +23,7 @@ def make(*words: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize(("target", "option"), OPTIONS)
-def test_an_option_that_is_not_in_ARGS_is_refused(target: str, option: str) -> None:  # noqa: N802
+def test_an_option_that_is_not_in_ARGS_is_refused(target: str, option: str) -> None:
     done = make("--dry-run", target, f"{option}=8")
     assert done.returncode == 2
     assert f"Options go into ARGS, as in: make finetune ARGS='--{option} 8'" in done.stderr

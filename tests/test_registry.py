@@ -74,6 +74,23 @@ class TestComparison:
             "better in hierarchy -0.83200 against -0.83000, worse in tree precision 0.1700 against 0.9000"
         )
 
+    def test_a_model_that_takes_over_says_what_it_is_worse_in_and_what_it_answers_otherwise(self) -> None:
+        old = {"curvature": "2.0", "preset": "rich", "latent_dim": "16"}
+        new = {"curvature": "1.0", "preset": "default", "max_radius": "0.9"}
+        better = METRICS | {"level_gap": 0.5, "richness": 0.0001}
+        comparison = Comparison(METRICS, better, "old", "new", old, new)
+        assert comparison.better
+        assert comparison.reason() == (
+            "level gap 0.500 against 0.300; worse in richness 0.00010 against 0.01000; curvature 1.0, was 2.0; "
+            "preset default, was rich"
+        )
+        assert ["curvature", "2.0", "1.0", "other"] in [line.split() for line in comparison.table().splitlines()]
+
+    def test_a_model_of_other_operations_does_not_take_over(self) -> None:
+        comparison = Comparison(METRICS, METRICS | {"q": 2.0}, "old", "new", {"n_trits": "9"}, {"n_trits": "5"})
+        assert not comparison.better
+        assert comparison.reason() == "for operations of 5 trits, and the champion for those of 9"
+
     def test_levels_that_overlap_do_not_take_over(self) -> None:
         assert self.compare(hierarchy=-0.832, level_gap=-0.2).setback.name == "level_gap"
 
@@ -195,6 +212,10 @@ class TestPromotion:
         assert version.tags == {
             "verified": "true",
             "digest": entries[1].checkpoint.digest,
+            "n_trits": "3",
+            "latent_dim": str(entries[1].checkpoint.architecture.latent_dim),
+            "curvature": "2.0",
+            "max_radius": str(entries[1].checkpoint.architecture.max_radius),
             "coverage": "1",
             "hierarchy": "-0.83",
             "level_gap": "0.3",
@@ -386,11 +407,17 @@ class TestFoundation:
         path = tmp_path / "f.safetensors"
         save(path, entries[0].checkpoint.model, trained=("encoder",), training={}, metrics={"coverage": 1.0})
         foundation = read(path)
+        verified = Entry(foundation, "", "").verdict()
         said: list[str] = []
         search = partial(find_foundation, client, folder=tmp_path, tell=said.append)
         assert search(foundation.architecture) is None
-        assert register_foundation(client, foundation, entries[0].run_id) == "1"
-        assert register_foundation(client, foundation, entries[1].run_id) == "2"
+        for number, entry in enumerate(entries[:2], start=1):
+            assert register_foundation(client, verified, entry.run_id, entry.model_id) == str(number)
+        with pytest.raises(RegistryError, match="Only a verified foundation can be registered"):
+            register_foundation(client, Entry(foundation, "", "").verdict(passed=False), "", entries[0].model_id)
+        version = client.get_model_version("tvae-foundation", "2")
+        assert version.description.startswith("Verified: coverage 1, ")
+        assert {"verified": "true", "digest": foundation.digest, "coverage": "1"}.items() <= version.tags.items()
         assert said == []
         assert search(foundation.architecture) is None  # neither run holds a checkpoint
         (text,) = said

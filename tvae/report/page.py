@@ -47,12 +47,14 @@ def to_page(runs: Runs) -> str:
     return _environment("html").get_template("report.html.j2").render(_content(runs))
 
 
-def headline(runs: Runs) -> str:
-    """Return what to know first, in Markdown: for the description of the run, and for the terminal."""
+def headline(runs: Runs, *, markdown: bool = True) -> str:
+    """Return what to know first, in Markdown for the description of a run, or as plain text for the terminal."""
     found = _answer(runs)
     facts = [*found.facts, ("Next:", f"{found.advice.action} {found.advice.why}")]
-    lines = [f"- **{escaped(head)}** {escaped(text)}" for head, text in facts]
-    return "\n".join([*lines, *([f"\n```sh\n{found.advice.command}\n```"] if found.advice.command else [])])
+    lines = [f"- **{escaped(head)}** {escaped(text)}" if markdown else f"- {head} {text}" for head, text in facts]
+    if found.advice.command:
+        lines.append(f"\n```sh\n{found.advice.command}\n```" if markdown else f"\n  {found.advice.command}")
+    return "\n".join(lines)
 
 
 @lru_cache(maxsize=4)

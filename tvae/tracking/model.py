@@ -116,7 +116,7 @@ def _logging(client: MlflowClient, run_id: str, verification: Verification, step
 
 
 def _name(checkpoint: Checkpoint) -> str:
-    """Return a name that tells a model from others: `finetune rich c=2 seed=0 1a2b3c4d`, without what MLflow refuses."""
+    """Return a name that tells a model from others: `finetune rich c=2 seed=0 1a2b3c4d`; MLflow takes no dots."""
     settings = model_settings(checkpoint)
     curvature = f"c={checkpoint.architecture.curvature:g}"
     seed = f"seed={settings['seed']}" if "seed" in settings else ""
