@@ -240,6 +240,23 @@ def test_the_saved_view_shows_what_the_models_are_worth(work: Work, visit: Calla
     sees(page, "tvae version 1", "tvae version 2")
 
 
+def test_the_experiments_description_leads_to_the_runs_that_one_compares(
+    work: Work, visit: Callable[[str], Any]
+) -> None:
+    from playwright.sync_api import expect
+
+    page = visit(f"{work.server}/#/experiments/1/runs?workflowType=machine_learning")
+    sees(page, "report experiment")
+    with page.expect_popup() as opened:
+        page.get_by_role("link", name="Compare the runs", exact=True).click()
+    page = opened.value
+    sees(page, "preset", "curvature", "seed", "best_coverage", "best_level_gap", "tree_precision", "best_q")
+    sees(page, "finetune c=2 seed=0", "sweep grid.json, 2 seeds")
+    mean = work.run("sweep grid.json, 2 seeds").data.metrics["best_hierarchy"]
+    sees(page, f"{mean:.9f}"[:9])
+    expect(page.get_by_text("report experiment")).to_have_count(0)
+
+
 def test_the_saved_view_has_the_curves_that_one_reads_first(work: Work, visit: Callable[[str], Any]) -> None:
     from playwright.sync_api import expect
 
@@ -337,6 +354,29 @@ def test_the_epochs_are_shown_as_a_table(work: Work, visit: Callable[[str], Any]
     sees(page, "epoch", "term_hierarchy", re.compile(r"^-0\.83"))
 
 
+def test_settings_have_one_value_each_and_say_who_chose_it(work: Work, visit: Callable[[str], Any]) -> None:
+    run = work.run("finetune c=2 seed=1 epochs=6")
+    assert [name for name, value in run.data.params.items() if value == "auto"] == ["promote"]
+    page = visit(work.page(run))
+    page.get_by_text("Show more").first.click()
+    table = page.locator("pre").filter(has_text="setting").inner_text()
+    said = dict(re.findall(r"^(\w+) +(.+)$", table, re.MULTILINE))
+    assert said["seed"].split(maxsplit=1) == ["1", "the user"]
+    assert said["lr"].split() == ["0.015", "default"]
+
+
+def test_a_logged_model_shows_what_its_file_is_worth(work: Work, visit: Callable[[str], Any]) -> None:
+    run = work.run("finetune c=2 seed=0")
+    (output,) = run.outputs.model_outputs
+    model = work.desk.client.get_logged_model(output.model_id)
+    page = visit(f"{work.server}/#/experiments/1/models/{output.model_id}?workflowType=machine_learning")
+    sees(page, model.name, re.compile(r"^Verified: coverage 1, hierarchy -0\.8"), "Metrics (10)", "Parameters (31)")
+    sees(page, re.compile(r"^ternary-operations \(#"), "tree_precision", "preset", run.info.run_name)
+    with page.expect_popup() as opened:
+        page.get_by_role("link", name="The run that logged it").click()
+    heading(opened.value, run.info.run_name)
+
+
 # Parents and children
 
 
@@ -346,6 +386,7 @@ def test_a_sweep_says_first_what_follows_and_leads_to_its_trials(work: Work, vis
     page.get_by_role("link", name="low seed=1", exact=True).click()
     heading(page, "low seed=1")
     sees(page, re.compile(r"^Hierarchy -0\.8"), "low (grid), seed 1.", "Parent run", "sweep.py")
+    sees(page, "ternary-operations", "tvae.version")
     page.get_by_role("link", name="sweep grid.json, 2 seeds").click()
     heading(page, "sweep grid.json, 2 seeds")
 
