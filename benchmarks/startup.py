@@ -41,7 +41,7 @@ PARTS = {
     "epochs are logged": ("tracking/run.py", "log_epochs"),
     "evaluation": ("tvae/metrics.py", "evaluate"),
     "what the run holds: all but the evaluation": ("tracking/outcome.py", "log_embedding"),
-    "the served model": ("mlflow/pyfunc/__init__.py", "log_model"),
+    "the served model": ("tracking/model.py", "log_model"),
     "promotion": ("registry/promotion.py", "promote"),
 }
 
