@@ -6,16 +6,16 @@ from entry_points.options import CHAMPION, NONE, address, out
 
 @command
 @address(CHAMPION)
-@out("Also write both files into this folder.")
+@out("Also write the files into this folder.")
 def main(checkpoint: str, out: str) -> None:
-    """Write all 19,683 embeddings, as .npz and as Parquet, to the run.
+    """Write all 19,683 embeddings, as .npz, as Parquet and as a page to look at, to the run.
 
-    Both hold index, trits, valuation, radius, norm and the point in the ball: the array z in the .npz, the columns z0,
-    z1, … in the Parquet file.
+    Both tables hold index, trits, valuation, radius, norm and the point in the ball: the array z in the .npz, the
+    columns z0, z1, … in the Parquet file. disk.html shows the operations in the Poincaré disk, in any browser.
     """
     from pathlib import Path
 
-    from tvae import registry
+    from tvae import disk, registry
     from tvae.checkpoint import atomic, read
     from tvae.embedding import NPZ, PARQUET, embeddings, to_npz, to_parquet
     from tvae.errors import CheckpointError
@@ -28,7 +28,10 @@ def main(checkpoint: str, out: str) -> None:
         source = read(registry.fetch(checkpoint, run.folder))
         run.set_tags({"checkpoint": source.digest[:16]})
         table = embeddings(source.model)
-        for name, content in ((NPZ, to_npz(table)), (PARQUET, to_parquet(table))):
+        files = {NPZ: to_npz(table), PARQUET: to_parquet(table)}
+        if source.architecture.n_trits <= disk.MOST_TRITS:
+            files[disk.FILE_NAME] = disk.page(table["z"], curvature=source.architecture.curvature).encode()
+        for name, content in files.items():
             (run.folder / name).write_bytes(content)
             run.log_file(run.folder / name, "embeddings")
             if out != NONE:
@@ -38,7 +41,7 @@ def main(checkpoint: str, out: str) -> None:
                 except (OSError, ValueError) as error:
                     raise CheckpointError(f"{Path(out) / name} was not written; found: {error}.") from error
         say(f"{len(table['index'])} embeddings of {checkpoint} (digest {source.digest[:12]}…)")
-        say(f"  {NPZ} and {PARQUET}, in the run{'' if out == NONE else f' and in {Path(out).absolute()}'}")
+        say(f"  {', '.join(files)}: in the run{'' if out == NONE else f' and in {Path(out).absolute()}'}")
         say_where(run.page("artifacts/embeddings"))
 
 

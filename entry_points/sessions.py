@@ -136,19 +136,16 @@ class Session:
         """
         first = self._train(from_scratch(self.architecture, foundation), "encoder and decoder")
         say(f"Encoder and decoder: coverage {first.history[first.best_epoch]['coverage']:.5f}, {first.seconds:.1f} s.")
-        offset = len(first.history)
-        second = self._train(from_foundation(first, self.configuration), "projection", offset)
-        joined = replace(
-            second,
-            history=[*first.history, *({**r, "epoch": r["epoch"] + offset} for r in second.history)],
-            best_epoch=second.best_epoch + offset,
-            events=[*first.events, *second.events],
-            seconds=first.seconds + second.seconds,
-        )
+        second = self._train(from_foundation(first, self.configuration), "projection", len(first.history))
         training = training_record("scratch", self.configuration, foundation=foundation.to_dict())
         start = f"All weights were drawn from seed {foundation.seed}; encoder and decoder trained first."
         self._finish(
-            "From scratch", joined, {"encoder", "decoder", *_learned(self.architecture)}, training, start, self.repeat()
+            "From scratch",
+            second.after(first),
+            {"encoder", "decoder", *_learned(self.architecture)},
+            training,
+            start,
+            self.repeat(),
         )
 
     def _train(self, member: Member, what: str, offset: int = 0) -> Result:

@@ -55,6 +55,9 @@ ROOMS = {
     "training": Room(
         "errors architecture configuration ternary poincare model objectives metrics torch_defaults", STATISTICS
     ),
+    # Facts about operations, whatever learns them.
+    "gates": Room("ternary", STATISTICS),
+    "disk": Room("errors ternary poincare model gates", STATISTICS),
     "embedding": Room("errors ternary poincare model metrics torch_defaults", STATISTICS),
     "checkpoint": Room(
         "errors fresh locks architecture bounds markdown ternary poincare model metrics torch_defaults", STATISTICS
@@ -64,14 +67,16 @@ ROOMS = {
     "experiments": Room(
         "errors architecture configuration ternary model metrics training checkpoint torch_defaults", STATISTICS
     ),
-    "plots": Room("errors ternary poincare model metrics training", DRAWING),
+    "plots": Room("errors ternary poincare model metrics training disk", DRAWING),
     # It draws in another process; `test_whoever_has_figures_drawn_does_not_import_matplotlib` holds that.
-    "drawing": Room("plots", DRAWING),
-    # The only room that is made for scikit-learn, whose estimators import pandas where it is installed.
-    "transformer": Room("errors ternary model reading checkpoint", DRAWING | {"pandas"}),
+    "drawing": Room("disk plots", DRAWING),
     "serving": Room("errors architecture ternary poincare model metrics checkpoint torch_defaults", None),
     "tracking": Room(EVERYTHING_ABOVE, None),
     "registry": Room("errors architecture metrics checkpoint experiments tracking", None),
+    # Imports mlflow, with the registry, for an address of MLflow alone.
+    "loading": Room("model checkpoint registry", DRAWING),
+    # The only room that is made for scikit-learn, whose estimators import pandas where it is installed.
+    "transformer": Room("errors ternary poincare model reading checkpoint loading", DRAWING | {"pandas"}),
     # Architecture and configuration: to say what a trial changes of the defaults; bounds: whether it would be promoted.
     "report": Room(
         "errors architecture configuration bounds markdown metrics experiments tracking registry",

@@ -15,10 +15,18 @@ from tvae.errors import (
 
 if TYPE_CHECKING:
     from tvae.architecture import Architecture
-    from tvae.checkpoint import load
+    from tvae.experiments.scratch import Trained, train
+    from tvae.loading import load
     from tvae.metrics import Evaluation, evaluate
     from tvae.model import TernaryVAE
-    from tvae.neighbours import Geodesic, adic_ball, geodesic, nearest_operations
+    from tvae.neighbours import (
+        Geodesic,
+        PoincareDistance,
+        adic_ball,
+        distance,
+        geodesic,
+        nearest_operations,
+    )
     from tvae.reading import Codebook, Operations, codebook, decode
     from tvae.transformer import TernaryEmbedding
 
@@ -34,18 +42,22 @@ __all__ = [
     "EvaluationError",
     "Geodesic",
     "Operations",
+    "PoincareDistance",
     "PointError",
     "TVAEError",
     "TernaryEmbedding",
     "TernaryVAE",
+    "Trained",
     "TrainingError",
     "adic_ball",
     "codebook",
     "decode",
+    "distance",
     "evaluate",
     "geodesic",
     "load",
     "nearest_operations",
+    "train",
 ]
 
 # Imported on first use: torch takes over a second to import, and `--help` of a command needs none of it.
@@ -55,15 +67,19 @@ _HOME = {
     "Evaluation": "tvae.metrics",
     "Geodesic": "tvae.neighbours",
     "Operations": "tvae.reading",
+    "PoincareDistance": "tvae.neighbours",
     "TernaryEmbedding": "tvae.transformer",
     "TernaryVAE": "tvae.model",
+    "Trained": "tvae.experiments.scratch",
     "adic_ball": "tvae.neighbours",
     "codebook": "tvae.reading",
     "decode": "tvae.reading",
+    "distance": "tvae.neighbours",
     "evaluate": "tvae.metrics",
     "geodesic": "tvae.neighbours",
-    "load": "tvae.checkpoint",
+    "load": "tvae.loading",
     "nearest_operations": "tvae.neighbours",
+    "train": "tvae.experiments.scratch",
 }
 
 
@@ -71,3 +87,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'tvae' has no attribute {name!r}")
     return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -7,14 +7,17 @@ __all__ = ["draw"]
 
 
 def draw(path: Path, name: str, *arguments: Any, **options: Any) -> None:
-    """Draw a figure and save it as a PNG.
+    """Draw a figure and save it.
 
     Args:
-        path: of the PNG.
-        name: of a function of `tvae.plots`.
+        path: of the file: a PNG, or `disk.html`.
+        name: of a function of `tvae.plots`; `disk` for the page that `tvae.disk` makes.
         arguments: of the function.
         options: of the function.
     """
-    from tvae import plots  # imports matplotlib, for which whoever asks for a figure does not wait
+    from tvae import disk, plots  # imports matplotlib, for which whoever asks for a figure does not wait
 
+    if name == "disk":
+        path.write_text(disk.page(*arguments, **options), encoding="utf-8")
+        return
     plots.save(getattr(plots, name)(*arguments, **options), path)

@@ -31,6 +31,7 @@ from matplotlib.patches import Circle, Rectangle
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from tvae import metrics, poincare, ternary
+from tvae.disk import learned_angle, polar
 from tvae.metrics import Evaluation
 from tvae.model import Embedding
 from tvae.training import Record
@@ -203,9 +204,9 @@ def poincare_disk(points: npt.ArrayLike, *, curvature: float, angle: Angle = "le
     """
     if angle not in get_args(Angle):
         raise ValueError(f"`angle` must be one of {', '.join(get_args(Angle))}, got {angle!r}.")
-    embedding, n_trits = _polar(points, curvature)
+    embedding, n_trits = polar(points, curvature)
     if angle == "learned":
-        theta, share = _learned_angle(embedding)
+        theta, share = learned_angle(embedding)
         note = (
             "learned: as seen from the middle of all\npoints, in the plane that holds the most\n"
             f"({share:.0%} of the directions' squared length;\nthe ball has {embedding.direction.shape[1]} dimensions)"
@@ -242,7 +243,7 @@ def distance_by_valuation(points: npt.ArrayLike, *, curvature: float) -> Figure:
     Raises:
         ValueError: if the points are not those of all operations, or one is not inside the ball.
     """
-    embedding, n_trits = _polar(points, curvature)
+    embedding, n_trits = polar(points, curvature)
     distances = metrics.distances_by_valuation(embedding, n_trits=n_trits, curvature=curvature)
     means = distances.mean(1)
     falls, steps = int((np.diff(means) < 0).sum()), n_trits - 1
@@ -299,7 +300,7 @@ def tree(points: npt.ArrayLike, *, curvature: float) -> Figure:
     Source:
         Semple & Steel, Phylogenetics (2003), section 7.2: an ultrametric as a tree with leaves of one depth.
     """
-    embedding, n_trits = _polar(points, curvature)
+    embedding, n_trits = polar(points, curvature)
     depths = _depths(embedding, n_trits, curvature)
     vertices = [_vertices(k, depth, curvature) for k, depth in enumerate(depths)]
     figure = Figure(figsize=(9.0, 9.9), dpi=DPI, facecolor=PAPER)
@@ -688,25 +689,6 @@ def _spread(level: Floats, bins: Floats) -> Floats:
     return offsets
 
 
-def _all_operations(points: npt.ArrayLike) -> tuple[Floats, int]:
-    """Return the points as a matrix, and the number of trits of the space they are all operations of."""
-    z = np.asarray(points, dtype=np.float64)
-    n_trits = round(math.log(max(len(z), 1), 3)) if z.ndim == 2 else 0
-    if z.ndim != 2 or z.shape[1] < 2 or n_trits < 1 or len(z) != 3**n_trits:
-        raise ValueError(f"`points` must have shape (3^n_trits, D) with D >= 2, got {z.shape}.")
-    return z, n_trits
-
-
-def _polar(points: npt.ArrayLike, curvature: float) -> tuple[Embedding, int]:
-    """Return points in polar form, or refuse them; and the number of trits."""
-    z, n_trits = _all_operations(points)
-    direction = torch.from_numpy(z)
-    unit_norm = direction.norm(dim=-1) * math.sqrt(curvature)
-    if not bool((unit_norm < 1).all()):
-        raise ValueError(f"`points` must be finite and inside the ball, of unit norm < 1, got {unit_norm.max():g}.")
-    return Embedding(unit_norm, torch.nn.functional.normalize(direction, dim=-1)), n_trits
-
-
 def _depths(embedding: Embedding, n_trits: int, curvature: float) -> list[Floats]:
     """Return the depth of every 3-adic ball at every level 0 … n_trits, shapes `(3^k,)`."""
     distances = metrics.distances_by_valuation(embedding, n_trits=n_trits, curvature=curvature) / 2
@@ -741,22 +723,6 @@ def _branch_colours(k: int) -> Floats:
     to_white, to_black = (0.22 * (shade > 0))[:, None], (0.25 * (shade < 0))[:, None]
     colours: Floats = hues + to_white * (1 - hues) - to_black * hues
     return colours
-
-
-def _learned_angle(embedding: Embedding) -> tuple[Floats, float]:
-    """Return the angle of points seen from their middle, in the plane that holds the most, and the share it holds."""
-    radius, direction = poincare.radius(embedding.unit_norm, curvature=1.0), embedding.direction
-    # The sum on the hyperboloid: its first coordinate, and the others.
-    time, space = torch.cosh(radius).sum(), (torch.sinh(radius)[:, None] * direction).sum(0)
-    middle = poincare.unit_norm(torch.atanh(space.norm() / time), curvature=1.0)
-    towards = torch.nn.functional.normalize(space, dim=0)
-    seen = poincare.translate(*embedding, middle[None], towards[None])[1].numpy()
-    moments = seen.T @ seen
-    values, axes = np.linalg.eigh(moments)
-    values, axes = values[-2:], axes[:, -2:]
-    # An axis is known up to its sign: its largest coordinate is made positive.
-    inside = seen @ (axes * np.sign(axes[np.abs(axes).argmax(0), [0, 1]]))
-    return np.arctan2(inside[:, 0], inside[:, 1]), float(values.sum() / max(float(np.trace(moments)), 1e-300))
 
 
 def _tree_angle(n_trits: int) -> Floats:

@@ -22,7 +22,7 @@ from tvae.model import TernaryVAE, require_model
 from tvae.nearest import nearest
 from tvae.torch_defaults import torch_defaults
 
-__all__ = ["Codebook", "Operations", "codebook", "decode"]
+__all__ = ["Codebook", "Operations", "codebook", "decode", "require_inside"]
 
 IntArray = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -31,6 +31,8 @@ Floats = npt.NDArray[np.float64]
 @dataclass(frozen=True, slots=True, eq=False)
 class Operations:
     """Some operations, each with its distance from what was asked about; a row an operation.
+
+    Where many things were asked about at once, `(n,)` reads `(m, n)`: a row for each of them.
 
     Attributes:
         index: shape `(n,)`, in 0 … 3^n_trits - 1.
@@ -63,7 +65,7 @@ class Codebook:
     n_trits: int
 
     def operations(self, index: npt.ArrayLike, distance: npt.ArrayLike) -> Operations:
-        """Return operations given by index, with their distances, both of shape `(n,)`."""
+        """Return operations given by index, with their distances, both of one shape."""
         i = np.asarray(index, dtype=np.int64)
         return Operations(
             index=i,
@@ -118,24 +120,24 @@ def decode(points: npt.ArrayLike, source: TernaryVAE | Codebook) -> Operations:
         EvaluationError: if the model's own embeddings are not all inside the ball.
     """
     book = codebook(source)
-    z = _inside(points, book)
+    z = require_inside(points, book)
     index, distance = nearest(z, book.points, curvature=book.curvature)
     return book.operations(index[:, 0].numpy(), distance[:, 0].numpy())
 
 
-def _inside(points: npt.ArrayLike, book: Codebook) -> Tensor:
-    """Return points as float64, or refuse the first that is at fault, by its row and value."""
+def require_inside(points: npt.ArrayLike, book: Codebook, name: str = "points") -> Tensor:
+    """Return points `(n, D)` as float64, or refuse the first that is at fault, by its row and value."""
     given: npt.NDArray[Any] = np.asarray(points)
     width = book.points.shape[1]
     if given.dtype.kind not in "fiu":
-        raise PointError(f"`points` must be numbers, got an array of type {given.dtype}.")
+        raise PointError(f"`{name}` must be numbers, got an array of type {given.dtype}.")
     if given.ndim != 2 or given.shape[1] != width:
-        raise PointError(f"`points` must have shape (n, {width}), a row a point of this ball, got {given.shape}.")
+        raise PointError(f"`{name}` must have shape (n, {width}), a row a point of this ball, got {given.shape}.")
     z = torch.from_numpy(given.astype(np.float64))
     if not bool(z.isfinite().all()):
         row, position = torch.nonzero(~z.isfinite())[0].tolist()
         raise PointError(
-            f"Row {row}, position {position} of `points` must be finite, got {float(z[row, position])}. Rows and "
+            f"Row {row}, position {position} of `{name}` must be finite, got {float(z[row, position])}. Rows and "
             "positions count from 0."
         )
     outside = ~poincare.inside(z, curvature=book.curvature)
@@ -143,7 +145,7 @@ def _inside(points: npt.ArrayLike, book: Codebook) -> Tensor:
         row = int(torch.nonzero(outside)[0])
         norm = float(z[row].norm()) * book.curvature**0.5
         raise PointError(
-            f"Row {row} of `points` must lie inside the ball, of unit norm sqrt(c)·|z| < 1 at curvature "
+            f"Row {row} of `{name}` must lie inside the ball, of unit norm sqrt(c)·|z| < 1 at curvature "
             f"c = {book.curvature:g}, got unit norm {norm:.9g}. Rows count from 0."
         )
     return z

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from tvae import disk
 from tvae.checkpoint import FILE_NAME, Checkpoint, Verification, save, verify
 from tvae.checkpoint.verification import FILE_NAME as VERDICT
 from tvae.checkpoint.verification import Digests, load_afresh
@@ -105,7 +106,9 @@ def log_embedding(
     curvature = architecture.curvature
     figures.draw("training_curves", result.history, best_epoch=result.best_epoch)
     figures.draw("poincare_disk", points, curvature=curvature)
-    figures.draw("poincare_disk", points, curvature=curvature, angle="3-adic", file="poincare_disk_3-adic")
+    figures.draw("poincare_disk", points, curvature=curvature, angle="3-adic", file="poincare_disk_3-adic.png")
+    if architecture.n_trits <= disk.MOST_TRITS:
+        figures.draw("disk", points, curvature=curvature, file=disk.FILE_NAME)
     figures.draw("tree", points, curvature=curvature)
     figures.draw("distance_by_valuation", points, curvature=curvature)
     _log_checkpoint(run, saved, result)
@@ -170,8 +173,8 @@ class _Figures:
         self._folder.mkdir()
 
     def draw(self, name: str, *arguments: Any, file: str = "", **options: Any) -> None:
-        """Have a figure drawn, a function of `tvae.plots`, into a file of its name unless another is given."""
-        path = self._folder / f"{file or name}.png"
+        """Have a figure drawn, by `tvae.drawing`, into a PNG of its name unless another file is given."""
+        path = self._folder / (file or f"{name}.png")
         self._drawn[path] = self._process.submit(draw, path, name, *arguments, **options)
 
     def log(self) -> tuple[str, ...]:
