@@ -139,14 +139,8 @@ class Session:
         second = self._train(from_foundation(first, self.configuration), "projection", len(first.history))
         training = training_record("scratch", self.configuration, foundation=foundation.to_dict())
         start = f"All weights were drawn from seed {foundation.seed}; encoder and decoder trained first."
-        self._finish(
-            "From scratch",
-            second.after(first),
-            {"encoder", "decoder", *_learned(self.architecture)},
-            training,
-            start,
-            self.repeat(),
-        )
+        trained = {"encoder", "decoder", *_learned(self.architecture)}
+        self._finish("From scratch", second.after(first), trained, training, start, self.repeat())
 
     def _train(self, member: Member, what: str, offset: int = 0) -> Result:
         with Progress(what, member.configuration.epochs) as progress:

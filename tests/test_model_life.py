@@ -343,5 +343,5 @@ class TestLife:
         model = read(path / "checkpoint.safetensors").model
         same_table(embeddings(model), held / "embeddings.npz", held / "embeddings.parquet")
         assert np.array_equal(np.load(held / "embeddings.npz")["radius"], tvae.evaluate(model).radii)
-        for name in ("embeddings.npz", "embeddings.parquet"):
+        for name in ("embeddings.npz", "embeddings.parquet", "disk.html"):
             assert (tmp_path / "new" / "folder" / name).read_bytes() == (held / name).read_bytes()

@@ -1,7 +1,7 @@
 """Operations as two-input gates: 9 trits are the table of a function of two trits.
 
-Trit 3·(x + 1) + (y + 1) is the gate's output for the inputs x and y, each in {-1, 0, 1}. Written in three lines of three,
-the trits are the table itself: a line an x, a column a y.
+Trit 3·(x + 1) + (y + 1) is the gate's output for the inputs x and y, each in {-1, 0, 1}. Written in three lines of
+three, the trits are the table itself: a line an x, a column a y.
 """
 
 from collections.abc import Callable
@@ -37,34 +37,33 @@ def _sign(x: int) -> int:
     return (x > 0) - (x < 0)
 
 
-NAMES: dict[int, str] = {
-    index(gate): name
-    for name, gate in {
-        "constant −": lambda x, y: -1,
-        "constant 0": lambda x, y: 0,
-        "constant +": lambda x, y: 1,
-        "x": lambda x, y: x,
-        "y": lambda x, y: y,
-        "not x": lambda x, y: -x,
-        "not y": lambda x, y: -y,
-        "min (and)": min,
-        "max (or)": max,
-        "nand": lambda x, y: -min(x, y),
-        "nor": lambda x, y: -max(x, y),
-        "product (equivalence)": lambda x, y: x * y,
-        "xor": lambda x, y: -x * y,
-        "consensus (carry)": lambda x, y: x if x == y else 0,
-        "any": lambda x, y: _sign(x + y),
-        "sum modulo 3": lambda x, y: _modulo(x + y),
-        "difference modulo 3": lambda x, y: _modulo(x - y),
-        "comparison": lambda x, y: _sign(x - y),
-        "equality": lambda x, y: 1 if x == y else -1,
-        "implication (Kleene)": lambda x, y: max(-x, y),
-        "implication (Łukasiewicz)": lambda x, y: min(1, 1 - x + y),
-        "implication (Gödel)": lambda x, y: 1 if x <= y else y,
-    }.items()
+_GATES: dict[str, Callable[[int, int], int]] = {
+    "constant −": lambda x, y: -1,
+    "constant 0": lambda x, y: 0,
+    "constant +": lambda x, y: 1,
+    "x": lambda x, y: x,
+    "y": lambda x, y: y,
+    "not x": lambda x, y: -x,
+    "not y": lambda x, y: -y,
+    "min (and)": min,
+    "max (or)": max,
+    "nand": lambda x, y: -min(x, y),
+    "nor": lambda x, y: -max(x, y),
+    "product (equivalence)": lambda x, y: x * y,
+    "xor": lambda x, y: -x * y,
+    "consensus (carry)": lambda x, y: x if x == y else 0,
+    "any": lambda x, y: _sign(x + y),
+    "sum modulo 3": lambda x, y: _modulo(x + y),
+    "difference modulo 3": lambda x, y: _modulo(x - y),
+    "comparison": lambda x, y: _sign(x - y),
+    "equality": lambda x, y: 1 if x == y else -1,
+    "implication (Kleene)": lambda x, y: max(-x, y),
+    "implication (Łukasiewicz)": lambda x, y: min(1, 1 - x + y),
+    "implication (Gödel)": lambda x, y: 1 if x <= y else y,
 }
-"""Gates that have a name, by index. x and y are the inputs; the words are those of balanced ternary and Kleene's logic."""
+
+NAMES = {index(gate): name for name, gate in _GATES.items()}
+"""Gates that have a name, by index, in the words of balanced ternary and of Kleene's logic; x and y are the inputs."""
 
 
 def commutative(trits: npt.ArrayLike) -> npt.NDArray[np.bool_]:
@@ -77,8 +76,8 @@ def commutative(trits: npt.ArrayLike) -> npt.NDArray[np.bool_]:
 def monotone(trits: npt.ArrayLike) -> npt.NDArray[np.bool_]:
     """Return which gates never fall where an input rises, shape `(n,)` for trits `(n, 9)`: 175 of all 19,683."""
     table = _tables(trits)
-    rises: npt.NDArray[np.bool_] = (np.diff(table, axis=1) >= 0).all((1, 2)) & (np.diff(table, axis=2) >= 0).all((1, 2))
-    return rises
+    steps = np.concatenate([np.diff(table, axis=1).reshape(-1, 6), np.diff(table, axis=2).reshape(-1, 6)], axis=1)
+    return np.asarray((steps >= 0).all(1))
 
 
 def associative(trits: npt.ArrayLike) -> npt.NDArray[np.bool_]:

@@ -1,8 +1,8 @@
 """What to ask of an embedding: distances, nearest operations, 3-adic balls, and the way from one operation to another.
 
 An operation is given by its index or by its trits, least significant first; many by an array of indices, or of trits
-whose last axis has `n_trits` places. So nine integers in a row are the trits of one operation; nine indices are given as
-a column, of shape `(9, 1)`, as any number of them may be.
+whose last axis has `n_trits` places. So nine integers in a row are the trits of one operation; nine indices are given
+as a column, of shape `(9, 1)`, as any number of them may be.
 
 The source is a model, or its codebook where there is much to ask: `tvae.codebook(model)` runs the network once.
 """
@@ -27,8 +27,8 @@ __all__ = ["Geodesic", "PoincareDistance", "adic_ball", "distance", "geodesic", 
 Source = TernaryVAE | Codebook
 Floats = npt.NDArray[np.float64]
 
-# At most this many numbers are held at a time where a matrix of distances is measured: 64 MB.
-MEASURED = 8_000_000
+# Distances of a matrix that are measured at a time: 16 MB for each step of it.
+MEASURED = 2_000_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,8 +51,8 @@ class PoincareDistance:
     """The hyperbolic distance of two points in the ball as a metric that scikit-learn takes.
 
     `KNeighborsClassifier(metric=tvae.PoincareDistance(2.0), algorithm="ball_tree")` on what `tvae.TernaryEmbedding`
-    gives. scikit-learn calls it for one pair at a time, some microseconds each. So ask for `ball_tree`, which measures few
-    pairs; where many are to be measured, `tvae.distance(…, matrix=True)` with `metric="precomputed"` is faster.
+    gives. scikit-learn calls it for one pair at a time, some microseconds each; `ball_tree` leaves out a part of the
+    pairs. Where many are to be measured, `tvae.distance(…, matrix=True)` with `metric="precomputed"` is faster.
 
     Args:
         curvature: c > 0, that of the model.
@@ -96,8 +96,8 @@ def distance(a: npt.ArrayLike, b: npt.ArrayLike, source: Source, *, matrix: bool
         found: Floats = poincare.distance_between_points(z, w, curvature=book.curvature).numpy()[()]
         return found
     z, w = (points.reshape(-1, points.shape[-1]) for points in (z, w))
-    rows = max(1, MEASURED // max(1, w.numel()))
-    parts = (poincare.distance_between_points(some[:, None], w, curvature=book.curvature) for some in z.split(rows))
+    rows = max(1, MEASURED // max(1, len(w)))
+    parts = (poincare.distance_matrix(some, w, curvature=book.curvature) for some in torch.split(z, rows))
     distances: Floats = torch.cat(list(parts)).numpy()
     return distances
 
@@ -190,7 +190,7 @@ def _index(operation: npt.ArrayLike, n_trits: int) -> int:
 
 
 def _indices(operations: npt.ArrayLike, n_trits: int) -> npt.NDArray[np.int64]:
-    """Return indices, shape `(…)`, of operations given by index `(…)`, as a column `(m, 1)`, or by trits `(…, n_trits)`."""
+    """Return indices, shape `(…)`, of operations given by index `(…)` or `(m, 1)`, or by trits `(…, n_trits)`."""
     given = np.asarray(operations)
     if given.ndim and given.shape[-1] == n_trits:
         return ternary.to_index(given)
@@ -198,7 +198,7 @@ def _indices(operations: npt.ArrayLike, n_trits: int) -> npt.NDArray[np.int64]:
         given = given[:, 0]
     elif given.ndim > 1:
         raise OperationError(
-            f"Operations must be indices, shape (m,), or trits, shape (m, {n_trits}), got an array of shape {given.shape}."
+            f"Operations must be indices, shape (m,), or trits, shape (m, {n_trits}), got shape {given.shape}."
         )
     return ternary.to_index(ternary.to_trits(given, n_trits))
 

@@ -40,7 +40,7 @@ class TernaryEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
     - `radius`: the hyperbolic radius, one column.
 
     Args:
-        model: a `TernaryVAE`, a `Checkpoint`, or what `tvae.load` takes: a path, or an address of MLflow.
+        model: a `TernaryVAE`, its codebook, a `Checkpoint`, or what `tvae.load` takes: a path, or an address of MLflow.
         space: `ball`, `tangent` or `radius`.
 
     Attributes:
@@ -52,7 +52,7 @@ class TernaryEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
     """
 
     def __init__(
-        self, model: str | os.PathLike[str] | Checkpoint | TernaryVAE | None = None, *, space: str = "ball"
+        self, model: str | os.PathLike[str] | Checkpoint | TernaryVAE | Codebook | None = None, *, space: str = "ball"
     ) -> None:
         self.model = model
         self.space = space
@@ -74,7 +74,7 @@ class TernaryEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         if self.space not in SPACES:
             raise ValueError(f"`space` must be one of {', '.join(SPACES)}, got {self.space!r}.")
         model = self.model.model if isinstance(self.model, Checkpoint) else self.model
-        self.codebook_: Codebook = codebook(model if isinstance(model, TernaryVAE) else load(model))
+        self.codebook_: Codebook = codebook(model if isinstance(model, TernaryVAE | Codebook) else load(model))
         _indices(given, self.codebook_.n_trits)
         return self
 
@@ -94,7 +94,7 @@ class TernaryEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         radius = poincare.radius(torch.from_numpy(norm * math.sqrt(book.curvature)), curvature=book.curvature).numpy()
         if self.space == "radius":
             return np.asarray(radius)
-        return z * np.divide(radius, norm, out=np.zeros_like(norm), where=norm > 0)
+        return np.asarray(z * np.divide(radius, norm, out=np.zeros_like(norm), where=norm > 0))
 
     def inverse_transform(self, X: npt.ArrayLike) -> npt.NDArray[np.int8]:
         """Return the trits, int8 of shape `(n, n_trits)`, of the operations nearest to points `(n, D)`.
