@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.cluster import AgglomerativeClustering
 
 import tvae
 from tvae import gates, ternary
@@ -77,16 +78,32 @@ def test_every_output_on_the_page_is_what_the_code_gives() -> None:
     assert result.failed == 0, "".join(said)
 
 
+@pytest.fixture(scope="module")
+def book() -> tvae.Codebook:
+    """Of a model of the default preset, as the page has it."""
+    return tvae.codebook(tvae.train().model)
+
+
 @pytest.mark.integration
-def test_the_probes_come_to_what_the_page_says() -> None:
+def test_the_probes_come_to_what_the_page_says(book: tvae.Codebook) -> None:
     """Other machines train other last digits: an accuracy is held to three of its standard errors, or 0.03."""
     benchmark = runpy.run_path(str(ROOT / "benchmarks" / "gates.py"))
     lines: list[str] = []
-    benchmark["table"](tvae.codebook(tvae.train().model), lines.append)
-    printed = [line for line in PAGE.splitlines() if line in set(lines[:1]) or re.match(r"\| .* \(\d+\) \|", line)]
+    benchmark["table"](book, lines.append)
+    printed = [line for line in PAGE.splitlines() if line == lines[0] or re.match(r"\| .* \(\d+\) \|", line)]
     assert printed[0] == lines[0]
     figure = re.compile(r"(\d\.\d\d) ± (\d\.\d\d)")
     assert [figure.sub("", line) for line in printed[1:]] == [figure.sub("", line) for line in lines[2:]]
     for said, found in zip(printed[1:], lines[2:], strict=True):
         for (a, error), (b, _) in zip(figure.findall(said), figure.findall(found), strict=True):
             assert float(a) == pytest.approx(float(b), abs=max(0.03, 3 * float(error))), found
+
+
+@pytest.mark.integration
+def test_what_the_page_reads_off_distances_is_so(book: tvae.Codebook) -> None:
+    everyone = np.arange(len(TRITS))
+    two = TRITS[tvae.nearest_operations(everyone, book, count=2).index]
+    assert (two[:, :, :8] == TRITS[:, None, :8]).all()
+    matrix = tvae.distance(everyone[:729], everyone[:729], book, matrix=True)
+    clusters = AgglomerativeClustering(3, metric="precomputed", linkage="average").fit_predict(matrix)
+    assert len(set(zip(clusters, TRITS[:729, 0], strict=True))) == 3

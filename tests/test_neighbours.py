@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from exact_model import exact_model, random_model, tree_model
-from sklearn.cluster import AgglomerativeClustering
 from sklearn.neighbors import NearestNeighbors
 
 import tvae
@@ -133,14 +132,6 @@ def test_scikit_learn_finds_the_same_neighbours_by_it(book: tvae.Codebook) -> No
     for found in (by_tree.kneighbors(), by_matrix.kneighbors()):
         assert np.array_equal(found[1], expected.index)
         assert found[0] == pytest.approx(expected.distance, rel=1e-9)
-
-
-def test_clusters_at_a_distance_are_the_3_adic_balls() -> None:
-    model = tree_model(4)
-    everyone = range(81)
-    matrix = tvae.distance(everyone, everyone, model, matrix=True)
-    clusters = AgglomerativeClustering(27, metric="precomputed", linkage="average").fit_predict(matrix)
-    assert len({(cluster, i % 27) for i, cluster in enumerate(clusters)}) == 27
 
 
 @pytest.mark.parametrize("level", range(6))

@@ -21,6 +21,7 @@ import pytest
 from desk import ROOT, Desk
 from mlflow.entities import Run
 
+import tvae
 from tvae.metrics import distance_fidelity_ceiling, q_ceiling
 
 pytestmark = pytest.mark.browser
@@ -308,7 +309,7 @@ PLOTS = (
 
 def test_every_plot_is_in_the_list(work: Work) -> None:
     found = work.desk.client.list_artifacts(work.run("finetune c=2 seed=0").info.run_id, "plots")
-    assert sorted(Path(artifact.path).stem for artifact in found) == sorted(PLOTS)
+    assert sorted(Path(artifact.path).name for artifact in found) == sorted(["disk.html", *(f"{x}.png" for x in PLOTS)])
 
 
 @pytest.mark.parametrize("name", PLOTS)
@@ -321,6 +322,161 @@ def test_a_plot_is_shown(work: Work, visit: Callable[[str], Any], name: str) -> 
         "([w, h]) => [...document.images].some(i => i.naturalWidth == w && i.naturalHeight == h && i.width > 400)",
         arg=list(size),
     )
+
+
+# The disk, inside MLflow's view of artifacts
+
+
+@pytest.fixture
+def disk(work: Work, visit: Callable[[str], Any]) -> Any:
+    """The frame in which MLflow shows the page."""
+    page = visit(work.page(work.run("finetune c=2 seed=0"), "/artifacts/plots/disk.html"))
+    frame = page.frame_locator("iframe")
+    frame.locator("#levels button").last.wait_for()
+    page.wait_for_timeout(300)
+    return frame
+
+
+def canvas(disk: Any, script: str) -> Any:
+    """Ask the page itself."""
+    return disk.locator("#disk").evaluate(f"() => {script}")
+
+
+def place(disk: Any, operation: int) -> tuple[float, float]:
+    """Where an operation is drawn, in the browser's window."""
+    box = disk.locator("#disk").bounding_box()
+    x, y = canvas(disk, f"[SX[{operation}], SY[{operation}]]")
+    return box["x"] + x, box["y"] + y
+
+
+def settled(disk: Any) -> None:
+    """What was asked for has come to the centre, and stays there."""
+    disk.locator("#disk").page.wait_for_timeout(1500)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    ["15633", "min", "---", "−1 −1 −1, -1 0 0, -1 0 1", "----00-0+"],
+    ids=["index", "name", "part", "trits", "signs"],
+)
+def test_an_operation_is_found_on_the_disk(disk: Any, asked: str) -> None:
+    from playwright.sync_api import expect
+
+    disk.locator("#find").fill(asked)
+    disk.locator("#find").press("Enter")
+    if asked == "---":
+        expect(disk.get_by_role("alert")).to_contain_text("give an index in 0 … 19682, 9 trits")
+        return
+    expect(disk.locator("#name")).to_have_text("min (and)")
+    expect(disk.locator("#facts")).to_contain_text("15633")
+    assert disk.locator("#table span").all_inner_texts() == list("−−−−00−0+")
+    settled(disk)
+    assert canvas(disk, "[SX[15633] - width / 2, SY[15633] - height / 2]") == pytest.approx([0, 0], abs=0.5)
+
+
+def test_the_disk_has_the_nearest_operations_and_radii_of_the_model(work: Work, disk: Any) -> None:
+    model = tvae.load(work.desk.artifact(work.run("finetune c=2 seed=0"), "checkpoint") / "checkpoint.safetensors")
+    book, chosen = tvae.codebook(model), [0, 5, 15633, 19682]
+    assert canvas(disk, "Array.from(RADIUS)") == pytest.approx(tvae.evaluate(model).radii, abs=1e-5)
+    for i, near in zip(chosen, tvae.nearest_operations(chosen, book, count=5).index.tolist(), strict=True):
+        found = canvas(disk, f"nearest({i})")
+        assert [one["index"] for one in found] == near
+        assert [one["distance"] for one in found] == pytest.approx(tvae.distance(i, near, book), abs=1e-3)
+
+
+def test_what_is_under_the_pointer_is_named(disk: Any) -> None:
+    from playwright.sync_api import expect
+
+    page = disk.locator("#disk").page
+    page.mouse.move(*place(disk, 0))
+    expect(disk.locator("#tip")).to_have_text("0 · constant −")
+    expect(disk.locator("#which")).to_have_text("Under the pointer")
+    page.mouse.click(*place(disk, 13122))
+    expect(disk.locator("#facts")).to_contain_text("13122")
+    disk.locator("#near button").first.click()
+    page.mouse.move(0, 0)
+    expect(disk.locator("#which")).to_have_text("Chosen")
+
+
+def test_what_is_dragged_stays_under_the_hand(disk: Any) -> None:
+    page = disk.locator("#disk").page
+    (x, y), far = place(disk, 0), canvas(disk, "RADIUS[0]")
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x + 90, y + 40, steps=5)
+    page.mouse.up()
+    page.wait_for_timeout(300)
+    assert place(disk, 0) == pytest.approx((x + 90, y + 40), abs=4)
+    assert canvas(disk, "RADIUS[0]") == far
+    before = place(disk, 4374)
+    page.mouse.move(*before)
+    page.mouse.wheel(0, -400)
+    page.wait_for_timeout(300)
+    assert canvas(disk, "state.zoom") > 1.5
+    assert place(disk, 4374) == pytest.approx(before, abs=2)
+
+
+def test_a_movement_keeps_hyperbolic_distances(disk: Any) -> None:
+    def apart() -> float:
+        return float(canvas(disk, """(() => {
+            const [a, b] = [5, 15633].map(i => seen(X[i], Y[i])), d = Math.hypot(a[0] - b[0], a[1] - b[1]);
+            const shares = [5, 15633].map(i => CONFORMAL[i] / seen(X[i], Y[i])[2]);
+            return Math.acosh(1 + 2 * d * d / shares[0] / shares[1]);
+        })()"""))  # fmt: skip
+
+    before = apart()
+    disk.locator("#disk").focus()
+    for key in ["ArrowLeft"] * 9 + ["ArrowUp"] * 7 + ["+"] * 3 + ["ArrowDown"] * 4:
+        disk.locator("#disk").press(key)
+    assert canvas(disk, "Math.hypot(...state.b)") > 0.3
+    assert apart() == pytest.approx(before, rel=1e-6)
+    disk.locator("#disk").press("Home")
+    assert canvas(disk, "state.zoom") == 1
+
+
+def test_the_disk_is_used_by_keyboard_alone(disk: Any) -> None:
+    from playwright.sync_api import expect
+
+    keys = disk.locator("#disk")
+    keys.focus()
+    keys.press(".")
+    expect(disk.locator("#name")).to_have_text("Operation 1")
+    keys.press(",")
+    keys.press(",")
+    expect(disk.locator("#name")).to_have_text("constant +")
+    keys.press("Escape")
+    expect(disk.locator("#which")).to_have_text("Operation 0")
+    keys.press("/")
+    expect(disk.locator("#find")).to_be_focused()
+    level = disk.get_by_role("button", name="valuation 0, 13122 operations")
+    level.press("Enter")
+    assert level.get_attribute("aria-pressed") == "false"
+    disk.get_by_role("button", name="3-adic").press("Enter")
+    expect(disk.locator("#angle-note")).to_contain_text("Not learned")
+
+
+def test_the_disk_moves_smoothly(disk: Any) -> None:
+    """A screen shows a picture every 17 ms; without a graphics card, on a busy machine, some multiple of it is had."""
+    took = canvas(disk, "Array.from({length: 15}, () => { const t = performance.now(); translate([0.01, 0]); draw(); "
+                  "pen.getImageData(0, 0, 1, 1); return performance.now() - t; })")  # fmt: skip
+    assert sorted(took)[7] < 100
+
+
+def test_the_disk_asks_the_network_for_nothing(work: Work, visit: Callable[[str], Any]) -> None:
+    path = work.desk.artifact(work.run("finetune c=2 seed=0"), "plots/disk.html")
+    assert path.stat().st_size < 2_000_000
+    asked, complaints = list[str](), list[str]()
+    page = visit("about:blank")
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("console", lambda said: complaints.append(said.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.goto(path.as_uri())
+    heading(page, "19,683 operations in the Poincaré disk")
+    page.locator("#find").fill("nand")
+    page.locator("#find").press("Enter")
+    page.wait_for_timeout(1500)
+    assert asked == [path.as_uri()]
+    assert complaints == []
 
 
 def test_the_verdict_is_shown_and_names_the_file_of_the_run(work: Work, visit: Callable[[str], Any]) -> None:
