@@ -87,7 +87,7 @@ def test_a_run_has_the_artifacts_that_users_know(finished: tuple[Desk, str]) -> 
     plots = {Path(a.path).name for a in desk.client.list_artifacts(run.info.run_id, "plots")}
     assert plots == {
         "training_curves.png", "radius_by_valuation.png", "poincare_disk.png", "poincare_disk_3-adic.png", "tree.png",
-        "distance_by_valuation.png",
+        "distance_by_valuation.png", "disk.html",
     }  # fmt: skip
     assert run.outputs.model_outputs
 

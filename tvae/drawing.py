@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from tvae import disk
+
 __all__ = ["draw"]
 
 
@@ -15,9 +17,9 @@ def draw(path: Path, name: str, *arguments: Any, **options: Any) -> None:
         arguments: of the function.
         options: of the function.
     """
-    from tvae import disk, plots  # imports matplotlib, for which whoever asks for a figure does not wait
-
     if name == "disk":
         path.write_text(disk.page(*arguments, **options), encoding="utf-8")
         return
+    from tvae import plots  # imports matplotlib, for which whoever asks for a figure does not wait
+
     plots.save(getattr(plots, name)(*arguments, **options), path)
