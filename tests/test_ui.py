@@ -456,10 +456,10 @@ def test_the_disk_is_used_by_keyboard_alone(disk: Any) -> None:
 
 
 def test_the_disk_moves_smoothly(disk: Any) -> None:
-    """A screen shows a picture every 17 ms; without a graphics card, on a busy machine, some multiple of it is had."""
+    """A screen shows a picture every 17 ms. The quickest of many, since others may use the machine, by software alone."""
     took = canvas(disk, "Array.from({length: 15}, () => { const t = performance.now(); translate([0.01, 0]); draw(); "
                   "pen.getImageData(0, 0, 1, 1); return performance.now() - t; })")  # fmt: skip
-    assert sorted(took)[7] < 100
+    assert min(took) < 35
 
 
 def test_the_disk_asks_the_network_for_nothing(work: Work, visit: Callable[[str], Any]) -> None:
