@@ -456,7 +456,7 @@ def test_the_disk_is_used_by_keyboard_alone(disk: Any) -> None:
 
 
 def test_the_disk_moves_smoothly(disk: Any) -> None:
-    """A screen shows a picture every 17 ms. The quickest of many, since others may use the machine, by software alone."""
+    """A screen shows a picture every 17 ms. The quickest of many counts: others use the machine, and software draws."""
     took = canvas(disk, "Array.from({length: 15}, () => { const t = performance.now(); translate([0.01, 0]); draw(); "
                   "pen.getImageData(0, 0, 1, 1); return performance.now() - t; })")  # fmt: skip
     assert min(took) < 35
