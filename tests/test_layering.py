@@ -69,9 +69,11 @@ ROOMS = {
     "drawing": Room("plots", DRAWING),
     # The only room that is made for scikit-learn, whose estimators import pandas where it is installed.
     "transformer": Room("errors ternary model reading checkpoint", DRAWING | {"pandas"}),
-    "serving": Room("errors architecture ternary poincare model metrics checkpoint torch_defaults", None),
+    # A logged model holds a copy of this file, and nothing else of tvae.
+    "served": Room("", None),
+    "serving": Room("errors architecture ternary poincare model metrics checkpoint served torch_defaults", None),
     "tracking": Room(EVERYTHING_ABOVE, None),
-    "registry": Room("errors architecture metrics checkpoint experiments tracking", None),
+    "registry": Room("errors architecture metrics checkpoint experiments serving tracking", None),
     # Architecture and configuration: to say what a trial changes of the defaults; bounds: whether it would be promoted.
     "report": Room(
         "errors architecture configuration bounds markdown metrics experiments tracking registry",

@@ -20,7 +20,8 @@ from tvae.embedding import embeddings
 from tvae.experiments.start import from_checkpoint, from_foundation, from_scratch
 from tvae.model import TernaryVAE
 from tvae.nearest import nearest
-from tvae.serving import ServedModel, answers
+from tvae.served import ServedModel
+from tvae.serving import answers
 from tvae.torch_defaults import torch_defaults
 from tvae.training import Member, train
 
@@ -91,8 +92,7 @@ def everything_of(path: Path) -> dict[str, Any]:
     model = checkpoint.model
     book = tvae.codebook(model)
     points = np.full((3, N_TRITS), 0.01) * np.arange(1, 4)[:, None]
-    served = ServedModel()
-    served.answers = answers(model)
+    served = ServedModel(answers(model))
     foundation = train(from_scratch(architecture(N_TRITS), Configuration(objective="elbo", epochs=1, batch_size=243)))
     start = from_checkpoint(checkpoint, architecture(N_TRITS), CONFIGURATION)[0]
     return {
@@ -106,7 +106,7 @@ def everything_of(path: Path) -> dict[str, Any]:
         "geodesic": plain(tvae.geodesic(1, 2, model)),
         "transformer": plain(tvae.TernaryEmbedding(model).fit(np.zeros((1, N_TRITS))).transform(np.ones((1, N_TRITS)))),
         "export": plain(embeddings(model)),
-        "served": served.predict(None, np.array([[0], [1]], dtype=object), {"embedding": True}),  # type: ignore[arg-type]
+        "served": served.predict(np.array([[0], [1]]), {"embedding": True}),
         "judged": [judge(checkpoint, Bounds())[:2] for judge in (judge_model, judge_foundation)],
         "foundation": weights(foundation.model),
         "finetuned": weights(train(from_foundation(foundation, CONFIGURATION)).model),

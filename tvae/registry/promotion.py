@@ -220,11 +220,15 @@ def require_promotable(verification: Verification) -> Checkpoint:
 
 
 def _require_same(address: str, digest: str) -> None:
-    """Refuse a model whose own copy of the checkpoint is not the one that was verified."""
+    """Refuse a model that holds another checkpoint than the verified one, or other answers than its network's."""
+    from tvae.serving import require_same_answers  # imports pandas
+
     with tempfile.TemporaryDirectory(prefix="tvae-") as folder:
-        found = read(fetch(address, Path(folder))).digest
-    if found != digest:
-        raise RegistryError(f"{address} must serve the verified checkpoint, {digest}; it serves {found}.")
+        path = fetch(address, Path(folder))
+        found = read(path).digest
+        if found != digest:
+            raise RegistryError(f"{address} must serve the verified checkpoint, {digest}; it serves {found}.")
+        require_same_answers(path.parent)
 
 
 def _register(

@@ -1,6 +1,7 @@
 """The model that can be served, logged beside its checkpoint."""
 
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -25,8 +26,8 @@ def log_model(checkpoint: Checkpoint) -> str:
     Returns:
         The id of the logged model.
     """
-    with _requirements_as_stated():
-        return str(mlflow.pyfunc.log_model(name="model", **pyfunc_arguments(checkpoint)).model_id)
+    with _requirements_as_stated(), tempfile.TemporaryDirectory(prefix="tvae-") as folder:
+        return str(mlflow.pyfunc.log_model(name="model", **pyfunc_arguments(checkpoint, Path(folder))).model_id)
 
 
 def log_with_file(run: Run, checkpoint: Checkpoint) -> str:
