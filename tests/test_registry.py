@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from registry_store import METRICS, Entry, aliases, log_entry, tracking_in, vers
 
 from tvae.architecture import Architecture
 from tvae.checkpoint import FILE_NAME, read, save
-from tvae.errors import CheckpointError, RegistryError
+from tvae.errors import CheckpointError, EvaluationError, RegistryError
 from tvae.registry import (
     FOUNDATION,
     MODEL,
@@ -31,6 +32,7 @@ from tvae.registry import (
     turn,
 )
 from tvae.registry.comparison import Criterion
+from tvae.served import TABLE, read_table
 
 TESTS = Path(__file__).parent
 
@@ -253,6 +255,15 @@ class TestRefusal:
     def test_a_refusal_makes_no_registered_model(self, client: MlflowClient, entries: list[Entry]) -> None:
         with pytest.raises(RegistryError, match="Only a verified"):
             promote(client, entries[0].verdict(passed=False), model_id=entries[0].model_id)
+        assert client.search_registered_models() == []
+
+    def test_a_model_whose_table_is_not_its_networks_is_refused(self, client: MlflowClient, tmp_path: Path) -> None:
+        entry = log_entry(tmp_path, 0)
+        path = Path(client.get_logged_model(entry.model_id).artifact_location) / "data" / "served" / TABLE
+        table, digest = read_table(path)
+        replace(table, radius=table.radius * 1.0000001).write(path, digest)
+        with pytest.raises(EvaluationError, match="bit for bit"):
+            promote(client, entry.verdict(), model_id=entry.model_id)
         assert client.search_registered_models() == []
 
     def test_a_model_that_serves_another_checkpoint_is_refused(
