@@ -8,11 +8,15 @@ endif
 # The commands print links to this port.
 export MLFLOW_PORT := $(PORT)
 SERVE_PORT ?= 5001
+# Of the ports that need no root those that browsers refuse: https://fetch.spec.whatwg.org/#port-blocking
+REFUSED := 1719 1720 1723 2049 3659 4045 4190 5060 5061 6000 6566 6665 6666 6667 6668 6669 6679 6697 10080
+OPENS = $(if $(filter $(1),$(REFUSED)),echo 'Browsers refuse to open port $(1): pass $(2)=another.' >&2; exit 1,:)
 FREE = $(BIN)/python -c 'import socket, sys; s = socket.socket(); s.settimeout(1); sys.exit(s.connect_ex(("127.0.0.1", $(1))) == 0 and "Port $(1) is taken: pass $(2)=another")'
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-# `make finetune seed=1` would otherwise train with seed 0 and say nothing.
-$(foreach name,preset checkpoint seed seeds curvature lr epochs objective unfreeze grid phase resume runs trials out device promote mode rollback,\
+# `make finetune seed=1` would otherwise train with seed 0 and say nothing. Options, unlike variables of make and of
+# MLflow, have small letters.
+$(foreach name,$(filter $(addsuffix %,a b c d e f g h i j k l m n o p q r s t u v w x y z),$(.VARIABLES)),\
 	$(if $(findstring command,$(origin $(name))),$(error Options go into ARGS, as in: make finetune ARGS='--$(name) $($(name))')))
 
 .PHONY: help setup store train finetune scratch stability sweep report verify promote embed ui serve bench bench-serving bench-startup bench-peers test test-clusters test-faults test-server test-ui quick lint fix clean
@@ -61,6 +65,7 @@ embed: .venv/ready ## Write all embeddings of the champion: ARGS='--out FOLDER'
 	$(BIN)/python -m entry_points.embed $(ARGS)
 
 ui: .venv/ready ## Open MLflow on what was run
+	@$(call OPENS,$(PORT),PORT)
 	@$(call FREE,$(PORT),PORT)
 	@case "$$MLFLOW_TRACKING_URI" in http*) echo "Runs go to the server that MLFLOW_TRACKING_URI names: open that. Unset it for the local store." >&2; exit 1;; esac
 	@echo 'All experiments: http://127.0.0.1:$(PORT)/#/experiments?workflowType=machine_learning'
@@ -68,6 +73,7 @@ ui: .venv/ready ## Open MLflow on what was run
 	$(BIN)/mlflow ui --host 127.0.0.1 --port $(PORT)
 
 serve: .venv/ready ## Serve the champion on http://127.0.0.1:5001 (SERVE_PORT=another)
+	@$(call OPENS,$(SERVE_PORT),SERVE_PORT)
 	@$(call FREE,$(SERVE_PORT),SERVE_PORT)
 	@$(BIN)/python -m entry_points.store --champion
 	@echo 'Ask it from another terminal:'

@@ -16,7 +16,7 @@ import numpy as np
 from model_server import HOST, Server
 
 from tvae import ternary
-from tvae.serving import Answers
+from tvae.served import Answers
 
 __all__ = ["REFUSED", "Load", "put_under_load"]
 

@@ -32,7 +32,12 @@ class Server(NamedTuple):
 
     def resident_bytes(self) -> int:
         """Return the memory that its processes hold; pages that they share are counted for each."""
-        return sum(_resident_bytes(process) for process in Path("/proc").glob("[0-9]*") if self._has(process))
+        return sum(self.resident_bytes_of_each())
+
+    def resident_bytes_of_each(self) -> list[int]:
+        """Return the memory that each of its processes holds, the server proper first: it is the younger."""
+        processes = [process for process in Path("/proc").glob("[0-9]*") if self._has(process)]
+        return [_resident_bytes(process) for process in sorted(processes, key=lambda p: -int(p.name))]
 
     def _has(self, process: Path) -> bool:
         try:

@@ -39,13 +39,13 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from tvae import metrics, poincare, ternary
-from tvae.architecture import Architecture
-from tvae.configuration import FOUNDATION
+from tvae.config.architecture import Architecture
+from tvae.config.presets import resolve, resolve_foundation
+from tvae.config.training import FOUNDATION
 from tvae.errors import EvaluationError
-from tvae.experiments.presets import resolve, resolve_foundation
-from tvae.experiments.start import from_foundation, from_scratch
 from tvae.model import Embedding
 from tvae.training import train
+from tvae.training.start import from_foundation, from_scratch
 
 PAGE_FILE = Path(__file__).resolve().parent / "PEERS.md"
 # pythae weighs its KL divergence by 1 and takes observations to have a standard deviation of 1; both are fixed. Trits

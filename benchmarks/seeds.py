@@ -10,11 +10,11 @@ from typing import NamedTuple
 import joblib
 import torch
 
-from tvae.architecture import Architecture
-from tvae.experiments.presets import PRESETS, resolve, resolve_foundation
-from tvae.experiments.start import from_foundation, from_scratch
+from tvae.config.architecture import Architecture
+from tvae.config.presets import PRESETS, resolve, resolve_foundation
 from tvae.metrics import Evaluation, evaluate, posterior_mean, tree_precision_by_level
 from tvae.training import train
+from tvae.training.start import from_foundation, from_scratch
 
 
 class Row(NamedTuple):

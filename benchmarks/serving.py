@@ -5,9 +5,13 @@ body, turning it into an array, writing the response. With `--spare-gc` it also 
 model does, and what is left of the difference is what the model itself does with a request. Requests to the two servers
 take turns, so that a busy machine slows both.
 
+Before that, each server is started some times, to its first answer. With `--beside` all this is measured of another
+model too, such as one that an earlier version of the project has logged.
+
 Then many clients at once ask the model alone, and every tenth request is one that cannot be answered.
 
-Prints Markdown tables. `python benchmarks/serving.py --help` lists the options; with the defaults it takes two minutes.
+Prints Markdown tables. `python benchmarks/serving.py --help` lists the options; with the defaults it takes three
+minutes.
 """
 
 import argparse
@@ -20,7 +24,7 @@ import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 
@@ -32,23 +36,28 @@ import mlflow
 import numpy as np
 import torch
 from load import REFUSED, Load, put_under_load
-from mlflow.pyfunc.scoring_server import _parse_json_data, predictions_to_json
+from mlflow.pyfunc import scoring_server
 from model_server import HOST, serve
 
 from tvae import ternary
-from tvae.architecture import Architecture
-from tvae.checkpoint import FILE_NAME, load, read, save
+from tvae.checkpoint import FILE_NAME, read, save
+from tvae.config.architecture import Architecture
 from tvae.model import COMPONENTS, TernaryVAE
-from tvae.serving import answers, pyfunc_arguments
+from tvae.served import TABLE, read_table
+from tvae.serving import pyfunc_arguments
+from tvae.ternary import N_TRITS
 
 REQUEST_SECONDS = 30
 SETTLED_SECONDS = 10
+NAMES = ("model", "no-op", "beside")
 
 
 def main() -> None:
     """Start both servers, measure, print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--checkpoint", type=Path, help="what to serve; default: a model with random weights")
+    parser.add_argument("--beside", type=Path, help="the folder of another MLflow model to measure beside it")
+    parser.add_argument("--starts", type=int, default=3, help="how often each server is started to its first answer")
     parser.add_argument("--single", type=int, default=500, help="requests of one row, to each server")
     parser.add_argument("--bulk", type=int, default=15, help="requests of all operations, to each server")
     parser.add_argument("--load", type=float, default=60, help="seconds of many clients at once; 0: none")
@@ -59,12 +68,17 @@ def main() -> None:
         os.environ["NO_OP_SPARES_GC"] = "1"
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         saved = save_models(Path(folder), options.checkpoint)
+        if options.beside:
+            saved = (*saved, options.beside.resolve())
+        if options.starts:
+            print(report_starts(saved, options.starts), "\n")
         servers = [stack.enter_context(serve(path)) for path in saved]
         clients = [stack.enter_context(closing(Client(server.port))) for server in servers]
         print(report(clients, options.single, options.bulk))
-        print(f"\n{report_stages(saved[0], options.bulk)}")
+        for name, path in zip(NAMES, saved, strict=False):
+            print(f"\n{name}: {report_stages(path, options.bulk)}")
         if options.load:
-            known = answers(load(saved[0] / "artifacts" / FILE_NAME))
+            known = read_table(saved[0] / "data" / "served" / TABLE)[0]
             under_load = put_under_load(servers[0], known, clients=options.clients, seconds=options.load)
             print(f"\n{report_load(under_load, options.clients)}")
 
@@ -77,6 +91,13 @@ class Client:
 
     def seconds(self, body: bytes) -> float:
         """Send a request and return how long it took until the whole response was here."""
+        try:
+            return self._seconds(body)
+        except ConnectionError:  # The server has ended a connection that was idle for 5 s.
+            self.close()
+            return self._seconds(body)
+
+    def _seconds(self, body: bytes) -> float:
         start = time.perf_counter()
         self.connection.request("POST", "/invocations", body, {"Content-Type": "application/json"})
         response = self.connection.getresponse()
@@ -91,40 +112,68 @@ class Client:
         self.connection.close()
 
 
+def report_starts(saved: Sequence[Path], times: int) -> str:
+    """Start each server some times, in turns, and return what it takes to the first answer, as a table.
+
+    Memory is that of the server proper, and with the command that started it.
+    """
+    body = json.dumps({"inputs": [[0] * N_TRITS]}).encode()
+    taken: list[list[tuple[float, float, float]]] = [[] for _ in saved]
+    for _ in range(times):
+        for path, one in zip(saved, taken, strict=True):
+            start = time.perf_counter()
+            with serve(path) as server, closing(Client(server.port)) as client:
+                client.seconds(body)
+                seconds = time.perf_counter() - start
+                held = server.resident_bytes_of_each()
+                one.append((seconds, held[0] / 2**20, sum(held) / 2**20))
+    medians = [[statistics.median(column) for column in zip(*one, strict=True)] for one in taken]
+    names = ("start to first answer, s", "server, MB", "server and command, MB")
+    rows = [
+        f"| {name} | {' | '.join(f'{m[i]:.2f}' if i == 0 else f'{m[i]:.0f}' for m in medians)} |"
+        for i, name in enumerate(names)
+    ]
+    return "\n".join(
+        [
+            f"Medians of {times} starts, in turns.",
+            "",
+            f"| | {' | '.join(NAMES[: len(saved)])} |",
+            "| --- |" + " --- |" * len(saved),
+            *rows,
+        ]
+    )
+
+
 def report(clients: list[Client], single: int, bulk: int) -> str:
-    """Measure both servers, and return the table.
+    """Measure all servers, and return the table.
 
     Args:
-        clients: of the model and of the no-op.
+        clients: of the model, of the no-op, and of the model beside them if there is one.
         single: requests of one row to each.
         bulk: requests of all operations to each.
     """
     trits = ternary.operations().tolist()
     indices = [[i] for i in range(len(trits))]
-    rows = len(trits)
-    one, one_no_op = in_turns(clients, {"inputs": trits[:1]}, single)
-    all_trits, all_trits_no_op = in_turns(clients, {"inputs": trits}, bulk)
-    all_indices, all_indices_no_op = in_turns(clients, {"inputs": indices}, bulk)
-    embedding, _ = in_turns(clients, {"inputs": indices, "params": {"embedding": True}}, 3)
+    rows, n = len(trits), len(clients)
+    requests = {
+        "one row of trits, p50": ({"inputs": trits[:1]}, single),
+        "one index, p50": ({"inputs": indices[:1]}, single),
+        f"{rows:,} rows of trits": ({"inputs": trits}, bulk),
+        f"{rows:,} indices": ({"inputs": indices}, bulk),
+        f"{rows:,} indices, `embedding`": ({"inputs": indices, "params": {"embedding": True}}, 3),
+    }
     lines = [
-        f"Medians of {single} requests of one row and {bulk} of {rows:,} rows, to each of two servers in turns; "
+        f"Medians of {single} requests of one row and {bulk} of {rows:,} rows, to each server in turns; "
         f"one worker each, keep-alive. {os.cpu_count()} cores, Python {platform.python_version()}, "
-        f"mlflow {mlflow.__version__}, torch {torch.__version__}.",
+        f"mlflow {mlflow.__version__}.",
         "",
-        "| request | model | no-op | ratio | aim |",
-        "| --- | --- | --- | --- | --- |",
-        f"| one row, p50 | {one * 1e3:.2f} ms | {one_no_op * 1e3:.2f} ms | {one / one_no_op:.2f} | <= 1.15 |",
+        f"| request, ms | {' | '.join(NAMES[:n])} | model against {' | against '.join(NAMES[1:n])} |",
+        "| --- |" + " --- |" * (2 * n - 1),
     ]
-    for name, seconds, no_op, aim in (
-        (f"{rows:,} rows of trits", all_trits, all_trits_no_op, ">= 0.9"),
-        (f"{rows:,} indices", all_indices, all_indices_no_op, ""),
-    ):
-        lines.append(
-            f"| {name} | {rows / seconds:,.0f} rows/s | {rows / no_op:,.0f} rows/s | {no_op / seconds:.2f} | {aim} |"
-        )
-    against = (all_trits / all_indices, all_trits_no_op / all_indices_no_op)
-    lines.append(f"| indices against trits | {against[0]:.2f} | {against[1]:.2f} | | >= 4 |")
-    lines.append(f"| {rows:,} indices, `embedding` | {rows / embedding:,.0f} rows/s | | | |")
+    for name, (request, times) in requests.items():
+        model, *others = taken = in_turns(clients, request, times)
+        shown = [f"{seconds * 1e3:.2f}" for seconds in taken] + [f"{model / other:.2f}" for other in others]
+        lines.append(f"| {name} | {' | '.join(shown)} |")
     return "\n".join(lines)
 
 
@@ -143,12 +192,12 @@ def report_stages(model_path: Path, times: int) -> str:
     taken: dict[str, list[float]] = {"MLflow reads the body": [], "the model": [], "MLflow writes the answer": []}
     for inputs in (trits, [[i] for i in range(len(trits))]):
         body = json.dumps({"inputs": inputs}).encode()
-        cells = _parse_json_data(body, model.metadata, schema).data
+        cells = scoring_server._parse_json_data(body, model.metadata, schema).data
         records = model.predict(cells)
         stages: tuple[Callable[[], object], ...] = (
-            lambda body=body: _parse_json_data(body, model.metadata, schema),
+            lambda body=body: scoring_server._parse_json_data(body, model.metadata, schema),
             lambda cells=cells: model.predict(cells),
-            lambda records=records: predictions_to_json(records, io.StringIO()),
+            lambda records=records: scoring_server.predictions_to_json(records, io.StringIO()),
         )
         for name, stage in zip(taken, stages, strict=True):
             taken[name].append(statistics.median(processor_seconds(stage) for _ in range(times)))
@@ -160,7 +209,7 @@ def report_stages(model_path: Path, times: int) -> str:
     )
     return "\n".join(
         [
-            f"Where a request of {len(trits):,} rows spends its processor time, medians of {times}:",
+            f"where a request of {len(trits):,} rows spends its processor time, medians of {times}:",
             "",
             "| stage | trits | indices | trits against indices |",
             "| --- | --- | --- | --- |",
@@ -201,7 +250,6 @@ def in_turns(clients: list[Client], request: object, times: int) -> tuple[float,
     body = json.dumps(request).encode()
     taken: list[list[float]] = [[] for _ in clients]
     for client in clients:
-        client.close()  # The server ends a connection that was idle for 5 s; the next request opens a new one.
         client.seconds(body)
     for _ in range(times):
         for client, seconds in zip(clients, taken, strict=True):
@@ -209,14 +257,14 @@ def in_turns(clients: list[Client], request: object, times: int) -> tuple[float,
     return tuple(statistics.median(seconds) for seconds in taken)
 
 
-def save_models(folder: Path, checkpoint: Path | None) -> tuple[Path, Path]:
+def save_models(folder: Path, checkpoint: Path | None) -> tuple[Path, ...]:
     """Save the model and the no-op as MLflow models, and return where."""
     if checkpoint is None:
         checkpoint = folder / FILE_NAME
         model = TernaryVAE(Architecture())
         model.initialise(torch.Generator().manual_seed(0))
         save(checkpoint, model, trained=COMPONENTS[:3], training={}, metrics={})
-    arguments = pyfunc_arguments(read(checkpoint))
+    arguments = pyfunc_arguments(read(checkpoint), folder / "files")
     mlflow.pyfunc.save_model(folder / "model", **arguments)
     same = {name: arguments[name] for name in ("signature", "input_example", "pip_requirements")}
     mlflow.pyfunc.save_model(folder / "no_op", python_model=str(Path(__file__).with_name("no_op.py")), **same)

@@ -34,14 +34,14 @@ MLFLOW_RUN = (sys.executable, "-m", "mlflow", "run")
 LOCAL = "--env-manager=local"
 # Functions whose time says where the time goes, by file and name.
 PARTS = {
-    "imports": ("entry_points/sessions.py", "<module>"),
+    "imports": ("tvae/workflows/session.py", "<module>"),
     "the store is opened": ("tracking/store.py", "connect"),
-    "the start is found": ("entry_points/sessions.py", "starting_checkpoint"),
+    "the start is found": ("tvae/workflows/session.py", "starting_checkpoint"),
     "training": ("training/cohort.py", "train_cohort"),
     "epochs are logged": ("tracking/run.py", "log_epochs"),
     "evaluation": ("tvae/metrics.py", "evaluate"),
     "what the run holds: all but the evaluation": ("tracking/outcome.py", "log_embedding"),
-    "the served model": ("mlflow/pyfunc/__init__.py", "log_model"),
+    "the served model": ("tracking/model.py", "log_model"),
     "promotion": ("registry/promotion.py", "promote"),
 }
 

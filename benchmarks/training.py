@@ -29,10 +29,10 @@ import torch
 from mlflow import MlflowClient
 
 import tvae
-from tvae.experiments.presets import resolve
-from tvae.experiments.start import from_scratch
+from tvae.config.presets import resolve
 from tvae.model import TernaryVAE
 from tvae.training import Member, train, train_cohort
+from tvae.training.start import from_scratch
 
 HERE = Path(__file__).resolve().parent
 EPOCHS = 4

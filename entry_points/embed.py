@@ -1,46 +1,8 @@
-"""Embed: write the embeddings of all operations."""
+"""`python -m entry_points.embed`."""
 
-from entry_points.console import command, say, say_where
-from entry_points.options import CHAMPION, NONE, address, out
+from tvae.cli.embed import main
 
-
-@command
-@address(CHAMPION)
-@out("Also write both files into this folder.")
-def main(checkpoint: str, out: str) -> None:
-    """Write all 19,683 embeddings, as .npz and as Parquet, to the run.
-
-    Both hold index, trits, valuation, radius, norm and the point in the ball: the array z in the .npz, the columns z0,
-    z1, … in the Parquet file.
-    """
-    from pathlib import Path
-
-    from tvae import registry
-    from tvae.checkpoint import atomic, read
-    from tvae.embedding import NPZ, PARQUET, embeddings, to_npz, to_parquet
-    from tvae.errors import CheckpointError
-    from tvae.tracking.run import open_run
-    from tvae.tracking.store import connect
-
-    client = connect()
-    with open_run(client, name=f"embed {registry.short(checkpoint)}", tags={"stage": "embed"}) as run:
-        run.log_parameters({"checkpoint": checkpoint, "out": out})
-        source = read(registry.fetch(checkpoint, run.folder))
-        run.set_tags({"checkpoint": source.digest[:16]})
-        table = embeddings(source.model)
-        for name, content in ((NPZ, to_npz(table)), (PARQUET, to_parquet(table))):
-            (run.folder / name).write_bytes(content)
-            run.log_file(run.folder / name, "embeddings")
-            if out != NONE:
-                try:
-                    Path(out).mkdir(parents=True, exist_ok=True)
-                    atomic.replace(Path(out) / name, [content])
-                except (OSError, ValueError) as error:
-                    raise CheckpointError(f"{Path(out) / name} was not written; found: {error}.") from error
-        say(f"{len(table['index'])} embeddings of {checkpoint} (digest {source.digest[:12]}…)")
-        say(f"  {NPZ} and {PARQUET}, in the run{'' if out == NONE else f' and in {Path(out).absolute()}'}")
-        say_where(run.page("artifacts/embeddings"))
-
+__all__ = ["main"]
 
 if __name__ == "__main__":
     main()

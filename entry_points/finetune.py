@@ -1,34 +1,8 @@
-"""Finetune: the main job."""
+"""`python -m entry_points.finetune`."""
 
-from typing import Any
+from tvae.cli.finetune import main
 
-from entry_points.console import command, defaults_of, run_name
-from entry_points.options import ARCHITECTURE, TRAINING, options
-from tvae.experiments.presets import resolve
-
-_OWN = ("preset", "checkpoint", "new_projection", "device", "promote")
-
-
-@command
-@options("preset", *ARCHITECTURE, *TRAINING, "checkpoint", "new_projection", "seed", "device", "promote")
-def main(**asked: Any) -> None:
-    """Learn the projection into the Poincaré ball, starting from a foundation or a checkpoint: the main job.
-
-    By default encoder and decoder stay as they are. Where no foundation is registered, one is trained first, in a run
-    of its own.
-    """
-    architecture, configuration = resolve(
-        asked["preset"], {name: value for name, value in asked.items() if name not in _OWN}
-    )
-
-    from entry_points.sessions import opened
-
-    defaults = defaults_of(main)
-    name = run_name("finetune", asked, defaults)
-    with opened("finetune", name, asked, defaults, architecture, configuration) as session:
-        checkpoint = session.starting_checkpoint(asked["checkpoint"])
-        session.finetune(checkpoint, new_projection=asked["new_projection"])
-
+__all__ = ["main"]
 
 if __name__ == "__main__":
     main()

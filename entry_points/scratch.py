@@ -1,32 +1,8 @@
-"""Both stages in one run, from random weights."""
+"""`python -m entry_points.scratch`."""
 
-from typing import Any
+from tvae.cli.scratch import main
 
-from entry_points.console import command, defaults_of, run_name
-from entry_points.options import ARCHITECTURE, TRAINING, options
-from tvae.experiments.presets import resolve, resolve_foundation
-
-_OWN = ("preset", "foundation_epochs", "device", "promote")
-
-
-@command
-@options("preset", *ARCHITECTURE, *TRAINING, "foundation_epochs", "seed", "device", "promote")
-def main(**asked: Any) -> None:
-    """Train encoder, decoder and projection in one run, from random weights."""
-    architecture, configuration = resolve(
-        asked["preset"], {name: value for name, value in asked.items() if name not in _OWN}
-    )
-    foundation = resolve_foundation(
-        architecture, {"epochs": asked["foundation_epochs"], "seed": asked["seed"], "beta": asked["beta"]}
-    )
-
-    from entry_points.sessions import opened
-
-    defaults = defaults_of(main)
-    name = run_name("scratch", asked, defaults)
-    with opened("scratch", name, asked, defaults, architecture, configuration) as session:
-        session.scratch(foundation)
-
+__all__ = ["main"]
 
 if __name__ == "__main__":
     main()

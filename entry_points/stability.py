@@ -1,41 +1,8 @@
-"""Stability: the same configuration over many seeds, with statistics."""
+"""`python -m entry_points.stability`."""
 
-from typing import Any
+from tvae.cli.stability import main
 
-from entry_points.console import command, defaults_of
-from entry_points.options import ARCHITECTURE, FLEET, TRAINING, options, renamed
-from tvae.experiments.presets import resolve
-
-_SETTINGS = ("seed", *ARCHITECTURE, *TRAINING)
-
-
-@command
-@options("preset", *ARCHITECTURE, *TRAINING, "many_seeds", "load", "seed", *FLEET)
-@renamed("runs", "seeds")
-def main(**asked: Any) -> None:
-    """Train the same configuration with many seeds, as one batch, and say how much the result depends on the seed.
-
-    Every seed is a run under one parent, which has mean, standard deviation, best and worst of all.
-    """
-    architecture, configuration = resolve(asked["preset"], {name: asked[name] for name in _SETTINGS})
-
-    from entry_points.campaigns import opened
-    from tvae.experiments.plan import Plan
-    from tvae.experiments.stability import stability_metrics
-    from tvae.experiments.trial import Trial
-
-    cell = f"c={architecture.curvature:g} {configuration.objective}"
-    if asked["load"] == "mismatched":
-        cell = f"DEMONSTRATION of a silent partial load, {cell}"
-        configuration = configuration.replace(initial_hierarchy="any")
-    seeds = range(configuration.seed, configuration.seed + asked["seeds"])
-    plan = Plan(
-        tuple(Trial("stability", cell, architecture, configuration.replace(seed=seed), asked["load"]) for seed in seeds)
-    )
-    with opened("stability", f"stability {cell}, {asked['seeds']} seeds", asked, defaults_of(main), plan) as sweep:
-        sweep.train()
-        sweep.finish(stability_metrics)
-
+__all__ = ["main"]
 
 if __name__ == "__main__":
     main()

@@ -6,7 +6,7 @@ to level, and differs for any two operations; a radius that rises with it is wha
 
 import torch
 
-from tvae.architecture import Architecture
+from tvae.config.architecture import Architecture
 from tvae.model import TernaryVAE
 
 

@@ -72,7 +72,8 @@ def log_entry(folder: Path, seed: int, **changes: object) -> Entry:
     path.parent.mkdir()
     saved = save(path, exact_model(**changes), trained=COMPONENTS, training={"seed": seed}, metrics={})
     with mlflow.start_run() as run:
-        model = mlflow.pyfunc.log_model(name="model", **pyfunc_arguments(saved))
+        tags = {"checkpoint": saved.digest[:16]}
+        model = mlflow.pyfunc.log_model(name="model", tags=tags, **pyfunc_arguments(saved, path.parent / "model"))
     return Entry(saved, run.info.run_id, model.model_id)
 
 

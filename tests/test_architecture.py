@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tvae.architecture import Architecture, Difference, differences
+from tvae.config.architecture import Architecture, Difference, differences
 from tvae.errors import ArchitectureError, TVAEError
 
 NAN, INF = math.nan, math.inf

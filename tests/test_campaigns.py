@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from contextlib import closing, suppress
 from pathlib import Path
+from statistics import fmean
 from subprocess import Popen
 from typing import Any
 
@@ -16,8 +17,8 @@ from desk import Desk
 from halted import PATIENCE_SECONDS
 from mlflow.entities import Run
 
-from entry_points.campaigns import covered, run_to_resume
 from tvae.checkpoint import read
+from tvae.workflows.sweep import covered, run_to_resume
 
 pytestmark = pytest.mark.integration
 
@@ -68,13 +69,34 @@ def test_a_trial_has_its_settings_every_epoch_and_what_it_came_to(swept: tuple[D
     run = next(run for run in trials(desk) if run.info.run_name == "fast seed=2")
     expected = {"lr": "0.01", "seed": "2", "n_trits": "4", "epochs": "3", "load": "matched"}
     assert expected.items() <= run.data.params.items()
-    for name in ("hierarchy", "coverage", "richness", "radius_v4"):
+    assert run.data.params["preset"] == "default"
+    for name in ("hierarchy", "coverage", "richness"):
         assert [m.step for m in desk.client.get_metric_history(run.info.run_id, name)] == [0, 1, 2, 3]
     history = desk.client.get_metric_history(run.info.run_id, "hierarchy")
     metrics = run.data.metrics
     assert metrics["best_hierarchy"] == history[int(metrics["best_epoch"])].value
     assert metrics["init_hierarchy"] == history[0].value
     assert {"best_richness", "best_coverage", "best_q", "degradation", "train_seconds"} <= metrics.keys()
+
+
+def test_a_trial_has_its_operations_and_the_version_of_its_parent(swept: tuple[Desk, str]) -> None:
+    desk, _ = swept
+    for run in (parent(desk), *trials(desk)):
+        (data,) = run.inputs.dataset_inputs
+        assert data.dataset.name == "ternary-operations-4"
+        for name in ("tvae.version", "git_dirty", "mlflow.source.name"):
+            assert run.data.tags[name] == parent(desk).data.tags[name]
+
+
+def test_a_parent_has_the_means_of_its_trials_and_no_parameter_that_it_leaves_to_them(swept: tuple[Desk, str]) -> None:
+    desk, _ = swept
+    made = parent(desk)
+    for name in ("best_coverage", "best_hierarchy", "best_level_gap", "best_richness", "best_q"):
+        assert made.data.metrics[name] == pytest.approx(fmean(run.data.metrics[name] for run in trials(desk)))
+    assert "auto" not in {value for name, value in made.data.params.items() if name != "promote"}
+    assert made.data.params["seeds"] == "3"
+    assert made.data.tags["command"].startswith("mlflow run . -e sweep -P grid=")
+    assert made.data.tags["command"] in made.data.tags["mlflow.note.content"]
 
 
 def test_a_trials_checkpoint_says_what_the_run_says(swept: tuple[Desk, str]) -> None:

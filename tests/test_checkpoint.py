@@ -18,11 +18,11 @@ from checkpoint_bytes import Edit, forged, join, split
 from exact_model import architecture, exact_model, random_model
 
 import tvae
-from tvae.architecture import Architecture
 from tvae.checkpoint import FORMAT_VERSION, load, provenance, read, require_storable, save
 from tvae.checkpoint.file import MAX_BYTES, MAX_HEADER_BYTES
 from tvae.checkpoint.provenance import commit, git_trouble
 from tvae.checkpoint.verification import verify
+from tvae.config.architecture import Architecture
 from tvae.errors import CheckpointError
 from tvae.metrics import evaluate
 from tvae.model import COMPONENTS, TernaryVAE

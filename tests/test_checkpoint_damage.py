@@ -15,8 +15,8 @@ from checkpoint_bytes import mutations
 from exact_model import architecture, random_model
 
 import tvae
-from tvae.architecture import Architecture
 from tvae.checkpoint import FORMAT_VERSION, read, save
+from tvae.config.architecture import Architecture
 from tvae.errors import CheckpointError
 from tvae.model import COMPONENTS
 

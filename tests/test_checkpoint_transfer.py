@@ -8,8 +8,8 @@ import pytest
 import torch
 from exact_model import random_model
 
-from tvae.architecture import Architecture
 from tvae.checkpoint import Checkpoint, Transfer, read, save, transfer
+from tvae.config.architecture import Architecture
 from tvae.errors import CheckpointError
 from tvae.model import TernaryVAE
 

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import signal
 import sqlite3
 import sys
@@ -15,6 +16,7 @@ from desk import ROOT, Desk
 from mlflow.entities import Run
 
 import tvae
+from entry_points import finetune
 from tvae.checkpoint import read
 
 pytestmark = pytest.mark.integration
@@ -62,10 +64,11 @@ def test_finetune_gives_the_exact_tree(finished: tuple[Desk, str]) -> None:
 def test_every_metric_has_a_step_an_epoch(finished: tuple[Desk, str]) -> None:
     desk, _ = finished
     run = finetuned(desk)
-    epochs = int(run.data.params["resolved.epochs"])
-    names = ["coverage", "hierarchy", "richness", "ordered_levels", "distance_fidelity"]
-    for name in [*names, *(f"radius_v{v}" for v in range(10))]:
-        assert [m.step for m in desk.client.get_metric_history(run.info.run_id, name)] == list(range(epochs + 1))
+    epochs, best = int(run.data.params["epochs"]), int(run.data.metrics["best_epoch"])
+    for name in ["coverage", "hierarchy", "richness", "ordered_levels", "distance_fidelity"]:
+        steps = [m.step for m in desk.client.get_metric_history(run.info.run_id, name)]
+        # That of the model, as it was verified, is at its epoch too.
+        assert sorted(steps) == sorted([*range(epochs + 1), best])
     for name in ["loss", "lr"]:
         assert [m.step for m in desk.client.get_metric_history(run.info.run_id, name)] == list(range(1, epochs + 1))
 
@@ -75,7 +78,8 @@ def test_history_csv_holds_the_same_epochs(finished: tuple[Desk, str]) -> None:
     run = finetuned(desk)
     with desk.artifact(run, "history.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [int(float(row["epoch"])) for row in rows] == list(range(int(run.data.params["resolved.epochs"]) + 1))
+    assert [int(float(row["epoch"])) for row in rows] == list(range(int(run.data.params["epochs"]) + 1))
+    assert {f"radius_v{v}" for v in range(10)} <= rows[0].keys()
     assert float(rows[-1]["hierarchy"]) == run.data.metrics["final_hierarchy"]
 
 
@@ -87,7 +91,7 @@ def test_a_run_has_the_artifacts_that_users_know(finished: tuple[Desk, str]) -> 
     plots = {Path(a.path).name for a in desk.client.list_artifacts(run.info.run_id, "plots")}
     assert plots == {
         "training_curves.png", "radius_by_valuation.png", "poincare_disk.png", "poincare_disk_3-adic.png", "tree.png",
-        "distance_by_valuation.png",
+        "distance_by_valuation.png", "disk.html",
     }  # fmt: skip
     assert run.outputs.model_outputs
 
@@ -133,12 +137,39 @@ def test_verification_passed_and_is_logged(finished: tuple[Desk, str]) -> None:
     assert verdict["checks"]
 
 
-def test_every_option_is_a_parameter_and_auto_says_what_it_came_to(finished: tuple[Desk, str]) -> None:
-    params = finetuned(finished[0]).data.params
-    assert params["curvature"] == "2.0"
-    assert params["lr"] == "auto"
-    assert params["resolved.lr"] == "0.015"
-    assert params["resolved.max_radius"] == "0.9995"
+def test_every_option_is_a_parameter_with_the_one_value_that_was_used(finished: tuple[Desk, str]) -> None:
+    run = finetuned(finished[0])
+    params = run.data.params
+    assert params.keys() == {option.name for option in finetune.main.params}
+    assert [name for name, value in params.items() if value == "auto"] == ["promote"]
+    assert (params["curvature"], params["lr"], params["max_radius"]) == ("2.0", "0.015", "0.9995")
+    assert params["checkpoint"] == run.data.tags["start"]
+
+
+def test_the_logged_model_is_found_by_what_its_file_is_worth(finished: tuple[Desk, str]) -> None:
+    desk, _ = finished
+    run = finetuned(desk)
+    (model,) = desk.client.search_logged_models(
+        [run.info.experiment_id], filter_string="metrics.hierarchy < -0.83 AND params.lr = '0.015'"
+    )
+    assert model.source_run_id == run.info.run_id
+    assert re.fullmatch("finetune default c=2 seed=0 [0-9a-f]{8}", model.name)
+    verdict = json.loads(desk.artifact(run, "verification.json").read_text())
+    assert {m.key: m.value for m in model.metrics} == verdict["metrics"]
+    (data,) = run.inputs.dataset_inputs
+    where = {(m.step, m.dataset_name, m.dataset_digest) for m in model.metrics}
+    assert where == {(int(run.data.metrics["best_epoch"]), data.dataset.name, data.dataset.digest)}
+    assert model.tags["mlflow.note.content"].startswith("Verified: coverage 1, hierarchy -0.83205")
+
+
+def test_the_logged_model_of_a_foundation_is_found_by_its_coverage(finished: tuple[Desk, str]) -> None:
+    desk, _ = finished
+    (version,) = desk.client.search_model_versions("name = 'tvae-foundation'")
+    found = desk.client.search_logged_models(["1"], filter_string="metrics.coverage = 1")
+    (model,) = [model for model in found if model.source_run_id == version.run_id]
+    assert [m.key for m in model.metrics] == ["coverage"]
+    assert version.description.startswith("Verified: coverage 1.")
+    assert version.tags["verified"] == "true"
 
 
 def test_the_operations_are_the_input(finished: tuple[Desk, str]) -> None:

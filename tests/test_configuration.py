@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tvae.configuration import FOUNDATION, OBJECTIVES, OPTIMIZERS, SCHEDULERS, UNFREEZE, Configuration
+from tvae.config.training import FOUNDATION, OBJECTIVES, OPTIMIZERS, SCHEDULERS, UNFREEZE, Configuration
 from tvae.errors import ConfigurationError, TVAEError
 
 NAN, INF = math.nan, math.inf

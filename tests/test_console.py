@@ -12,9 +12,10 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from entry_points.console import command, next_command
+from tvae.cli.command import command
 from tvae.errors import TVAEError
 from tvae.tracking.links import address, run_page
+from tvae.workflows.messages import next_command
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +53,7 @@ def test_a_link_opens_at_the_port_that_mlflow_ui_takes(monkeypatch: pytest.Monke
     ],
 )
 def test_what_to_do_comes_after_what_happened(error: BaseException, code: int, message: str) -> None:
-    error.add_note("Go on with it: so")
+    error.add_note("Continue with: so")
 
     @command
     def fails() -> None:
@@ -60,7 +61,7 @@ def test_what_to_do_comes_after_what_happened(error: BaseException, code: int, m
 
     assert isinstance(fails, click.Command)
     found = CliRunner().invoke(fails)
-    assert (found.exit_code, found.output) == (code, f"{message}Go on with it: so\n")
+    assert (found.exit_code, found.output) == (code, f"{message}Continue with: so\n")
 
 
 def test_what_to_do_is_not_lost_where_another_error_takes_its_place() -> None:
@@ -68,13 +69,13 @@ def test_what_to_do_is_not_lost_where_another_error_takes_its_place() -> None:
     def fails() -> None:
         try:
             error = TVAEError("It broke.")
-            error.add_note("Go on with it: so")
+            error.add_note("Continue with: so")
             raise error
         except TVAEError:
             raise TVAEError("It could not be closed.") from None
 
     assert isinstance(fails, click.Command)
-    assert CliRunner().invoke(fails).output == "Error: It could not be closed.\nGo on with it: so\n"
+    assert CliRunner().invoke(fails).output == "Error: It could not be closed.\nContinue with: so\n"
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGINT])
@@ -103,7 +104,7 @@ def test_a_signal_that_is_ignored_stays_ignored(number: signal.Signals, ignored:
 )
 def test_threads_that_wait_spin_a_little_unless_the_user_says_otherwise(asked: dict[str, str], count: str) -> None:
     ours = {k: v for k, v in os.environ.items() if k not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
-    script = "import os, entry_points; print(os.environ.get('GOMP_SPINCOUNT'))"
+    script = "import os, tvae.cli; print(os.environ.get('GOMP_SPINCOUNT'))"
     path = {"PYTHONPATH": str(Path(__file__).parents[1])}
     done = subprocess.run([sys.executable, "-c", script], env=ours | path | asked, capture_output=True, text=True)
     assert done.stdout.strip() == count
@@ -111,7 +112,7 @@ def test_threads_that_wait_spin_a_little_unless_the_user_says_otherwise(asked: d
 
 def test_what_happens_in_training_is_told_at_once_where_output_is_no_terminal() -> None:
     code = (
-        "import time; from entry_points.console import Progress\n"
+        "import time; from tvae.workflows.messages import Progress\n"
         "with Progress('train', 3) as progress:\n    progress.event('lost'); time.sleep(60)"
     )
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}

@@ -26,7 +26,9 @@ OTHERS = {
     "curl": "tests/test_serving.py sends these bodies to a served model",
     "export": "sets a variable of MLflow's",
     "git clone": "needs an address that is the reader's own",
+    "mlflow models predict": "tests/test_serving.py runs it on CSV and JSON",
     "mlflow models serve": "what `make serve` runs; tests/test_security.py starts it",
+    "printf": "tests/test_serving.py sends CSV to a served model",
 }
 
 

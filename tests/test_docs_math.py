@@ -20,17 +20,17 @@ from scipy.stats import rankdata
 from torch import Tensor
 
 from tvae import metrics, objectives, poincare, ternary
-from tvae.architecture import Architecture
-from tvae.configuration import Configuration
-from tvae.experiments.presets import resolve
-from tvae.experiments.start import from_scratch
+from tvae.config.architecture import Architecture
+from tvae.config.presets import resolve
+from tvae.config.training import Configuration
 from tvae.metrics import Evaluation, Measurement, measure
 from tvae.model import Embedding
 from tvae.objectives import TERMS, Placed
 from tvae.training import Result, train
+from tvae.training.optimizer import Weights
 from tvae.training.sampling import binary_subtrees
-from tvae.training.selection import standing
-from tvae.training.weights import Weights
+from tvae.training.selection import rank
+from tvae.training.start import from_scratch
 
 PAGE = Path(__file__).parents[1] / "docs" / "math.md"
 TEXT = PAGE.read_text(encoding="utf-8")
@@ -948,7 +948,7 @@ def epoch(**changes: float) -> tuple[float, ...]:
     at = {"coverage": 0.9, "tree_loss": 0.5, "hierarchy": -0.5, "ordered_levels": 5, "richness": 0.01} | changes
     embedding = Measurement(at["hierarchy"], at["richness"], int(at["ordered_levels"]), 0.0, 0.0, (), (), ())
     learned = not math.isnan(at["tree_loss"])
-    return standing({"coverage": at["coverage"], "tree_loss": at["tree_loss"]}, embedding, 9, distances=learned)
+    return rank({"coverage": at["coverage"], "tree_loss": at["tree_loss"]}, embedding, 9, distances=learned)
 
 
 @claim(58)
@@ -992,7 +992,7 @@ def test_best_epoch() -> None:
     assert epoch(richness=1.0) == epoch()
     # Before training there is no tree_loss.
     embedding = Measurement(-0.5, 0.01, 5, 0.0, 0.0, (), (), ())
-    assert epoch(tree_loss=9.0) > standing({"coverage": 0.9}, embedding, 9, distances=True)
+    assert epoch(tree_loss=9.0) > rank({"coverage": 0.9}, embedding, 9, distances=True)
     # Without a projection.
-    assert standing({"coverage": 1.0, "loss": 2.0}, None, 9) > standing({"coverage": 0.9, "loss": 1.0}, None, 9)
-    assert standing({"coverage": 1.0, "loss": 1.0}, None, 9) > standing({"coverage": 1.0, "loss": 2.0}, None, 9)
+    assert rank({"coverage": 1.0, "loss": 2.0}, None, 9) > rank({"coverage": 0.9, "loss": 1.0}, None, 9)
+    assert rank({"coverage": 1.0, "loss": 1.0}, None, 9) > rank({"coverage": 1.0, "loss": 2.0}, None, 9)

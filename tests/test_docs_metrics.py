@@ -12,33 +12,35 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import mlflow
 import pytest
 import torch
 from exact_model import architecture, exact_model
+from mlflow import MlflowClient
 
-from entry_points import campaigns, sessions
-from entry_points.campaigns import Clock, Sweep
 from tvae import metrics, ternary
-from tvae.architecture import Architecture
-from tvae.bounds import Bounds
 from tvae.checkpoint import read, save, verification, verify
 from tvae.checkpoint.verification import load_afresh
-from tvae.configuration import FOUNDATION, Configuration
-from tvae.experiments.fanout import Trained
-from tvae.experiments.plan import Plan
-from tvae.experiments.presets import resolve
-from tvae.experiments.stability import stability_metrics
-from tvae.experiments.start import from_foundation, from_scratch
-from tvae.experiments.trial import Trial
+from tvae.config.architecture import Architecture
+from tvae.config.bounds import Bounds
+from tvae.config.presets import resolve
+from tvae.config.training import FOUNDATION, Configuration
 from tvae.metrics import Evaluation, evaluate
 from tvae.model import COMPONENTS
 from tvae.objectives import TERMS, level_margin
 from tvae.registry.comparison import RANKING
+from tvae.sweeps.executors import Trained
+from tvae.sweeps.plan import Plan
+from tvae.sweeps.stability import stability_metrics
+from tvae.sweeps.trial import Trial
 from tvae.tracking import outcome
+from tvae.tracking import run as run_module
 from tvae.tracking.children import Children
 from tvae.training import Result, train
 from tvae.training.cohort import MAX_REDRAWS
+from tvae.training.start import from_foundation, from_scratch
+from tvae.workflows import session
+from tvae.workflows import sweep as sweep_workflow
+from tvae.workflows.sweep import Clock, Sweep
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
@@ -71,10 +73,7 @@ def names_of(title: str) -> list[str]:
     named = []
     for cell in re.findall(r"^\| (`.+?) \|", section(title), re.MULTILINE):
         name = cell.strip("`")
-        if cell == "`radius_v0` to `radius_v9`":
-            assert ternary.N_TRITS == 9
-            named += [f"radius_v{v}" for v in range(N_TRITS + 1)]
-        elif "TERM" in name:
+        if "TERM" in name:
             named += [name.replace("TERM", term) for term in listed("TERM")]
         elif "NAME" in name:
             named += [name.replace("NAME", of) for of in listed("NAME")]
@@ -139,7 +138,11 @@ def test_first_table_has_the_metrics_of_an_evaluation() -> None:
 
 
 def test_epoch_table_has_what_epochs_log(foundation: Result, embedding: Result) -> None:
-    assert set(names_of("Each epoch")) == of_epochs(foundation) | of_epochs(embedding)
+    of_levels = {f"radius_v{v}" for v in range(N_TRITS + 1)}
+    assert set(names_of("Each epoch")) | of_levels == of_epochs(foundation) | of_epochs(embedding)
+    assert {metric.key for metric in run_module._metrics(embedding.history, 0)} == of_epochs(embedding) - of_levels
+    assert ternary.N_TRITS == 9
+    assert "`radius_v0` to `radius_v9`" in section("Each epoch")
     assert listed("TERM") == list(TERMS)
 
 
@@ -152,9 +155,11 @@ def test_a_foundation_logs_what_the_page_says(foundation: Result) -> None:
 @pytest.fixture
 def logged(run: Recorder, embedding: Result, monkeypatch: pytest.MonkeyPatch) -> tuple[set[str], set[str]]:
     """Names of metrics and plots that a run logs at its end."""
-    monkeypatch.setattr(mlflow.pyfunc, "log_model", lambda **_: SimpleNamespace(model_id="m"))
+    # Whether the model has these metrics test_commands.py asks a store.
+    monkeypatch.setattr(outcome, "log_model", lambda _, __, found, *, step: run.log_metrics(found.metrics, step))
     monkeypatch.setattr(outcome, "draw", lambda *_, **__: None)
-    made, *_ = outcome.log_embedding(run, embedding, COMPONENTS, {}, ThreadPoolExecutor(1))  # type: ignore[arg-type]
+    client, process = MlflowClient(), ThreadPoolExecutor(1)
+    made, *_ = outcome.log_embedding(client, run, embedding, COMPONENTS, {}, process)  # type: ignore[arg-type]
     return run.metrics, set(made.figures)
 
 
@@ -182,11 +187,12 @@ def test_runs_of_a_sweep_log_all_but_what_is_measured_of_the_model(tmp_path: Pat
 
     recorded = metrics
     Children(Client(), "1", "1", tmp_path, {}).log_result(trial(), embedding, {})  # type: ignore[arg-type]
-    assert metrics == of_epochs(embedding) | embedding.summary().keys()
+    of_levels = {f"radius_v{v}" for v in range(N_TRITS + 1)}
+    assert metrics == (of_epochs(embedding) - of_levels) | embedding.summary().keys()
     assert metrics == set(names_of("Each epoch")) | set(names_of("At the end of a run")) - OF_THE_MODEL
     first, *others = ([row[0].strip("`"), row[1]] for row in rows("metric") if row[0].strip("`") in OF_THE_MODEL
                       and len(row) == 2)  # fmt: skip
-    assert "as the four that follow; not in runs of a sweep or of `stability`" in first[1]
+    assert "as all that follow; not in runs of a sweep or of `stability`" in first[1]
     assert {name for name, _ in (first, *others)} == OF_THE_MODEL
 
 
@@ -197,7 +203,7 @@ def test_parent_tables_have_what_the_parents_log(
         tasks[0]()
         yield Trained(task=0, results=[embedding], error=None, seconds=1.0, ended=2.0)
 
-    monkeypatch.setattr(campaigns, "cohorts", lambda trials, _: [trials])
+    monkeypatch.setattr(sweep_workflow, "cohorts", lambda trials, _: [trials])
     monkeypatch.setattr(Sweep, "_find_foundations", lambda *_: None)
     monkeypatch.setattr(Sweep, "_start", lambda *_: (None, {}))
     children: Any = SimpleNamespace(log_result=lambda *_: None)
@@ -227,38 +233,38 @@ def test_the_sentence_on_what_is_better_holds() -> None:
 def test_metrics_are_logged_nowhere_else() -> None:
     """Whoever logs in another place says on the page what it logs, and adds a test here."""
     logging = set()
-    for path in (*ROOT.glob("tvae/**/*.py"), *ROOT.glob("entry_points/*.py")):
+    for path in ROOT.glob("tvae/**/*.py"):
         tree = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         called = {getattr(n.func, "attr", getattr(n.func, "id", "")) for n in tree if isinstance(n, ast.Call)}
         if called & {"log_metrics", "log_metric", "log_epochs", "log_history", "Metric"}:
             logging.add(path.relative_to(ROOT).as_posix())
     assert logging == {
-        "entry_points/campaigns.py",
-        "entry_points/convert.py",  # `conversion.metrics`, those of an evaluation
-        "entry_points/sessions.py",
-        "entry_points/verify.py",  # `verification.metrics`, those of an evaluation
+        "tvae/workflows/sweep.py",
+        "tvae/cli/convert.py",  # `conversion.metrics`, those of an evaluation
+        "tvae/workflows/session.py",
+        "tvae/cli/verify.py",  # `verification.metrics`, those of an evaluation
         "tvae/tracking/children.py",
+        "tvae/tracking/model.py",  # `verification.metrics`
         "tvae/tracking/outcome.py",
         "tvae/tracking/run.py",
     }
 
 
-def test_what_auto_came_to_is_logged_as_resolved(run: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_auto_came_to_is_logged(run: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
     @contextmanager
     def opened(*_: Any, **__: Any) -> Iterator[Recorder]:
         yield run
 
-    monkeypatch.setattr(sessions, "connect", lambda: None)
-    monkeypatch.setattr(sessions, "open_run", opened)
+    monkeypatch.setattr(session, "connect", lambda: None)
+    monkeypatch.setattr(session, "open_run", opened)
     asked = {"lr": "auto", "epochs": "auto", "curvature": 2.0}
     options = {**asked, "device": "cpu", "promote": "never"}
-    with sessions.opened("finetune", "", options, {}, *resolve("default", asked)):
+    with session.opened("finetune", "", options, {}, *resolve("default", asked)):
         pass
-    example = re.search(r"params\.`(resolved\.lr)` = '([\d.]+)'", PROSE)
+    example = re.search(r"params\.(lr) = '([\d.]+)'", PROSE)
     assert example is not None
-    assert run.parameters["lr"] == "auto"
     assert str(run.parameters[example[1]]) == example[2]
-    assert {f"resolved.{name}" for name in asked} <= run.parameters.keys()
+    assert run.parameters.keys() == options.keys()
 
 
 # What verification says

@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 import torch
 
-from tvae.architecture import Architecture
 from tvae.checkpoint import Checkpoint, read, save
-from tvae.configuration import FOUNDATION, Configuration
+from tvae.config.architecture import Architecture
+from tvae.config.presets import PRESET_SETTINGS, PRESETS, resolve, resolve_foundation
+from tvae.config.training import FOUNDATION, Configuration
 from tvae.errors import ArchitectureError, ConfigurationError
-from tvae.experiments.presets import PRESET_SETTINGS, PRESETS, resolve, resolve_foundation
-from tvae.experiments.start import from_checkpoint, from_foundation, from_scratch
 from tvae.model import COMPONENTS, TernaryVAE
 from tvae.training import Result
+from tvae.training.start import from_checkpoint, from_foundation, from_scratch
 
 SMALL = Architecture(n_trits=3, latent_dim=4, encoder_hidden=(8,), decoder_hidden=(8,), hidden_dim=8)
 

@@ -24,13 +24,13 @@ import pytest
 import torch
 
 import tvae
-from tvae.architecture import Architecture
-from tvae.configuration import Configuration
+from tvae.config.architecture import Architecture
+from tvae.config.training import Configuration
 from tvae.errors import ConfigurationError
-from tvae.experiments import fanout
-from tvae.experiments.fanout import RETRIES, Trained, Workers
-from tvae.experiments.start import from_scratch
+from tvae.sweeps import executors as fanout
+from tvae.sweeps.executors import RETRIES, Trained, Workers
 from tvae.training import Member, Result
+from tvae.training.start import from_scratch
 
 SMALL = Architecture(
     n_trits=4, latent_dim=6, encoder_hidden=(32,), decoder_hidden=(24,), hidden_dim=16, n_projection_layers=1

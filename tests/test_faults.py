@@ -144,7 +144,7 @@ def test_a_training_that_ends_while_it_is_written_leaves_no_half_and_no_run_at_w
     if number != signal.SIGKILL and fault == IN_LOGGING:
         kept = desk.folder / "kept" / run.info.run_id / FILE_NAME
         assert f"The trained model is not lost: {kept}\n" in err
-        assert f"Go on with it: python -m entry_points.finetune --checkpoint {kept}\n" in err
+        assert f"Continue with: python -m entry_points.finetune --checkpoint {kept}\n" in err
         assert read(kept).trained == ("encoder", "decoder")
 
 
@@ -288,9 +288,9 @@ def test_a_run_that_mlflow_left_when_conda_was_missing_is_failed_once_nobody_can
 
 JUMPS = """
 import time
-from entry_points import sessions
+from tvae.workflows import session
 from tvae.tracking.run import Run
-sessions._LOG_SECONDS = 0.0  # each epoch by itself
+session._LOG_SECONDS = 0.0  # each epoch by itself
 away = [0]
 def jumping(true=time.time):
     return true() + away[0]

@@ -200,7 +200,7 @@ def test_a_server_that_never_comes_back_does_not_cost_the_training(
     (kept,) = (desk.folder / "kept").glob(f"*/{FILE_NAME}")
     assert advice == [
         f"The trained model is not lost: {kept}",
-        f"Go on with it: python -m entry_points.finetune --checkpoint {kept}",
+        f"Continue with: python -m entry_points.finetune --checkpoint {kept}",
     ]
     assert read(kept).training["seed"] == seed
     assert len((kept.parent / "history.csv").read_text().splitlines()) == 14

@@ -11,10 +11,10 @@ from exact_model import exact_model
 
 from tvae.checkpoint import save, verify
 from tvae.checkpoint.verification import load_afresh
-from tvae.drawing import draw
 from tvae.fresh import FreshProcess, ProcessError
 from tvae.metrics import evaluate
 from tvae.model import COMPONENTS
+from tvae.plots.draw import draw
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.integration
@@ -86,7 +86,7 @@ def test_a_process_that_is_at_work_can_be_closed() -> None:
 def test_a_process_ends_when_whoever_started_it_is_killed() -> None:
     code = (
         "import os, time; from tvae.fresh import FreshProcess\n"
-        "process = FreshProcess('tvae.plots'); print(process._process.pid, flush=True)\n"
+        "process = FreshProcess('tvae.plots.figures'); print(process._process.pid, flush=True)\n"
         "os.kill(os.getpid(), 9)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)

@@ -1,6 +1,6 @@
 """Who may know whom: the arrows between rooms, read from the sources, and what an import really pulls in.
 
-A room is a module or a package directly under `tvae/`, or all of `entry_points/`. To add one, add a line to `ROOMS`.
+A room is a module or a package directly under `tvae/`. To add one, add a line to `ROOMS`.
 """
 
 import ast
@@ -38,54 +38,44 @@ ROOMS = {
     "errors": Room("", NOTHING),
     "fresh": Room("", NOTHING),
     "locks": Room("", NOTHING),
-    "architecture": Room("errors", NOTHING),
-    "configuration": Room("errors architecture", NOTHING),
-    "bounds": Room("", NOTHING),
     "markdown": Room("", NOTHING),
+    "config": Room("errors", NOTHING),
     "ternary": Room("errors", NUMPY),
     "torch_defaults": Room("", TORCH),
     "poincare": Room("errors", TORCH),
-    "model": Room("errors architecture poincare", TORCH),
-    "objectives": Room("errors configuration ternary poincare", TORCH),
-    # The search is torch alone: the served model carries it, and needs three packages only.
-    "nearest": Room("poincare torch_defaults", TORCH),
-    "metrics": Room("errors ternary poincare model nearest torch_defaults", STATISTICS),
-    # Not in metrics: what a user asks of an embedding is no measure of it.
-    "reading": Room("errors ternary poincare model nearest metrics torch_defaults", STATISTICS),
-    "training": Room(
-        "errors architecture configuration ternary poincare model objectives metrics torch_defaults", STATISTICS
-    ),
-    "embedding": Room("errors ternary poincare model metrics torch_defaults", STATISTICS),
-    "checkpoint": Room(
-        "errors fresh locks architecture bounds markdown ternary poincare model metrics torch_defaults", STATISTICS
-    ),
-    # What a user asks of an embedding; nothing else in the project needs it.
-    "neighbours": Room("errors ternary poincare model nearest reading torch_defaults", STATISTICS),
-    "experiments": Room(
-        "errors architecture configuration ternary model metrics training checkpoint torch_defaults", STATISTICS
-    ),
-    "plots": Room("errors ternary poincare model metrics training", DRAWING),
-    # It draws in another process; `test_whoever_has_figures_drawn_does_not_import_matplotlib` holds that.
-    "drawing": Room("plots", DRAWING),
-    # The only room that is made for scikit-learn, whose estimators import pandas where it is installed.
-    "transformer": Room("errors ternary model reading checkpoint", DRAWING | {"pandas"}),
-    "serving": Room("errors architecture ternary poincare model metrics checkpoint torch_defaults", None),
+    "model": Room("errors config poincare", TORCH),
+    "objectives": Room("errors config ternary poincare", TORCH),
+    "metrics": Room("errors config ternary poincare model torch_defaults", STATISTICS),
+    "checkpoint": Room("errors fresh locks markdown config ternary poincare model metrics torch_defaults", STATISTICS),
+    "training": Room("errors config ternary poincare model objectives metrics checkpoint torch_defaults", STATISTICS),
+    "sweeps": Room("errors config ternary model metrics training checkpoint torch_defaults", STATISTICS),
+    # Facts about operations, whatever learns them.
+    "gates": Room("ternary", STATISTICS),
+    "plots": Room("errors ternary poincare model metrics training gates", DRAWING),
+    # A logged model holds a copy of this file, and nothing else of tvae.
+    "served": Room("", None),
+    "serving": Room("errors config ternary poincare model metrics checkpoint served torch_defaults", None),
     "tracking": Room(EVERYTHING_ABOVE, None),
-    "registry": Room("errors architecture metrics checkpoint experiments tracking", None),
-    # Architecture and configuration: to say what a trial changes of the defaults; bounds: whether it would be promoted.
-    "report": Room(
-        "errors architecture configuration bounds markdown metrics experiments tracking registry",
-        None,
+    "registry": Room("errors config metrics checkpoint serving tracking", None),
+    # What a user does with a model; nothing below needs it. Addresses of MLflow are the registry's, imported for them
+    # alone. scikit-learn's estimators import pandas where it is.
+    "embedding": Room(
+        "errors config ternary poincare model metrics checkpoint registry torch_defaults", DRAWING | {"pandas"}
     ),
-    "entry_points": Room(EVERYTHING_ABOVE, None),
+    "report": Room("errors config markdown metrics sweeps tracking registry", None),
+    "workflows": Room(EVERYTHING_ABOVE, None),
+    "cli": Room(EVERYTHING_ABOVE, None),
 }
 
-# Imports the rooms in turn, and after each prints every foreign package that has come in since the start.
+# Imports the rooms in turn, all modules of each, and prints every foreign package that has come in since the start.
 PROBE = """
-import importlib, json, sys
+import importlib, json, pkgutil, sys
 own = {"tvae", "__mp_main__"} | set(sys.stdlib_module_names) | {name.partition(".")[0] for name in sys.modules}
 for room in sys.argv[1:]:
-    importlib.import_module(room)
+    found = importlib.import_module(room)
+    if room != "tvae":
+        for module in pkgutil.walk_packages(getattr(found, "__path__", []), f"{room}."):
+            importlib.import_module(module.name)
     print(json.dumps([room, sorted({name.partition(".")[0] for name in sys.modules} - own)]))
 """
 
@@ -140,7 +130,7 @@ def loaded() -> dict[str, set[str]]:
 
 
 def test_rooms_are_found_where_they_are_looked_for() -> None:
-    assert set(rooms_on_disk()) >= {"errors", "architecture", "ternary", "poincare", "model", "metrics"}
+    assert set(rooms_on_disk()) >= {"errors", "config", "ternary", "poincare", "model", "metrics"}
 
 
 def test_every_room_has_its_line_in_the_table() -> None:
@@ -190,7 +180,7 @@ def test_arrow_is_seen_however_it_is_written(source: str, expected: set[str]) ->
     assert arrows(source) == expected
 
 
-@pytest.mark.parametrize("room", ["tvae", "errors", "architecture", "configuration", "bounds"])
+@pytest.mark.parametrize("room", ["tvae", "errors", "fresh", "locks", "markdown", "config"])
 def test_light_room_loads_nothing_from_outside(loaded: dict[str, set[str]], room: str) -> None:
     assert loaded[room] == set()
 
@@ -201,7 +191,7 @@ def test_import_of_a_room_pulls_in_no_more_than_it_may(loaded: dict[str, set[str
 
 
 def test_whoever_has_figures_drawn_does_not_import_matplotlib() -> None:
-    code = "import sys, entry_points.sessions; sys.exit('matplotlib' in sys.modules)"
+    code = "import sys, tvae.workflows.session; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False, timeout=120).returncode == 0
 
 

@@ -26,9 +26,9 @@ import torch
 from torch import Tensor
 
 from tvae import ternary
-from tvae.architecture import Architecture
 from tvae.checkpoint import Conversion, convert, read
 from tvae.checkpoint.file import MAX_BYTES
+from tvae.config.architecture import Architecture
 from tvae.errors import CheckpointError
 from tvae.metrics import evaluate, trit_table
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 import tvae
 from tvae import metrics, ternary
-from tvae.architecture import Architecture
+from tvae.config.architecture import Architecture
 from tvae.errors import EvaluationError
 from tvae.metrics import Evaluation, Measurement, evaluate, measure
 from tvae.model import Embedding, TernaryVAE

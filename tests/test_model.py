@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tvae.architecture import Architecture
+from tvae.config.architecture import Architecture
 from tvae.metrics import distances_by_valuation, measure, sibling_recall, tree_precision_by_level, trit_table
 from tvae.model import COMPONENTS, Embedding, TernaryVAE
 

@@ -20,11 +20,11 @@ from registry_store import aliases, tracking_in, versions
 import tvae
 from entry_points import convert, embed, finetune, promote, verify
 from tvae import ternary
-from tvae.architecture import Architecture
-from tvae.bounds import Bounds
 from tvae.checkpoint import read, save
 from tvae.checkpoint.legacy import BRANCHES
-from tvae.embedding import embeddings, to_npz, to_parquet
+from tvae.config.architecture import Architecture
+from tvae.config.bounds import Bounds
+from tvae.embedding.export import embeddings, to_npz, to_parquet
 from tvae.registry import CHAMPION, MODEL, MODES
 
 ROOT = Path(__file__).parent.parent
@@ -335,6 +335,34 @@ class TestLife:
         )
         assert aliases(desk.client) == {"champion": champion, "previous": other}
 
+    def test_a_trial_that_is_promoted_holds_the_model(self, desk: Desk, converted: tuple[Path, Said]) -> None:
+        trial = desk.client.create_run("1", run_name="low seed=1", tags={"stage": "trial"})
+        desk.client.log_metric(trial.info.run_id, "best_epoch", 3.0)
+        path = desk.folder / "checkpoint.safetensors"
+        good = read(converted[0])
+        save(path, good.model, trained=good.trained, training={"stage": "trial", "seed": 1}, metrics={})
+        desk.client.log_artifact(trial.info.run_id, str(path), "checkpoint")
+        desk.client.set_terminated(trial.info.run_id)
+        said = desk.type(promote.main, "--checkpoint", trial.info.run_id)
+        assert (said.code, said.err) == (0, "")
+        assert desk.client.get_model_version(MODEL, "3").run_id == trial.info.run_id
+        (output,) = desk.client.get_run(trial.info.run_id).outputs.model_outputs
+        found = desk.client.get_logged_model(output.model_id)
+        assert (found.name.startswith("trial c="), output.step) == (True, 3)
+        verdict = json.loads(desk.artifact(said.run, "verification.json").read_text())
+        assert {m.key: (m.value, m.step) for m in found.metrics} == {k: (v, 3) for k, v in verdict["metrics"].items()}
+        again = desk.type(promote.main, "--checkpoint", trial.info.run_id)
+        assert "It is tvae version 3." in again.out
+        assert len(desk.client.get_run(trial.info.run_id).outputs.model_outputs) == 1
+
+    def test_a_path_that_is_promoted_is_found_by_its_metrics(self, desk: Desk, promoted: Said) -> None:
+        found = desk.client.search_logged_models(["1"], filter_string="metrics.hierarchy < -0.83")
+        (model,) = [model for model in found if model.source_run_id == promoted.run.info.run_id]
+        verdict = json.loads(desk.artifact(promoted.run, "verification.json").read_text())
+        assert {m.key: m.value for m in model.metrics} == verdict["metrics"]
+        assert {m.dataset_name for m in model.metrics} == {"ternary-operations"}
+        assert [data.dataset.name for data in promoted.run.inputs.dataset_inputs] == ["ternary-operations"]
+
     def test_embed_writes_what_the_evaluation_says(self, desk: Desk, tmp_path: Path) -> None:
         said = desk.type(embed.main, "--out", tmp_path / "new" / "folder")
         assert (said.code, said.err) == (0, "")
@@ -343,5 +371,5 @@ class TestLife:
         model = read(path / "checkpoint.safetensors").model
         same_table(embeddings(model), held / "embeddings.npz", held / "embeddings.parquet")
         assert np.array_equal(np.load(held / "embeddings.npz")["radius"], tvae.evaluate(model).radii)
-        for name in ("embeddings.npz", "embeddings.parquet"):
+        for name in ("embeddings.npz", "embeddings.parquet", "disk.html"):
             assert (tmp_path / "new" / "folder" / name).read_bytes() == (held / name).read_bytes()

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from tvae import nearest as search
 from tvae import poincare
-from tvae.nearest import nearest
+from tvae.metrics import nearest as search
+from tvae.metrics.nearest import nearest
 
 DIMENSION = 16
 

@@ -1,15 +1,18 @@
 """What is asked of an embedding, against all distances."""
 
+import pickle
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
 from exact_model import exact_model, random_model, tree_model
+from sklearn.neighbors import NearestNeighbors
 
 import tvae
 from tvae import poincare, ternary
-from tvae.architecture import Architecture
+from tvae.config.architecture import Architecture
+from tvae.embedding import queries as neighbours
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +54,85 @@ def test_an_operation_is_not_its_own_neighbour_even_where_many_share_its_point()
 def test_a_model_may_be_given_for_its_codebook() -> None:
     model = tree_model(4)
     assert tvae.nearest_operations(5, model, count=2).index.tolist() == [5 + 27, 5 + 54]
+
+
+MANY = [3, 200, 3, 0, 242, 100]
+
+
+@pytest.mark.parametrize(
+    "many",
+    [MANY, np.array(MANY, np.uint8), [[i] for i in MANY], ternary.to_trits(MANY, 5)],
+    ids=["list", "uint8", "column", "trits"],
+)
+def test_many_operations_are_asked_at_once(book: tvae.Codebook, many: object) -> None:
+    found = tvae.nearest_operations(many, book, count=4)
+    one_by_one = [tvae.nearest_operations(i, book, count=4) for i in MANY]
+    for name in ("index", "trits", "valuation", "distance"):
+        assert np.array_equal(getattr(found, name), [getattr(one, name) for one in one_by_one])
+
+
+def test_many_that_share_one_point_have_others_as_neighbours() -> None:
+    model = exact_model(4)
+    with torch.no_grad():
+        model.encoder.hidden[0].weight.zero_()
+    assert tvae.nearest_operations([80, 1, 0], model, count=3).index.tolist() == [[0, 1, 2], [0, 2, 3], [1, 2, 3]]
+
+
+def test_as_many_indices_as_an_operation_has_trits_are_given_as_a_column(book: tvae.Codebook) -> None:
+    assert tvae.nearest_operations([[i] for i in range(5)], book, count=2).index.shape == (5, 2)
+    with pytest.raises(ValueError, match="must be -1, 0 or 1, got 2"):
+        tvae.nearest_operations(range(5), book)
+
+
+def test_the_distance_of_pairs_is_that_of_their_points(book: tvae.Codebook) -> None:
+    assert tvae.distance(3, 200, book) == from_all(book, 3)[200]
+    assert tvae.distance([3, 4], [200, 4], book).tolist() == [from_all(book, 3)[200], 0.0]
+    assert tvae.distance(3, np.arange(243), book).tolist() == from_all(book, 3).tolist()
+    assert tvae.distance(ternary.to_trits([3, 4], 5), 200, book).tolist() == from_all(book, 200)[[3, 4]].tolist()
+
+
+def test_a_matrix_has_all_pairs(book: tvae.Codebook) -> None:
+    everyone = np.arange(243)
+    matrix = tvae.distance(everyone[:7], everyone, book, matrix=True)
+    assert matrix == pytest.approx(np.array([from_all(book, i) for i in range(7)]), rel=1e-12)
+    assert not np.diag(matrix).any()
+
+
+def test_a_matrix_is_measured_in_parts(book: tvae.Codebook, monkeypatch: pytest.MonkeyPatch) -> None:
+    everyone = np.arange(243)
+    whole = tvae.distance(everyone, everyone, book, matrix=True)
+    monkeypatch.setattr(neighbours, "MEASURED", 1000)
+    assert np.array_equal(tvae.distance(everyone, everyone, book, matrix=True), whole)
+
+
+def test_points_may_be_given_for_operations(book: tvae.Codebook) -> None:
+    z = book.points.double().numpy()
+    assert tvae.distance(z[3], z[200], book) == from_all(book, 3)[200]
+    assert tvae.distance(z[:4], 200, book).tolist() == from_all(book, 200)[:4].tolist()
+
+
+def test_a_point_outside_is_refused_by_its_row(book: tvae.Codebook) -> None:
+    with pytest.raises(ValueError, match=r"^Row 1 of `b` must lie inside the ball"):
+        tvae.distance(3, [[0.0] * 6, [0.9] * 6], book)
+    with pytest.raises(ValueError, match=r"`a` must be operations, or points of shape \(…, 6\), got shape \(2,\)"):
+        tvae.distance([0.1, 0.2], 3, book)
+
+
+def test_the_metric_is_the_distance(book: tvae.Codebook) -> None:
+    metric, z = tvae.PoincareDistance(book.curvature), book.points.double().numpy()
+    assert [metric(z[3], w) for w in z] == pytest.approx(from_all(book, 3).tolist(), rel=1e-9)
+    assert pickle.loads(pickle.dumps(metric)) == metric
+
+
+def test_scikit_learn_finds_the_same_neighbours_by_it(book: tvae.Codebook) -> None:
+    embedded, metric = book.points.double().numpy(), tvae.PoincareDistance(book.curvature)
+    by_tree = NearestNeighbors(n_neighbors=3, metric=metric, algorithm="ball_tree").fit(embedded)
+    matrix = tvae.distance(range(243), range(243), book, matrix=True)
+    by_matrix = NearestNeighbors(n_neighbors=3, metric="precomputed").fit(matrix)
+    expected = tvae.nearest_operations(range(243), book, count=3)
+    for found in (by_tree.kneighbors(), by_matrix.kneighbors()):
+        assert np.array_equal(found[1], expected.index)
+        assert found[0] == pytest.approx(expected.distance, rel=1e-9)
 
 
 @pytest.mark.parametrize("level", range(6))

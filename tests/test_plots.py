@@ -18,8 +18,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from tvae import metrics, plots, poincare, ternary
+from tvae import metrics, poincare, ternary
 from tvae.metrics import Evaluation
+from tvae.plots import figures as plots
 from tvae.training import Record
 
 Floats = npt.NDArray[np.float64]
@@ -176,6 +177,17 @@ def test_a_finetuning_has_a_panel_for_each_metric() -> None:
     titles = [axes.get_title(loc="left") for axes in figure.axes]
     assert titles[:2] == ["hierarchy", "distance to the ceiling (log scale)"]
     assert titles[2:] == ["coverage", "level gap", "richness", "loss", "learning rate"]
+
+
+def test_the_radii_of_all_levels_are_one_panel() -> None:
+    history = [
+        {**record, **{f"radius_v{v}": 4.0 - v + record["epoch"] for v in range(4)}}
+        for record in finetuning([0.0, -0.8])
+    ]
+    axes = panel(plots.training_curves(history, n_trits=3), "radius by valuation")
+    for v in range(4):
+        assert line(axes, f"v{v}").tolist() == [[0.0, 4.0 - v], [1.0, 5.0 - v]]
+    assert axes.get_ylim()[1] > 5.0
 
 
 def test_a_foundation_has_panels_for_coverage_and_loss_and_none_for_hierarchy() -> None:

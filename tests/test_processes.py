@@ -11,7 +11,7 @@ import pytest
 from mlflow import MlflowClient
 from registry_store import tracking_in
 
-from tvae.registry.turn import turn
+from tvae.registry.lock import locked
 from tvae.tracking.failure import UNADOPTED_MINUTES, close_ended
 from tvae.tracking.process import PROCESS, own_process, process_state
 
@@ -134,11 +134,11 @@ def test_all_are_closed_however_many(client: MlflowClient, monkeypatch: pytest.M
     assert {client.get_run(run.info.run_id).info.status for run in made} == {"FAILED"}
 
 
-def test_the_turn_of_a_process_that_ended_is_over_at_once(
+def test_the_lock_of_a_process_that_ended_is_free_at_once(
     client: MlflowClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client.create_registered_model("waited-for")
     client.set_registered_model_tag("waited-for", "tvae.turn.00", f"1.0 {changed(began='1')}")
-    monkeypatch.setattr("tvae.registry.turn.ABANDONED_SECONDS", float("inf"))
-    with turn(client, "waited-for", tell=pytest.fail):
+    monkeypatch.setattr("tvae.registry.lock.ABANDONED_SECONDS", float("inf"))
+    with locked(client, "waited-for"):
         assert "tvae.turn.00" not in client.get_registered_model("waited-for").tags

@@ -12,7 +12,7 @@ from exact_model import exact_model, random_model
 
 import tvae
 from tvae import metrics, poincare, ternary
-from tvae.architecture import Architecture
+from tvae.config.architecture import Architecture
 from tvae.errors import EvaluationError, PointError
 from tvae.model import TernaryVAE
 
@@ -37,7 +37,7 @@ def test_every_operation_comes_back_from_the_point_of_the_model(model: TernaryVA
 
 
 def test_every_operation_comes_back_from_the_table_of_embeddings(model: TernaryVAE, book: tvae.Codebook) -> None:
-    from tvae.embedding import embeddings
+    from tvae.embedding.export import embeddings
 
     assert np.array_equal(tvae.decode(embeddings(model)["z"], book).index, np.arange(19_683))
 

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -13,9 +14,9 @@ import pytest
 from mlflow import MlflowClient
 from registry_store import METRICS, Entry, aliases, log_entry, tracking_in, versions
 
-from tvae.architecture import Architecture
 from tvae.checkpoint import FILE_NAME, read, save
-from tvae.errors import CheckpointError, RegistryError
+from tvae.config.architecture import Architecture
+from tvae.errors import CheckpointError, EvaluationError, RegistryError
 from tvae.registry import (
     FOUNDATION,
     MODEL,
@@ -25,14 +26,20 @@ from tvae.registry import (
     fetch,
     find_foundation,
     find_model,
+    lock,
     promote,
     register_foundation,
     rollback,
-    turn,
 )
 from tvae.registry.comparison import Criterion
+from tvae.served import TABLE, read_table
 
 TESTS = Path(__file__).parent
+
+
+def said(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What tvae logged, without MLflow's own."""
+    return [record.getMessage() for record in caplog.records if record.name.startswith("tvae")]
 
 
 class TestComparison:
@@ -73,6 +80,23 @@ class TestComparison:
         assert comparison.reason() == (
             "better in hierarchy -0.83200 against -0.83000, worse in tree precision 0.1700 against 0.9000"
         )
+
+    def test_a_model_that_takes_over_says_what_it_is_worse_in_and_what_it_answers_otherwise(self) -> None:
+        old = {"curvature": "2.0", "preset": "rich", "latent_dim": "16"}
+        new = {"curvature": "1.0", "preset": "default", "max_radius": "0.9"}
+        better = METRICS | {"level_gap": 0.5, "richness": 0.0001}
+        comparison = Comparison(METRICS, better, "old", "new", old, new)
+        assert comparison.better
+        assert comparison.reason() == (
+            "level gap 0.500 against 0.300; worse in richness 0.00010 against 0.01000; curvature 1.0, was 2.0; "
+            "preset default, was rich"
+        )
+        assert ["curvature", "2.0", "1.0", "other"] in [line.split() for line in comparison.table().splitlines()]
+
+    def test_a_model_of_other_operations_does_not_take_over(self) -> None:
+        comparison = Comparison(METRICS, METRICS | {"q": 2.0}, "old", "new", {"n_trits": "9"}, {"n_trits": "5"})
+        assert not comparison.better
+        assert comparison.reason() == "for operations of 5 trits, and the champion for those of 9"
 
     def test_levels_that_overlap_do_not_take_over(self) -> None:
         assert self.compare(hierarchy=-0.832, level_gap=-0.2).setback.name == "level_gap"
@@ -195,6 +219,10 @@ class TestPromotion:
         assert version.tags == {
             "verified": "true",
             "digest": entries[1].checkpoint.digest,
+            "n_trits": "3",
+            "latent_dim": str(entries[1].checkpoint.architecture.latent_dim),
+            "curvature": "2.0",
+            "max_radius": str(entries[1].checkpoint.architecture.max_radius),
             "coverage": "1",
             "hierarchy": "-0.83",
             "level_gap": "0.3",
@@ -253,6 +281,15 @@ class TestRefusal:
     def test_a_refusal_makes_no_registered_model(self, client: MlflowClient, entries: list[Entry]) -> None:
         with pytest.raises(RegistryError, match="Only a verified"):
             promote(client, entries[0].verdict(passed=False), model_id=entries[0].model_id)
+        assert client.search_registered_models() == []
+
+    def test_a_model_whose_table_is_not_its_networks_is_refused(self, client: MlflowClient, tmp_path: Path) -> None:
+        entry = log_entry(tmp_path, 0)
+        path = Path(client.get_logged_model(entry.model_id).artifact_location) / "data" / "served" / TABLE
+        table, digest = read_table(path)
+        replace(table, radius=table.radius * 1.0000001).write(path, digest)
+        with pytest.raises(EvaluationError, match="bit for bit"):
+            promote(client, entry.verdict(), model_id=entry.model_id)
         assert client.search_registered_models() == []
 
     def test_a_model_that_serves_another_checkpoint_is_refused(
@@ -353,47 +390,54 @@ class TestTurn:
     def test_a_ticket_that_its_owner_left_behind_is_removed(
         self, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(turn, "ABANDONED_SECONDS", 0.3)
+        monkeypatch.setattr(lock, "ABANDONED_SECONDS", 0.3)
         client.create_registered_model(MODEL)
         client.set_registered_model_tag(MODEL, "tvae.turn.dead", "1.0")
         client.set_registered_model_tag(MODEL, "tvae.turn.dying", "0.0")
-        with turn.turn(client, MODEL):
+        with lock.locked(client, MODEL):
             (mine,) = client.get_registered_model(MODEL).tags.values()
         assert mine.startswith("2.0 ")
         assert client.get_registered_model(MODEL).tags == {}
 
-    def test_a_person_who_has_to_wait_is_told(self, client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(turn, "ABANDONED_SECONDS", 0.3)
-        monkeypatch.setattr(turn, "_PATIENCE_SECONDS", 0.1)
+    def test_a_long_wait_is_logged(
+        self, client: MlflowClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        monkeypatch.setattr(lock, "ABANDONED_SECONDS", 0.3)
+        monkeypatch.setattr(lock, "_PATIENCE_SECONDS", 0.1)
         client.create_registered_model(MODEL)
         client.set_registered_model_tag(MODEL, "tvae.turn.dead", "1.0")
-        said: list[str] = []
-        with turn.turn(client, MODEL, tell=said.append):
+        with caplog.at_level("INFO", "tvae"), lock.locked(client, MODEL):
             pass
-        assert said == ["Another process is changing tvae: waiting for it, at most 0.3 s if it died."]
+        assert said(caplog) == ["Another process is changing tvae: waiting for it, at most 0.3 s if it died."]
 
-    def test_an_error_in_the_turn_gives_it_back(self, client: MlflowClient) -> None:
+    def test_an_error_under_the_lock_releases_it(self, client: MlflowClient) -> None:
         client.create_registered_model(MODEL)
-        with pytest.raises(ZeroDivisionError), turn.turn(client, MODEL):
+        with pytest.raises(ZeroDivisionError), lock.locked(client, MODEL):
             raise ZeroDivisionError
         assert client.get_registered_model(MODEL).tags == {}
 
 
 class TestFoundation:
     def test_the_newest_is_champion_and_is_found(
-        self, client: MlflowClient, entries: list[Entry], tmp_path: Path
+        self, client: MlflowClient, entries: list[Entry], tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
+        caplog.set_level("INFO", "tvae")
         path = tmp_path / "f.safetensors"
         save(path, entries[0].checkpoint.model, trained=("encoder",), training={}, metrics={"coverage": 1.0})
         foundation = read(path)
-        said: list[str] = []
-        search = partial(find_foundation, client, folder=tmp_path, tell=said.append)
+        verified = Entry(foundation, "", "").verdict()
+        search = partial(find_foundation, client, folder=tmp_path)
         assert search(foundation.architecture) is None
-        assert register_foundation(client, foundation, entries[0].run_id) == "1"
-        assert register_foundation(client, foundation, entries[1].run_id) == "2"
-        assert said == []
+        for number, entry in enumerate(entries[:2], start=1):
+            assert register_foundation(client, verified, entry.run_id, entry.model_id) == str(number)
+        with pytest.raises(RegistryError, match="Only a verified foundation can be registered"):
+            register_foundation(client, Entry(foundation, "", "").verdict(passed=False), "", entries[0].model_id)
+        version = client.get_model_version("tvae-foundation", "2")
+        assert version.description.startswith("Verified: coverage 1, ")
+        assert {"verified": "true", "digest": foundation.digest, "coverage": "1"}.items() <= version.tags.items()
+        assert said(caplog) == []
         assert search(foundation.architecture) is None  # neither run holds a checkpoint
-        (text,) = said
+        (text,) = said(caplog)
         assert text.startswith("The registered foundation models:/tvae-foundation/2 is gone, or cannot be read: ")
         assert "its files are gone: nothing is at" in text
         assert text.endswith("So are 1 others.")
@@ -429,7 +473,7 @@ for entry, mode, q in jobs:
 
 @pytest.mark.integration
 def test_processes_that_promote_at_once_leave_what_one_after_the_other_would(tmp_path: Path) -> None:
-    """Versions are numbered in the order of the turns; replaying them in that order gives the aliases."""
+    """Versions are numbered in the order of the locks; replaying them in that order gives the aliases."""
     n_processes, rounds = 4, 3
     with tracking_in(tmp_path) as client:
         uri = f"sqlite:///{tmp_path}/mlflow.db"
@@ -500,13 +544,13 @@ class TestFilesThatAreGone:
         assert aliases(client) == {"champion": "2", "previous": "1"}
 
     def test_a_promotion_that_is_not_better_says_that_the_champion_is_gone(
-        self, client: MlflowClient, entries: list[Entry], two: list[Path]
+        self, client: MlflowClient, entries: list[Entry], two: list[Path], caplog: pytest.LogCaptureFixture
     ) -> None:
+        caplog.set_level("INFO", "tvae")
         two[1].rename(two[1].with_suffix(".aside"))
-        said: list[str] = []
         third = entries[2]
-        promote(client, third.verdict(), model_id=third.model_id, tell=said.append)
-        (text,) = said
+        promote(client, third.verdict(), model_id=third.model_id)
+        (text,) = said(caplog)
         assert text.startswith("The champion cannot be served: ")
         assert text.endswith("Promote with mode=force to replace it.")
 

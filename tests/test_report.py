@@ -17,16 +17,16 @@ from mlflow.entities import Metric, Param
 from registry_store import tracking_in
 
 from entry_points.report import main
-from tvae.architecture import Architecture
-from tvae.configuration import Configuration
+from tvae.config.architecture import Architecture
+from tvae.config.training import Configuration
 from tvae.errors import TrackingError
-from tvae.experiments import reference
-from tvae.experiments.phases import PHASES
 from tvae.metrics import hierarchy_ceiling
 from tvae.report import Runs, gather, headline, to_markdown, to_page
 from tvae.report.answer import Advice, answer, effects
 from tvae.report.gather import RunRecord, Version
 from tvae.report.layout import phases_of
+from tvae.sweeps import reference
+from tvae.sweeps.phases import PHASES
 from tvae.tracking.description import REFERENCE
 
 Values = Callable[[int], float]
@@ -304,6 +304,19 @@ def test_a_sweep_in_which_everything_failed_has_a_report() -> None:
     assert not Page(to_page(held)).problems
 
 
+def test_a_terminal_is_shown_no_markdown() -> None:
+    advised = {"failure": "NaN in the loss. Try a lower `lr`."}
+    held = sweep_of(*(dataclasses.replace(trial("a*b", seed, None), tags=_with(seed, advised)) for seed in range(3)))
+    text = headline(held, markdown=False)
+    assert "Try a lower `lr`." in text
+    assert not re.search(r"\*\*|\\|```|&lt;", text)
+    assert "Try a lower \\`lr\\`." in headline(held)
+
+
+def _with(seed: int, tags: dict[str, str]) -> dict[str, str]:
+    return {**trial("a*b", seed, None).tags, **tags}
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf, 1.7976931348623157e308])
 def test_a_metric_that_is_no_number_counts_as_missing(value: float) -> None:
     broken = trial("other", 4, -0.7, best_richness=value)
@@ -318,6 +331,7 @@ def test_an_experiment_without_trials_says_so() -> None:
     empty = Runs("nothing", "experiment")
     assert "holds no sweep" in to_markdown(empty)
     assert headline(empty).startswith("- **No trials.** Nothing can be said of configurations.")
+    assert headline(empty, markdown=False).startswith("- No trials. Nothing can be said of configurations.")
     assert not Page(to_page(empty)).problems
 
 

@@ -36,9 +36,9 @@ from test_report import Page
 
 from entry_points import embed
 from tvae import registry
-from tvae.architecture import Architecture
 from tvae.checkpoint import read, save, verify
 from tvae.checkpoint.provenance import commit
+from tvae.config.architecture import Architecture
 from tvae.errors import CheckpointError, RegistryError, without_credentials
 from tvae.markdown import escaped
 from tvae.metrics import evaluate
@@ -314,11 +314,14 @@ def test_nothing_evaluates_text_starts_a_shell_or_unpickles_what_came_from_a_fil
     assert sources
     assert {path for path, _ in found} == {
         "tvae/checkpoint/legacy.py",
-        "tvae/experiments/fanout.py",
-        "tvae/experiments/grid.py",
+        "tvae/served.py",
+        "tvae/sweeps/executors.py",
+        "tvae/sweeps/grid.py",
     }
     # What a message advises, for files whose origin the reader knows.
     assert {line.partition("import")[0] for path, line in found if path.endswith("legacy.py")} == {'load = f"'}
+    (table,) = [line for path, line in found if path.endswith("served.py")]
+    assert "allow_pickle=False" in table
     (reading,) = [line for path, line in found if path.endswith("grid.py")]
     assert "_Loader" in reading
 

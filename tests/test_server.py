@@ -250,7 +250,7 @@ def test_stability_and_a_stopped_sweep_at_once_and_the_sweep_goes_on(ada: Client
     ended(sweep)
     code, out, err = ended(stability)
     assert code == 0, err
-    assert "3 of 3 trials finished" in out
+    assert "3 of 3 trials are done" in out
 
     code, out, err = ended(ben.shell(life("entry_points.sweep")))
     assert code == 0, err

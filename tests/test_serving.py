@@ -3,14 +3,18 @@
 import gc
 import http.client
 import importlib
+import io
 import json
 import logging
 import os
+import re
+import shutil
 import subprocess
 import sys
 import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
@@ -18,23 +22,28 @@ from typing import Any, NamedTuple
 
 import mlflow
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from exact_model import exact_model, random_model
 from mlflow.exceptions import MlflowException
+from mlflow.models import ModelSignature, get_model_info
 from mlflow.pyfunc import PyFuncModel
 from mlflow.pyfunc.scoring_server import invocations
+from mlflow.types import ColSpec, Schema
 
 import tvae
 from tvae import poincare, ternary
-from tvae.architecture import Architecture
 from tvae.checkpoint import load, read, save
-from tvae.embedding import embeddings
-from tvae.errors import CheckpointError, EvaluationError
+from tvae.config.architecture import Architecture
+from tvae.embedding.export import embeddings
+from tvae.errors import EvaluationError
 from tvae.metrics import posterior_mean
+from tvae.metrics.nearest import nearest
 from tvae.model import COMPONENTS, TernaryVAE
-from tvae.nearest import nearest
-from tvae.serving import MAX_ROWS, REQUIREMENTS, answers, pip_requirements, pyfunc_arguments, to_indices
+from tvae.registry import address
+from tvae.served import MAX_ROWS, TABLE, read_table, to_indices
+from tvae.serving import answers, pip_requirements, pyfunc_arguments, require_same_answers
 
 ROOT = Path(__file__).parents[1]
 TRITS = ternary.operations().tolist()
@@ -55,7 +64,7 @@ class Answer(NamedTuple):
         return self.content["message"]
 
 
-Ask = Callable[[str], Answer]
+Ask = Callable[..., Answer]
 
 
 def body(inputs: object, **more: object) -> str:
@@ -65,9 +74,10 @@ def body(inputs: object, **more: object) -> str:
 def in_process(model: PyFuncModel) -> Ask:
     """Answer as MLflow's server does, without one."""
 
-    def ask(text: str) -> Answer:
+    def ask(text: str | bytes, kind: str = "application/json") -> Answer:
+        sent = text.encode() if isinstance(text, str) else text
         try:
-            response = invocations(text.encode(), "application/json", model, model.metadata.get_input_schema())
+            response = invocations(sent, kind, model, model.metadata.get_input_schema())
         except MlflowException as error:
             said = error.serialize_as_json()
             return Answer(error.get_http_status_code(), json.loads(said), said)
@@ -81,6 +91,11 @@ def write(path: Path, model: TernaryVAE) -> Path:
     return path
 
 
+def save_model(folder: Path, checkpoint: Path) -> Path:
+    mlflow.pyfunc.save_model(folder / "model", **pyfunc_arguments(read(checkpoint), folder / "files"))
+    return folder / "model"
+
+
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write(tmp_path_factory.mktemp("trained") / "checkpoint.safetensors", random_model(Architecture()))
@@ -88,9 +103,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def saved(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("mlflow") / "model"
-    mlflow.pyfunc.save_model(path, **pyfunc_arguments(read(checkpoint)))
-    return path
+    return save_model(tmp_path_factory.mktemp("mlflow"), checkpoint)
 
 
 @pytest.fixture(scope="module")
@@ -198,12 +211,13 @@ class TestAnswers:
 
     def test_an_operation_of_another_space_has_that_spaces_width(self, tmp_path: Path) -> None:
         model = exact_model(3)
-        mlflow.pyfunc.save_model(
-            tmp_path / "model", **pyfunc_arguments(read(write(tmp_path / "checkpoint.safetensors", model)))
-        )
-        ask = in_process(mlflow.pyfunc.load_model(str(tmp_path / "model")))
+        saved = save_model(tmp_path, write(tmp_path / "checkpoint.safetensors", model))
+        ask = in_process(mlflow.pyfunc.load_model(str(saved)))
         served = ask_radii(ask, ternary.operations(3).tolist())
         assert served == pytest.approx(tvae.evaluate(model).radii, rel=1e-6)
+        named = ask(body([{"t2": 1, "t0": -1, "t1": 0}], params=EMBEDDING)).content["predictions"]
+        assert named == ask(body([[-1, 0, 1]], params=EMBEDDING)).content["predictions"]
+        assert "missing: t2." in ask(body([{"t0": -1, "t1": 0}])).message
 
     @pytest.mark.parametrize("dtype", [np.int8, np.int64, np.float32, np.float64, object])
     def test_a_python_caller_may_use_any_number_type(self, pyfunc: PyFuncModel, dtype: type) -> None:
@@ -225,6 +239,165 @@ class TestAnswers:
         assert max(len(number.split("}")[0].split("e")[0].replace(".", "").lstrip("0")) for number in numbers) <= 9
 
 
+COLUMNS = [f"t{i}" for i in range(9)]
+SOME = [5, 9841, 19682, 0, 5]
+ROWS = [TRITS[i] for i in SOME]
+REVERSED = [row[::-1] for row in ROWS]
+RECORDS = [dict(zip(COLUMNS, row, strict=True)) for row in ROWS]
+FRAME = pd.DataFrame(ROWS, columns=COLUMNS)
+
+
+def csv_of(frame: pd.DataFrame) -> str:
+    return frame.to_csv(index=False)
+
+
+def parquet_of(frame: pd.DataFrame) -> bytes:
+    stream = io.BytesIO()
+    frame.to_parquet(stream)
+    return stream.getvalue()
+
+
+BY_INDEX = pd.DataFrame({"index": SOME})
+JSON, CSV, PARQUET = "application/json", "text/csv", "application/vnd.apache.parquet"
+# Every way to ask a server for SOME.
+SENT: dict[str, tuple[str | bytes, str]] = {
+    "inputs, trits": (body(ROWS), JSON),
+    "inputs, rows of an index": (body([[i] for i in SOME]), JSON),
+    "inputs, indices": (body(SOME), JSON),
+    "inputs, floats": (body([float(i) for i in SOME]), JSON),
+    "inputs, records": (body(RECORDS), JSON),
+    "inputs, columns": (body({name: FRAME[name].tolist() for name in reversed(COLUMNS)}), JSON),
+    "inputs, a column": (body({"index": SOME}), JSON),
+    "instances, trits": (json.dumps({"instances": ROWS}), JSON),
+    "instances, indices": (json.dumps({"instances": SOME}), JSON),
+    "instances, records": (json.dumps({"instances": RECORDS}), JSON),
+    "instances, index": (json.dumps({"instances": [{"index": i} for i in SOME]}), JSON),
+    "split": (json.dumps({"dataframe_split": {"columns": COLUMNS, "data": ROWS}}), JSON),
+    "split, reversed": (json.dumps({"dataframe_split": {"columns": COLUMNS[::-1], "data": REVERSED}}), JSON),
+    "split, of pandas": (json.dumps({"dataframe_split": FRAME.to_dict(orient="split")}), JSON),
+    "split, index": (json.dumps({"dataframe_split": {"columns": ["index"], "data": [[i] for i in SOME]}}), JSON),
+    "split, no names": (json.dumps({"dataframe_split": {"data": ROWS}}), JSON),
+    "records": (json.dumps({"dataframe_records": [dict(reversed(r.items())) for r in RECORDS]}), JSON),
+    "records, index": (json.dumps({"dataframe_records": [{"index": i} for i in SOME]}), JSON),
+    "csv": (csv_of(FRAME), CSV),
+    "csv, reversed, floats": (csv_of(FRAME[COLUMNS[::-1]].astype(float)), CSV),
+    "csv, index": (csv_of(BY_INDEX), CSV),
+    "csv, byte order mark, CRLF": ("\ufeff" + csv_of(BY_INDEX).replace("\n", "\r\n"), CSV),
+    "parquet": (parquet_of(FRAME[COLUMNS[::-1]]), PARQUET),
+    "parquet, index": (parquet_of(BY_INDEX), PARQUET),
+}
+# Every way to ask for SOME in Python.
+GIVEN: dict[str, Any] = {
+    "frame": FRAME,
+    "frame, reversed": FRAME[COLUMNS[::-1]],
+    "frame, floats": FRAME.astype(np.float16),
+    "frame, nullable": FRAME.astype("Int64"),
+    "frame, objects": FRAME.astype(object),
+    "frame, mixed": FRAME.astype({"t0": float, "t1": "int8", "t2": object}),
+    "frame, no names": pd.DataFrame(ROWS),
+    "frame, names of mlflow.evaluate": FRAME.set_axis([f"feature_{i}" for i in range(1, 10)], axis=1),
+    "frame, index": BY_INDEX,
+    "frame, index among nulls, as Spark gives it": BY_INDEX.reindex(columns=["index", *COLUMNS]),
+    "frame, index, unsigned": BY_INDEX.astype(np.uint16),
+    "series": pd.Series(SOME),
+    "series, floats": pd.Series(SOME, dtype=float, name="operation"),
+    "list of lists": ROWS,
+    "list of tuples": list(map(tuple, ROWS)),
+    "list of arrays": list(map(np.array, ROWS)),
+    "list of indices": SOME,
+    "list of numpy integers": list(np.array(SOME)),
+    "list of records": RECORDS,
+    "tuple": tuple(SOME),
+    "columns": {name: FRAME[name].to_numpy() for name in COLUMNS},
+    "tensor": torch.tensor(ROWS),
+    "array of lists": np.array([*ROWS, None], object)[:-1],
+    **{f"array, {t}": np.array(ROWS, t) for t in ("int8", "int16", "int32", "int64", "f2", "f4", "f8", "g", "O")},
+    **{f"indices, {t}": np.array(SOME, t) for t in ("uint16", "int32", "uint64", "float32", "float64", "O")},
+    "column of indices": np.array(SOME)[:, None],
+}
+
+
+@pytest.fixture(scope="module")
+def expected(pyfunc: PyFuncModel) -> list[dict[str, Any]]:
+    records = pyfunc.predict(np.array(SOME))
+    assert len({record["radius"] for record in records}) == len(set(SOME))
+    return list(records)
+
+
+class TestFormats:
+    """Every input format that MLflow has means the same."""
+
+    @pytest.mark.parametrize("name", SENT)
+    def test_a_server_answers_each(self, ask: Ask, expected: list[dict[str, Any]], name: str) -> None:
+        answer = ask(*SENT[name])
+        assert (answer.status, answer.content) == (200, {"predictions": expected})
+
+    @pytest.mark.parametrize("name", GIVEN)
+    def test_python_answers_each(self, pyfunc: PyFuncModel, expected: list[dict[str, Any]], name: str) -> None:
+        answer = pyfunc.predict(GIVEN[name])
+        assert isinstance(answer, pd.DataFrame) == isinstance(GIVEN[name], pd.DataFrame | pd.Series)
+        assert (answer.to_dict("records") if isinstance(answer, pd.DataFrame) else answer) == expected
+
+    def test_a_table_keeps_its_row_labels(self, pyfunc: PyFuncModel) -> None:
+        assert pyfunc.predict(FRAME.set_axis(list("abcde"))).index.tolist() == list("abcde")
+
+    def test_a_row_of_a_table_is_an_operation(self, pyfunc: PyFuncModel, expected: list[dict[str, Any]]) -> None:
+        assert pyfunc.predict(FRAME.iloc[1]).to_dict("records") == expected[1:2]
+
+    @pytest.mark.integration
+    @pytest.mark.parametrize("columns", [COLUMNS, ["index"]], ids=["trits", "index"])
+    @pytest.mark.parametrize("form", ["frame", "floats", "numpy"])
+    @pytest.mark.filterwarnings("ignore")  # the evaluator's own
+    def test_mlflow_evaluates_it(
+        self, saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, columns: list[str], form: str
+    ) -> None:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+        indices = np.arange(100, 120)
+        frame = pd.DataFrame(ternary.to_trits(indices).astype(int), columns=COLUMNS).assign(index=indices)[columns]
+        radius = mlflow.pyfunc.load_model(str(saved)).predict(indices)
+        target = np.array([record["radius"] for record in radius])
+        data = {"frame": frame, "floats": frame.astype(float), "numpy": frame.to_numpy()}[form]
+        with mlflow.start_run():
+            found = mlflow.models.evaluate(
+                str(saved),
+                data if form == "numpy" else data.assign(target=target),
+                targets=target if form == "numpy" else "target",
+                model_type="regressor",
+            )
+        assert found.metrics["max_error"] == 0
+
+    @pytest.mark.integration
+    @pytest.mark.parametrize("name", ["csv, reversed, floats", "csv, index", "split, reversed", "inputs, indices"])
+    def test_mlflow_models_predict_answers_it(
+        self, saved: Path, tmp_path: Path, expected: list[dict[str, Any]], name: str
+    ) -> None:
+        sent, kind = SENT[name]
+        (tmp_path / "asked").write_text(str(sent))
+        command = [sys.executable, "-m", "mlflow", "models", "predict", "-m", str(saved), "--env-manager", "local"]
+        command += ["-i", str(tmp_path / "asked"), "-t", "csv" if kind == CSV else "json"]
+        environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=120)
+        assert json.loads(done.stdout.splitlines()[-1]) == {"predictions": expected}
+
+    @pytest.mark.filterwarnings("ignore:.*input example")
+    def test_other_models_are_parsed_as_before(self, ask: Ask, tmp_path: Path) -> None:
+        (tmp_path / "code").mkdir()
+        (tmp_path / "code" / "echo_model.py").write_text(
+            "class Echo:\n def predict(self, data): return type(data).__name__\ndef _load_pyfunc(path): return Echo()"
+        )
+        mlflow.pyfunc.save_model(
+            tmp_path / "model",
+            loader_module="echo_model",
+            code_paths=[str(tmp_path / "code" / "echo_model.py")],
+            signature=ModelSignature(Schema([ColSpec("long", "x")])),
+            pip_requirements=[],
+        )
+        echo = in_process(mlflow.pyfunc.load_model(str(tmp_path / "model")))
+        assert echo('{"dataframe_records": [{"x": 1}]}').content == {"predictions": "DataFrame"}
+        assert echo("x\n1\n", CSV).content == {"predictions": "DataFrame"}
+        assert echo('{"dataframe_records": [{"y": 1}]}').status == 400
+
+
 # What is answered by tvae: (name, inputs as JSON, what the sentence says after the place).
 REFUSED = [
     ("width 8", body([GOOD, GOOD[:8]]), "Row 1 must be a list of 9 trits or of one index, got 8 values: [0, 0,"),
@@ -244,17 +417,34 @@ REFUSED = [
     ("a number as string", body([["1"] * 9]), 'Row 0, position 0 must be -1, 0 or 1, got "1".'),
     ("a long string", body([["x" * 10_000]]), "Row 0, position 0 must be an index, an integer from 0 to 19682, got"),
     ("strings for rows", body(["abc", "def"]), 'Row 0 must be a list of 9 trits or of one index, got "abc".'),
-    ("a string for all", body("abc"), '`inputs` must be a list of rows, each a list of 9 trits or of one index; got "'),
-    ("a number for all", body(5), "`inputs` must be a list of rows, each a list of 9 trits or of one index; got 5."),
+    (
+        "a string for all",
+        body("abc"),
+        'A request must be a list of rows, each a list of 9 trits or of one index; got "',
+    ),
+    ("a number for all", body(5), "A request must be a list of rows, each a list of 9 trits or of one index; got 5."),
+    ("null for all", body(None), "A request must be a list of rows, each a list of 9 trits or of one index; got null."),
+    ("no rows", body([]), "A request must have 1 to 200000 rows, each a list of 9 trits or of one index; got 0 rows."),
+    ("no columns", body({}), "A request must have 1 to 200000 rows"),
+    ("objects", body([{"a": 1}, {"a": 0}]), 'The columns must be `index`, or `t0` to `t8`; got column "a".'),
+    ("an object", body({"a": [1]}), 'The columns must be `index`, or `t0` to `t8`; got column "a".'),
+    (
+        "no inputs",
+        "{}",
+        "A request must be a JSON object with one of the keys dataframe_records, dataframe_split, inputs",
+    ),
+    ("a misspelt key", '{"input": [[0]]}', "A request must be a JSON object with one of the keys dataframe_records,"),
+    ("two inputs", body([[0]], instances=[[0]]), "A request must be a JSON object with one of the keys dataframe_re"),
     ("a boolean", body([[*GOOD[:8], True]]), "Row 0, position 8 must be -1, 0 or 1, got true."),
     ("nested cell", body([GOOD, [0, [1], *GOOD[2:]]]), "Row 1, position 1 must be -1, 0 or 1, got [1]."),
     ("nested cells", body([[[0]] * 9]), "Row 0, position 0 must be -1, 0 or 1, got [0]."),
     ("nested rows", body([[GOOD]]), "Row 0, position 0 must be an index, an integer from 0 to 19682, got [0, 0,"),
     ("nested deeply", body([[json.loads("[" * 80 + "]" * 80)]]), "Row 0, position 0 must be an index"),
     ("ragged", body([GOOD, GOOD[:4]]), "Row 1 must be a list of 9 trits or of one index, got 4 values: [0, 0, 0, 0]."),
-    ("trits and index", body([GOOD, [5]]), "Row 1 must have 9 values as row 0 has, got 1: [5]."),
-    ("flat", body(GOOD), "Row 0 must be a list of 9 trits or of one index, got 0."),
-    ("flat index", body([5]), "Row 0 must be a list of 9 trits or of one index, got 5."),
+    ("trits and index", body([GOOD, [5]]), "Row 1 must have 9 values as row 0 has, got 1 value: [5]."),
+    ("flat", body(GOOD), "One list of 9 numbers from -1 to 1 could be the trits of an operation or 9 indices."),
+    ("flat, out of range", body([5, 19683]), "Row 1, position 0 must be an index, an integer from 0 to 19682, got"),
+    ("flat and a row", body([5, [5]]), "Row 0 must be a list of 9 trits or of one index, got 5."),
     ("empty row", body([[]]), "Row 0 must be a list of 9 trits or of one index, got 0 values: []."),
     ("object in a row", body([[{"a": 1}, *GOOD[1:]]]), 'Row 0, position 0 must be -1, 0 or 1, got {"a": 1}.'),
     ("object for a row", body([GOOD, {"a": 1}]), 'Row 1 must be a list of 9 trits or of one index, got {"a": 1}.'),
@@ -263,22 +453,155 @@ REFUSED = [
     ("index 0.5", body([[0.5]]), "Row 0, position 0 must be an index, an integer from 0 to 19682, got 0.5."),
     ("index null", body([[None]]), "Row 0, position 0 must be an index, an integer from 0 to 19682, got null."),
     ("index true", body([[True]]), "Row 0, position 0 must be an index, an integer from 0 to 19682, got true."),
-    ("too many rows", body([[0]] * (MAX_ROWS + 1)), "`inputs` must have 1 to 200000 rows"),
+    ("too many rows", body([[0]] * (MAX_ROWS + 1)), "A request must have 1 to 200000 rows"),
 ]
 # What MLflow answers before tvae is asked.
 REFUSED_BY_MLFLOW = [
-    ("no rows", body([]), "which suggests a numpy array input"),
-    ("null for all", body(None), "NoneType"),
-    ("objects", body([{"a": 1}, {"a": 0}]), "which suggests a numpy array input"),
-    ("an object", body({"a": [1]}), "expects a single n-dimensional array"),
     ("broken JSON", '{"inputs": [[0, 0', "valid JSON"),
     ("empty body", "", "valid JSON"),
     ("a list", "[[0]]", "must be a JSON dictionary"),
-    ("no inputs", "{}", "must be a JSON dictionary"),
-    ("two inputs", body([[0]], instances=[[0]]), "must be a JSON dictionary"),
     ("a param that is no boolean", body([[0]], params={"embedding": "yes"}), "boolean"),
     ("params that are no object", body([[0]], params=[1]), "must be a dictionary"),
 ]
+
+
+TABLES_REFUSED: list[tuple[str, str, list[str], list[list[Any]], str]] = [
+    (name, where, names, rows, sentence)
+    for where in ("split", "records", "instances", "csv", "frame", "parquet")
+    for name, names, rows, sentence in (
+        ("0.5", COLUMNS, [GOOD, [*GOOD[:3], 0.5, *GOOD[4:]]], "Row 1, column t3 must be -1, 0 or 1, got 0.5."),
+        ("2", COLUMNS, [[*GOOD[:8], 2]], "Row 0, column t8 must be -1, 0 or 1, got 2."),
+        ("nan", COLUMNS, [[*GOOD[:8], float("nan")]], "Row 0, column t8 must be -1, 0 or 1, got "),
+        ("text", COLUMNS, [[*GOOD[:8], "a"]], 'Row 0, column t8 must be -1, 0 or 1, got "a".'),
+        (
+            "index 0.5",
+            ["index"],
+            [[0], [0.5]],
+            "Row 1, column index must be an index, an integer from 0 to 19682, got 0.5",
+        ),
+        ("index -1", ["index"], [[-1]], "Row 0, column index must be an index, an integer from 0 to 19682, got -1."),
+        (
+            "missing",
+            COLUMNS[:3] + COLUMNS[4:],
+            [GOOD[:8]],
+            "The columns must be `index`, or `t0` to `t8`; missing: t3.",
+        ),
+        ("unknown", [*COLUMNS, "t9"], [[*GOOD, 0]], 'The columns must be `index`, or `t0` to `t8`; got column "t9".'),
+        (
+            "both",
+            ["index", *COLUMNS],
+            [[0, *GOOD]],
+            "The columns must be `index`, or `t0` to `t8`, not both; got index",
+        ),
+        ("no rows", COLUMNS, [], "A request must have 1 to 200000 rows"),
+    )
+    if not (name == "no rows" and where in ("records", "instances"))
+]
+# Tables that only some formats can hold.
+MORE_REFUSED: list[tuple[str, str, str, str]] = [
+    (
+        "a row too long",
+        JSON,
+        '{"dataframe_split": {"columns": ["index"], "data": [[1], [1, 2]]}}',
+        "Row 1 must be a list of ",
+    ),
+    (
+        "a row too short",
+        JSON,
+        '{"dataframe_split": {"columns": ["t0", "t1"], "data": [[1]]}}',
+        "Row 0 must be a list of ",
+    ),
+    (
+        "no list",
+        JSON,
+        '{"dataframe_split": {"columns": ["index"], "data": [1]}}',
+        "Row 0 must be a list of 1 value, got 1.",
+    ),
+    (
+        "no data",
+        JSON,
+        '{"dataframe_split": {"columns": ["index"]}}',
+        "`dataframe_split` must be an object with columns",
+    ),
+    (
+        "a list",
+        JSON,
+        '{"dataframe_split": [[1]]}',
+        "`dataframe_split` must be an object with columns and data; got [[1]].",
+    ),
+    ("names", JSON, '{"dataframe_split": {"columns": 5, "data": [[1]]}}', "`columns` must be a list of names; got 5."),
+    (
+        "twice",
+        JSON,
+        '{"dataframe_split": {"columns": ["index", "index"], "data": [[1, 2]]}}',
+        "The columns must be `index`, or",
+    ),
+    (
+        "text",
+        JSON,
+        '{"dataframe_split": {"columns": ["index"], "data": [["1"]]}}',
+        "Row 0, column index must be an index",
+    ),
+    ("true", JSON, '{"dataframe_records": [{"index": 0}, {"index": true}]}', "Row 1, column index must be an index"),
+    ("true", JSON, '{"instances": [{"index": 0}, {"index": true}]}', "Row 1, column index must be an index"),
+    ("null", JSON, '{"dataframe_records": [{"index": 0}, {"index": null}]}', "Row 1, column index must be an index"),
+    (
+        "lacks",
+        JSON,
+        '{"dataframe_records": [{"index": 0}, {}]}',
+        "Row 1 must have the columns that row 0 has; it lacks",
+    ),
+    (
+        "has",
+        JSON,
+        '{"instances": [{"index": 0}, {"index": 0, "t0": 0}]}',
+        "Row 1 must have the columns that row 0 has; it",
+    ),
+    ("a row", JSON, '{"dataframe_records": [{"index": 0}, [0]]}', "Row 1 must be an object as row 0 is, got [0]."),
+    ("lengths", JSON, '{"inputs": {"index": [0, 1], "t0": [1]}}', "Columns must have equally many rows; got"),
+    ("csv, too long", CSV, "index\n1,2\n3,4\n", "Row 0 must be a list of 1 value, got 2 values: [1, 2]."),
+    ("csv, too short", CSV, "t0,t1\n0\n", "Row 0 must be a list of 2 values, got 1 value: [0]."),
+    ("csv, an empty cell", CSV, "t0,index\n,1\n", "The columns must be"),
+    ("csv, empty", CSV, "", "A CSV must begin with a line of names of columns; got nothing."),
+    ("csv, no names", CSV, "5\n6\n", 'The columns must be `index`, or `t0` to `t8`; got column "5".'),
+    (
+        "csv, row labels",
+        CSV,
+        ",index\n0,5\n",
+        'The columns must be `index`, or `t0` to `t8`; got column "". Row labels',
+    ),
+    ("csv, semicolons", CSV, "t0;t1\n0;0\n", "The columns must be `index`, or `t0` to `t8`; got column"),
+    (
+        "csv, true",
+        CSV,
+        "index\n1\nTrue\n",
+        'Row 1, column index must be an index, an integer from 0 to 19682, got "True".',
+    ),
+    (
+        "csv, underscore",
+        CSV,
+        "index\n1_0\n",
+        'Row 0, column index must be an index, an integer from 0 to 19682, got "1_0".',
+    ),
+    ("csv, huge", CSV, f"index\n{'1' * 200_000}\n", "The CSV could not be read: field larger than field limit"),
+]
+
+
+def ask_table(ask: Ask, where: str, names: list[str], rows: list[list[Any]]) -> Answer:
+    """Ask with a table in one of MLflow's formats."""
+    records = [dict(zip(names, row, strict=True)) for row in rows]
+    frame = pd.DataFrame(rows, columns=names)
+    match where:
+        case "split":
+            return ask(json.dumps({"dataframe_split": {"columns": names, "data": rows}}))
+        case "records":
+            return ask(json.dumps({"dataframe_records": records}))
+        case "instances":
+            return ask(json.dumps({"instances": records}))
+        case "csv":
+            return ask(frame.to_csv(index=False, na_rep="nan"), CSV)
+        case _:
+            return ask(parquet_of(frame), PARQUET)
 
 
 def cases(rows: list[tuple[str, str, str]]) -> list[Any]:
@@ -297,6 +620,61 @@ class TestRefusal:
         answer = ask(text)
         assert len(answer.message) < 250
         assert set(answer.content) == {"error_code", "message", "sqlstate", "error_class"}
+
+    @pytest.mark.parametrize(
+        ("where", "names", "rows", "sentence"),
+        [pytest.param(*rest, id=f"{rest[0]}, {name}") for name, *rest in TABLES_REFUSED],
+    )
+    def test_a_bad_table_is_refused_in_every_format_by_row_and_column(
+        self, ask: Ask, pyfunc: PyFuncModel, where: str, names: list[str], rows: list[list[Any]], sentence: str
+    ) -> None:
+        if where == "frame":
+            with pytest.raises(MlflowException) as refused:
+                pyfunc.predict(pd.DataFrame(rows, columns=names))
+            status, message = refused.value.get_http_status_code(), refused.value.message
+        else:
+            answer = ask_table(ask, where, names, rows)
+            status, message = answer.status, answer.message
+            assert "stack_trace" not in answer.content
+        assert status == 400
+        assert message.startswith(sentence.replace(" 0 or 1, got 2.", " 0 or 1, got 2"))
+        assert len(message) < 250
+
+    @pytest.mark.parametrize(
+        ("kind", "text", "sentence"), [pytest.param(*rest, id=name) for name, *rest in MORE_REFUSED]
+    )
+    def test_a_bad_body_is_refused_with_a_sentence(self, ask: Ask, kind: str, text: str, sentence: str) -> None:
+        answer = ask(text, kind)
+        assert answer.status == 400
+        assert answer.message.startswith(sentence)
+        assert len(answer.message) < 250
+        assert "stack_trace" not in answer.content
+
+    @pytest.mark.parametrize(
+        ("given", "sentence"),
+        [
+            (FRAME["t0"], "missing: t1, t2"),
+            (FRAME.assign(extra=1), 'got column "extra"'),
+            (pd.DataFrame(ROWS, columns=range(9, 0, -1)), "got column 9."),
+            (pd.DataFrame({"index": pd.array([1, None], "Int64")}), "Row 1, column index"),
+            (pd.DataFrame({"index": pd.to_datetime(["2020-01-01"])}), "Row 0, column index"),
+            (pd.DataFrame({"index": [True]}), "got true."),
+            (pd.DataFrame(), "got 0 values"),
+            (np.array([5j]), "Row 0, position 0"),
+            (np.array([[0.5]]), "got 0.5."),
+            (np.zeros((2, 0)), "got 0 values"),
+            (np.zeros((1, 1, 1)), "an array of shape (1, 1, 1)"),
+            (np.zeros(9), "One list of 9 numbers from -1 to 1 could be"),
+            ([np.zeros(9), np.zeros(8)], "Row 1 must be a list of 9 trits or of one index, got 8 values"),
+            (np.int64(5), "A request must be"),
+            (object(), "got a value of type object."),
+        ],
+    )
+    def test_what_a_python_caller_gives_is_judged_alike(self, pyfunc: PyFuncModel, given: Any, sentence: str) -> None:
+        with pytest.raises(MlflowException) as refused:
+            pyfunc.predict(given)
+        assert refused.value.get_http_status_code() == 400
+        assert sentence in refused.value.message
 
     @pytest.mark.parametrize(("text", "sentence"), cases(REFUSED_BY_MLFLOW))
     def test_what_mlflow_refuses_has_a_sentence_and_no_trace(self, ask: Ask, text: str, sentence: str) -> None:
@@ -325,17 +703,11 @@ class TestRefusal:
         with pytest.raises(MlflowException, match="must"):
             to_indices(array, 9)
 
-    def test_rows_hidden_in_cells_of_a_python_caller_are_refused(self) -> None:
-        rows = np.empty(2, object)
-        rows[:] = [[0] * 9, [0] * 9]
-        with pytest.raises(MlflowException, match=r"must be an array of shape \(n, 9\) or \(n, 1\), got \(2,\)"):
-            to_indices(rows, 9)
-
     def test_a_fault_of_ours_is_a_500_without_a_trace_and_is_in_the_servers_log(
         self, saved: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         broken = mlflow.pyfunc.load_model(str(saved))
-        broken.unwrap_python_model().answers = None
+        broken._model_impl.answers = None
         with caplog.at_level(logging.ERROR, "tvae.serving"):
             answer = in_process(broken)(body([GOOD]))
         assert (answer.status, answer.content["error_code"]) == (500, "INTERNAL_ERROR")
@@ -345,15 +717,43 @@ class TestRefusal:
 
 
 class TestLoading:
-    def test_a_damaged_checkpoint_is_refused(self, checkpoint: Path, tmp_path: Path) -> None:
-        path = tmp_path / "model"
-        mlflow.pyfunc.save_model(path, **pyfunc_arguments(read(checkpoint)))
-        weights = path / "artifacts" / "checkpoint.safetensors"
-        content = bytearray(weights.read_bytes())
-        content[-1] ^= 1
-        weights.write_bytes(content)
-        with pytest.raises(CheckpointError, match="digest"):
+    @pytest.mark.parametrize("place", [100, 1_000_000, -1_000])
+    def test_a_damaged_table_is_refused(self, saved: Path, tmp_path: Path, place: int) -> None:
+        path = Path(shutil.copytree(saved, tmp_path / "model"))
+        table = path / "data" / "served" / TABLE
+        content = bytearray(table.read_bytes())
+        content[place] ^= 0x55
+        table.write_bytes(content)
+        with pytest.raises(ValueError, match=r"answers\.npz must be the table of a served model"):
             mlflow.pyfunc.load_model(str(path))
+
+    def test_a_table_of_another_length_is_refused(self, tmp_path: Path) -> None:
+        whole = answers(exact_model(3))
+        replace(whole, radius=whole.radius[1:]).write(tmp_path / TABLE, "digest")
+        with pytest.raises(ValueError, match="must hold a finite answer for each of 3\\^3 operations"):
+            read_table(tmp_path / TABLE)
+
+    def test_loading_imports_no_torch_and_nothing_of_tvae(self, saved: Path, tmp_path: Path) -> None:
+        script = (
+            f"import sys, mlflow; print(mlflow.pyfunc.load_model({str(saved)!r}).predict([[5]]))\n"
+            "print(*sorted(n for n in sys.modules if n.split('.')[0] in ('torch', 'tvae', 'safetensors')))"
+        )
+        assert run(script, tmp_path, PYTHONPATH=str(ROOT)).splitlines()[1:] == [""]
+
+    def test_above_a_size_the_network_makes_the_table_as_it_is_loaded(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("tvae.serving.MOST_OPERATIONS", 26)
+        saved = save_model(tmp_path, write(tmp_path / "checkpoint.safetensors", exact_model(3)))
+        assert not list(saved.rglob(TABLE))
+        assert any(line.startswith("torch==") for line in (saved / "requirements.txt").read_text().splitlines())
+        script = (
+            f"import sys, mlflow; print(mlflow.pyfunc.load_model({str(saved)!r}).predict(list(range(27))))\n"
+            "print(*(m.__file__ for n, m in sys.modules.items() if n.split('.')[0] == 'tvae'), sep='\\n')"
+        )
+        said, *files = run(script, tmp_path, PYTHONPATH="").splitlines()
+        assert said == str(answers(exact_model(3)).records(np.arange(27), embedding=False))
+        assert not [file for file in files if not file.startswith(str(saved))]
 
     def test_a_model_with_a_radius_that_is_nan_is_refused(self) -> None:
         model = random_model(Architecture(n_trits=3))
@@ -388,20 +788,74 @@ class TestLogging:
         pins = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
         assert set(pip_requirements()) <= set(pins)
 
+    def test_it_needs_no_torch(self, saved: Path) -> None:
+        assert (saved / "requirements.txt").read_text().split() == pip_requirements()
+        assert [line.split("==")[0] for line in pip_requirements()] == ["mlflow", "numpy"]
+
     def test_requirements_carry_no_local_version(self) -> None:
-        assert f"torch=={version('torch').split('+')[0]}" in pip_requirements()
+        assert pip_requirements(("torch",)) == [f"torch=={version('torch').split('+')[0]}"]
 
-    def test_loading_imports_nothing_else_that_has_to_be_installed(self) -> None:
-        declared = {"click", "joblib", "matplotlib", "mlflow", "numpy", "safetensors", "scipy", "sklearn", "torch"}
-        script = "import sys, tvae.checkpoint, tvae.metrics; print(*sys.modules)"
-        loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120)
-        assert (declared & set(loaded.stdout.split())) <= set(REQUIREMENTS)
+    def test_it_holds_only_the_files_that_it_needs(self, saved: Path) -> None:
+        files = sorted(path.relative_to(saved).as_posix() for path in saved.rglob("*") if path.is_file())
+        (code,) = (file for file in files if file.startswith("code/"))
+        assert re.fullmatch(r"code/tvae_served_[0-9a-f]{8}\.py", code)
+        assert files == [
+            "MLmodel",
+            code,
+            "conda.yaml",
+            "data/served/answers.npz",
+            "data/served/checkpoint.safetensors",
+            "input_example.json",
+            "python_env.yaml",
+            "requirements.txt",
+            "serving_input_example.json",
+        ]
 
-    def test_as_a_module_it_sets_no_model_and_knows_nothing_of_tracking(self) -> None:
-        script = (
-            "import sys, tvae.serving, mlflow.models.model as m;"
-            "assert m.__mlflow_model__ is None; assert not any(n.startswith('tvae.tracking') for n in sys.modules)"
-        )
+    def test_no_file_names_a_folder_of_this_machine(self, saved: Path, checkpoint: Path) -> None:
+        texts = [path.read_bytes() for path in saved.rglob("*") if path.is_file()]
+        assert not [
+            place
+            for place in (ROOT, saved.parent, checkpoint.parent, Path.home(), sys.prefix)
+            for text in texts
+            if str(place).encode() in text
+        ]
+
+    def test_the_table_is_the_networks_answers_bit_for_bit(self, saved: Path, checkpoint: Path) -> None:
+        table, digest = read_table(saved / "data" / "served" / TABLE)
+        assert table.same(answers(load(checkpoint)))
+        assert digest == read(checkpoint).digest
+
+    def test_a_table_that_differs_in_one_bit_or_is_of_another_checkpoint_is_refused(self, tmp_path: Path) -> None:
+        digest = read(write(tmp_path / "checkpoint.safetensors", exact_model(3))).digest
+        table = answers(exact_model(3))
+        table.write(tmp_path / TABLE, digest)
+        require_same_answers(tmp_path)
+        table.write(tmp_path / TABLE, "another")
+        with pytest.raises(EvaluationError, match="bit for bit; it holds others, of another"):
+            require_same_answers(tmp_path)
+        radius = table.radius.copy()
+        radius[7] = np.nextafter(radius[7], 1)
+        replace(table, radius=radius).write(tmp_path / TABLE, digest)
+        with pytest.raises(EvaluationError, match="bit for bit"):
+            require_same_answers(tmp_path)
+        (tmp_path / TABLE).write_bytes(b"no table")
+        with pytest.raises(EvaluationError, match="cannot be read"):
+            require_same_answers(tmp_path)
+
+    def test_the_schema_names_the_columns_and_the_example_uses_them(self, saved: Path, pyfunc: PyFuncModel) -> None:
+        schema = get_model_info(str(saved)).signature.inputs
+        assert schema.input_names() == ["index", *COLUMNS]
+        assert schema.required_input_names() == []
+        example = pyfunc.input_example
+        assert list(example.columns) == COLUMNS
+        assert example.to_numpy().tolist() == TRITS[:2]
+        assert pyfunc.predict(example).equals(pyfunc.predict(pd.DataFrame({"index": [0, 1]})))
+
+    def test_its_address_leads_to_the_checkpoint(self, saved: Path, checkpoint: Path, tmp_path: Path) -> None:
+        assert read(address.fetch(str(saved), tmp_path)).digest == read(checkpoint).digest
+
+    def test_as_a_module_it_knows_nothing_of_tracking(self) -> None:
+        script = "import sys, tvae.serving; assert not any(n.startswith('tvae.tracking') for n in sys.modules)"
         subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
 
     @pytest.mark.integration
@@ -411,7 +865,9 @@ class TestLogging:
         store = f"sqlite:///{tmp_path / 'mlflow.db'}"
         log = (
             "import mlflow; from tvae.checkpoint import read; from tvae.serving import pyfunc_arguments\n"
-            f"model = mlflow.pyfunc.log_model(**pyfunc_arguments(read({str(checkpoint)!r})), name='model')\n"
+            "from pathlib import Path\n"
+            f"arguments = pyfunc_arguments(read({str(checkpoint)!r}), Path('files'))\n"
+            "model = mlflow.pyfunc.log_model(**arguments, name='model')\n"
             "print(model.model_uri)"
         )
         uri = run(log, tmp_path, MLFLOW_TRACKING_URI=store).split()[-1]
@@ -421,8 +877,7 @@ class TestLogging:
             "import json, sys, mlflow, numpy as np\n"
             f"model = mlflow.pyfunc.load_model({uri!r})\n"
             "radii = [record['radius'] for record in model.predict(np.arange(19683)[:, None])]\n"
-            "from tvae import serving\n"
-            "ours = [m.__file__ for n, m in sys.modules.items() if n.split('.')[0] == 'tvae']\n"
+            "ours = [m.__file__ for n, m in sys.modules.items() if n.startswith('tvae')]\n"
             "print(json.dumps({'radii': radii, 'files': ours}))"
         )
         found = json.loads(run(ask, elsewhere, MLFLOW_TRACKING_URI=store).splitlines()[-1])

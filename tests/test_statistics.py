@@ -14,8 +14,8 @@ import numpy.typing as npt
 import pytest
 from scipy import stats
 
-from tvae.experiments import statistics
-from tvae.experiments.statistics import (
+from tvae.sweeps import statistics
+from tvae.sweeps.statistics import (
     Comparison,
     Comparisons,
     Verdict,
@@ -93,7 +93,7 @@ def pair(first: npt.ArrayLike, second: npt.ArrayLike, smallest_difference: float
 
 
 def test_import_does_not_wait_for_scipy() -> None:
-    script = "import sys; import tvae.experiments.statistics; sys.exit('scipy' in sys.modules)"
+    script = "import sys; import tvae.sweeps.statistics; sys.exit('scipy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], check=False, timeout=60).returncode == 0
 
 

@@ -15,9 +15,10 @@ from tvae.checkpoint import save
 from tvae.model import COMPONENTS
 
 COMMAND = """
-import os, signal, sys, time
+import logging, os, sys
 import click
-from entry_points.console import Progress, command, say
+from tvae.cli.command import command
+from tvae.workflows.messages import Progress
 
 @command
 @click.option("--lines", type=int, default=3)
@@ -26,7 +27,7 @@ def main(lines):
     opened = os.open("opened", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     with Progress("training", lines) as progress:
         for number in range(lines):
-            say(f"line {number}: Poincaré … 3⁹ ✓ \\udce9")
+            logging.getLogger("tvae").info(f"line {number}: Poincaré … 3⁹ ✓ \\udce9")
             progress.event("an event …")
     print("an error é …", file=sys.stderr)
     sys.stdout.flush()

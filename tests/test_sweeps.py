@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 
-from tvae.architecture import Architecture
-from tvae.configuration import SHARED_SETTINGS, Configuration
+from tvae.config.architecture import Architecture
+from tvae.config.training import SHARED_SETTINGS, Configuration
 from tvae.errors import ConfigurationError
-from tvae.experiments.grid import grid_axes, grid_trials
-from tvae.experiments.phases import ALL, PHASES, phase_trials
-from tvae.experiments.plan import Plan
-from tvae.experiments.planning import LEAST_WORTH_DIVIDING, cohorts, duration
-from tvae.experiments.search import ROUND, Search
-from tvae.experiments.stability import stability_metrics
-from tvae.experiments.trial import Trial, merged
+from tvae.sweeps.cohorts import LEAST_WORTH_DIVIDING, cohorts, duration
+from tvae.sweeps.grid import grid_axes, grid_trials
+from tvae.sweeps.phases import ALL, PHASES, phase_trials
+from tvae.sweeps.plan import Plan
+from tvae.sweeps.search import ROUND, Search
+from tvae.sweeps.stability import stability_metrics
+from tvae.sweeps.trial import Trial, merged
 from tvae.training.cohort import LARGEST_BATCH
 
 

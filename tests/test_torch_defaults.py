@@ -12,17 +12,18 @@ from exact_model import architecture, random_model, tree_model
 
 import tvae
 from tvae import metrics
-from tvae.bounds import Bounds
 from tvae.checkpoint import read, save
 from tvae.checkpoint.verification import judge_foundation, judge_model
-from tvae.configuration import Configuration
-from tvae.embedding import embeddings
-from tvae.experiments.start import from_checkpoint, from_foundation, from_scratch
+from tvae.config.bounds import Bounds
+from tvae.config.training import Configuration
+from tvae.embedding.export import embeddings
+from tvae.metrics.nearest import nearest
 from tvae.model import TernaryVAE
-from tvae.nearest import nearest
-from tvae.serving import ServedModel, answers
+from tvae.served import ServedModel
+from tvae.serving import answers
 from tvae.torch_defaults import torch_defaults
 from tvae.training import Member, train
+from tvae.training.start import from_checkpoint, from_foundation, from_scratch
 
 N_TRITS = 6  # fewer operations than these are searched another way
 CONFIGURATION = Configuration(epochs=1, batch_size=243, distance_weight=1.0, unfreeze="all")
@@ -91,8 +92,7 @@ def everything_of(path: Path) -> dict[str, Any]:
     model = checkpoint.model
     book = tvae.codebook(model)
     points = np.full((3, N_TRITS), 0.01) * np.arange(1, 4)[:, None]
-    served = ServedModel()
-    served.answers = answers(model)
+    served = ServedModel(answers(model))
     foundation = train(from_scratch(architecture(N_TRITS), Configuration(objective="elbo", epochs=1, batch_size=243)))
     start = from_checkpoint(checkpoint, architecture(N_TRITS), CONFIGURATION)[0]
     return {
@@ -106,7 +106,7 @@ def everything_of(path: Path) -> dict[str, Any]:
         "geodesic": plain(tvae.geodesic(1, 2, model)),
         "transformer": plain(tvae.TernaryEmbedding(model).fit(np.zeros((1, N_TRITS))).transform(np.ones((1, N_TRITS)))),
         "export": plain(embeddings(model)),
-        "served": served.predict(None, np.array([[0], [1]], dtype=object), {"embedding": True}),  # type: ignore[arg-type]
+        "served": served.predict(np.array([[0], [1]]), {"embedding": True}),
         "judged": [judge(checkpoint, Bounds())[:2] for judge in (judge_model, judge_foundation)],
         "foundation": weights(foundation.model),
         "finetuned": weights(train(from_foundation(foundation, CONFIGURATION)).model),

@@ -14,21 +14,21 @@ from exact_model import exact_model
 from torch import Tensor
 
 from tvae import metrics, objectives, ternary
-from tvae.architecture import Architecture
-from tvae.configuration import FOUNDATION, OPTIMIZERS, SCHEDULERS, Configuration
+from tvae.config.architecture import Architecture
+from tvae.config.presets import PRESETS, resolve, resolve_foundation
+from tvae.config.training import FOUNDATION, OPTIMIZERS, SCHEDULERS, Configuration
 from tvae.errors import ConfigurationError, TrainingError
-from tvae.experiments.presets import PRESETS, resolve, resolve_foundation
-from tvae.experiments.start import from_foundation, from_scratch
 from tvae.metrics import Measurement, evaluate
 from tvae.model import TernaryVAE
 from tvae.objectives import TERMS
-from tvae.training import Member, Record, Result, train, train_cohort, weights
+from tvae.training import Member, Record, Result, optimizer, train, train_cohort
 from tvae.training.cohort import MAX_REDRAWS
 from tvae.training.controller import controlled_weights, controller_loss
+from tvae.training.optimizer import Weights, orthogonalised
 from tvae.training.sampling import Sample, Sampler, binary_subtrees
 from tvae.training.schedule import Schedule
-from tvae.training.selection import standing
-from tvae.training.weights import Weights, orthogonalised
+from tvae.training.selection import rank
+from tvae.training.start import from_foundation, from_scratch
 
 # Before the move to the centre, and with it.
 SMALL = Architecture(
@@ -526,7 +526,7 @@ CEILING = metrics.hierarchy_ceiling(4)
     ids=["coverage", "hierarchy", "hierarchy before richness", "richness near by", "ties are no merit", "order"],
 )
 def test_the_better_epoch_stands_higher(better: tuple[float, Measurement], worse: tuple[float, Measurement]) -> None:
-    first, second = (standing({"coverage": coverage}, m, 4) for coverage, m in (better, worse))
+    first, second = (rank({"coverage": coverage}, m, 4) for coverage, m in (better, worse))
     assert first > second
 
 
@@ -544,7 +544,7 @@ def test_the_better_epoch_stands_higher(better: tuple[float, Measurement], worse
 def test_where_distances_are_learned_the_tree_counts_right_after_coverage(
     better: tuple[Record, float], worse: tuple[Record, float]
 ) -> None:
-    first, second = (standing(record, measured(hierarchy), 4, distances=True) for record, hierarchy in (better, worse))
+    first, second = (rank(record, measured(hierarchy), 4, distances=True) for record, hierarchy in (better, worse))
     assert first > second
 
 
@@ -557,7 +557,7 @@ def test_where_distances_are_learned_the_tree_counts_right_after_coverage(
     ],
 )
 def test_without_a_projection_coverage_and_then_the_loss_decide(better: Record, worse: Record) -> None:
-    assert standing(better, None, 4) > standing(worse, None, 4)
+    assert rank(better, None, 4) > rank(worse, None, 4)
 
 
 # The loop
@@ -1221,8 +1221,8 @@ def test_radii_alone_reach_the_ceiling_with_their_levels_spread(start: Callable[
 @pytest.mark.integration
 def test_radii_are_the_same_without_clipping(start: Callable[..., Member], monkeypatch: pytest.MonkeyPatch) -> None:
     runs = []
-    for largest in (weights.LARGEST_GRADIENT, math.inf):
-        monkeypatch.setattr(weights, "LARGEST_GRADIENT", largest)
+    for largest in (optimizer.LARGEST_GRADIENT, math.inf):
+        monkeypatch.setattr(optimizer, "LARGEST_GRADIENT", largest)
         runs.append(train(start(*resolve("radii", {"seed": 0, "epochs": 8}))).model)
     assert same_weights(*runs)
 

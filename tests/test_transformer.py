@@ -8,18 +8,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from exact_model import exact_model
+from exact_model import exact_model, random_model
 from sklearn.base import clone
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import tvae
-from tvae import ternary, transformer
+from tvae import ternary
 from tvae.checkpoint import read, save
+from tvae.config.architecture import Architecture
+from tvae.embedding import transformer
+from tvae.embedding.transformer import TernaryEmbedding
 from tvae.errors import CheckpointError, PointError
 from tvae.model import COMPONENTS
-from tvae.transformer import TernaryEmbedding
 
 NO_TRITS = "It fits on real numbers in any number of columns; an operation is a row of trits, as many as the model has."
 NEEDS_NUMBERS = """
@@ -111,8 +113,44 @@ def test_a_fitted_pipeline_is_pickled_with_its_points(checkpoint: Path) -> None:
 
 def test_a_clone_has_the_parameter_and_is_not_fitted(checkpoint: Path) -> None:
     copy = clone(TernaryEmbedding(str(checkpoint)).fit(TRITS))
-    assert copy.get_params() == {"model": str(checkpoint)}
+    assert copy.get_params() == {"model": str(checkpoint), "space": "ball"}
     assert not hasattr(copy, "codebook_")
+
+
+MODEL = random_model(Architecture(n_trits=4, latent_dim=5))
+
+
+def test_tangent_vectors_are_as_long_as_the_radius() -> None:
+    embedding = TernaryEmbedding(MODEL, space="tangent").fit(TRITS)
+    radii = tvae.evaluate(MODEL).radii
+    vectors, points = embedding.transform(TRITS), tvae.codebook(MODEL).points.double().numpy()
+    assert np.linalg.norm(vectors, axis=1) == pytest.approx(radii, rel=1e-5)
+    cosines = (vectors * points).sum(1) / np.linalg.norm(vectors, axis=1) / np.linalg.norm(points, axis=1)
+    assert cosines == pytest.approx(np.ones(81))
+    assert np.array_equal(embedding.inverse_transform(vectors), TRITS)
+
+
+def test_the_origin_is_the_zero_of_its_tangent_space() -> None:
+    model = exact_model(3, centred=True)
+    row = ternary.operations(3)[:1]
+    for space in ("tangent", "radius", "ball"):
+        assert not TernaryEmbedding(model, space=space).fit_transform(row).any()
+    tangent = TernaryEmbedding(model, space="tangent").fit(row)
+    assert tangent.inverse_transform(np.zeros((1, 3))).tolist() == row.tolist()
+
+
+def test_radii_are_a_column() -> None:
+    embedding = TernaryEmbedding(MODEL, space="radius").fit(TRITS)
+    assert embedding.transform(TRITS).shape == (81, 1)
+    assert embedding.transform(TRITS)[:, 0] == pytest.approx(tvae.evaluate(MODEL).radii, rel=1e-5)
+    assert embedding.get_feature_names_out().tolist() == ["ternaryembedding0"]
+    with pytest.raises(ValueError, match="many operations share one radius"):
+        embedding.inverse_transform([[1.0]])
+
+
+def test_a_space_that_is_none_is_refused(checkpoint: Path) -> None:
+    with pytest.raises(ValueError, match=r"`space` must be one of ball, tangent, radius, got 'hyperboloid'"):
+        TernaryEmbedding(checkpoint, space="hyperboloid").fit(TRITS)
 
 
 def test_features_out_are_the_coordinates(checkpoint: Path) -> None:

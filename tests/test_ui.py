@@ -21,6 +21,7 @@ import pytest
 from desk import ROOT, Desk
 from mlflow.entities import Run
 
+import tvae
 from tvae.metrics import distance_fidelity_ceiling, q_ceiling
 
 pytestmark = pytest.mark.browser
@@ -240,6 +241,23 @@ def test_the_saved_view_shows_what_the_models_are_worth(work: Work, visit: Calla
     sees(page, "tvae version 1", "tvae version 2")
 
 
+def test_the_experiments_description_leads_to_the_runs_that_one_compares(
+    work: Work, visit: Callable[[str], Any]
+) -> None:
+    from playwright.sync_api import expect
+
+    page = visit(f"{work.server}/#/experiments/1/runs?workflowType=machine_learning")
+    sees(page, "report experiment")
+    with page.expect_popup() as opened:
+        page.get_by_role("link", name="Compare the runs", exact=True).click()
+    page = opened.value
+    sees(page, "preset", "curvature", "seed", "best_coverage", "best_level_gap", "tree_precision", "best_q")
+    sees(page, "finetune c=2 seed=0", "sweep grid.json, 2 seeds")
+    mean = work.run("sweep grid.json, 2 seeds").data.metrics["best_hierarchy"]
+    sees(page, f"{mean:.9f}"[:9])
+    expect(page.get_by_text("report experiment")).to_have_count(0)
+
+
 def test_the_saved_view_has_the_curves_that_one_reads_first(work: Work, visit: Callable[[str], Any]) -> None:
     from playwright.sync_api import expect
 
@@ -296,9 +314,9 @@ def test_the_charts_of_a_run_are_under_their_own_names(work: Work, visit: Callab
     from playwright.sync_api import expect
 
     page = visit(work.page(work.run("finetune c=2 seed=0"), "/model-metrics"))
-    page.get_by_placeholder("Search metric charts").fill("hierarchy")
-    heading(page, "term_hierarchy")
-    expect(page.get_by_role("heading", name="hierarchy", exact=True)).to_have_count(1)
+    page.get_by_placeholder("Search metric charts").fill("distance")
+    heading(page, "term_distance")
+    expect(page.get_by_role("heading", name="distance_fidelity", exact=True)).to_have_count(1)
 
 
 PLOTS = (
@@ -308,7 +326,7 @@ PLOTS = (
 
 def test_every_plot_is_in_the_list(work: Work) -> None:
     found = work.desk.client.list_artifacts(work.run("finetune c=2 seed=0").info.run_id, "plots")
-    assert sorted(Path(artifact.path).stem for artifact in found) == sorted(PLOTS)
+    assert sorted(Path(artifact.path).name for artifact in found) == sorted(["disk.html", *(f"{x}.png" for x in PLOTS)])
 
 
 @pytest.mark.parametrize("name", PLOTS)
@@ -323,6 +341,161 @@ def test_a_plot_is_shown(work: Work, visit: Callable[[str], Any], name: str) -> 
     )
 
 
+# The disk, inside MLflow's view of artifacts
+
+
+@pytest.fixture
+def disk(work: Work, visit: Callable[[str], Any]) -> Any:
+    """The frame in which MLflow shows the page."""
+    page = visit(work.page(work.run("finetune c=2 seed=0"), "/artifacts/plots/disk.html"))
+    frame = page.frame_locator("iframe")
+    frame.locator("#levels button").last.wait_for()
+    page.wait_for_timeout(300)
+    return frame
+
+
+def canvas(disk: Any, script: str) -> Any:
+    """Ask the page itself."""
+    return disk.locator("#disk").evaluate(f"() => {script}")
+
+
+def place(disk: Any, operation: int) -> tuple[float, float]:
+    """Where an operation is drawn, in the browser's window."""
+    box = disk.locator("#disk").bounding_box()
+    x, y = canvas(disk, f"[SX[{operation}], SY[{operation}]]")
+    return box["x"] + x, box["y"] + y
+
+
+def settled(disk: Any) -> None:
+    """What was asked for has come to the centre, and stays there."""
+    disk.locator("#disk").page.wait_for_timeout(1500)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    ["15633", "min", "---", "−1 −1 −1, -1 0 0, -1 0 1", "----00-0+"],
+    ids=["index", "name", "part", "trits", "signs"],
+)
+def test_an_operation_is_found_on_the_disk(disk: Any, asked: str) -> None:
+    from playwright.sync_api import expect
+
+    disk.locator("#find").fill(asked)
+    disk.locator("#find").press("Enter")
+    if asked == "---":
+        expect(disk.get_by_role("alert")).to_contain_text("give an index in 0 … 19682, 9 trits")
+        return
+    expect(disk.locator("#name")).to_have_text("min (and)")
+    expect(disk.locator("#facts")).to_contain_text("15633")
+    assert disk.locator("#table span").all_inner_texts() == list("−−−−00−0+")
+    settled(disk)
+    assert canvas(disk, "[SX[15633] - width / 2, SY[15633] - height / 2]") == pytest.approx([0, 0], abs=0.5)
+
+
+def test_the_disk_has_the_nearest_operations_and_radii_of_the_model(work: Work, disk: Any) -> None:
+    model = tvae.load(work.desk.artifact(work.run("finetune c=2 seed=0"), "checkpoint") / "checkpoint.safetensors")
+    book, chosen = tvae.codebook(model), [0, 5, 15633, 19682]
+    assert canvas(disk, "Array.from(RADIUS)") == pytest.approx(tvae.evaluate(model).radii, abs=1e-5)
+    for i, near in zip(chosen, tvae.nearest_operations(chosen, book, count=5).index.tolist(), strict=True):
+        found = canvas(disk, f"nearest({i})")
+        assert [one["index"] for one in found] == near
+        assert [one["distance"] for one in found] == pytest.approx(tvae.distance(i, near, book), abs=1e-3)
+
+
+def test_what_is_under_the_pointer_is_named(disk: Any) -> None:
+    from playwright.sync_api import expect
+
+    page = disk.locator("#disk").page
+    page.mouse.move(*place(disk, 0))
+    expect(disk.locator("#tip")).to_have_text("0 · constant −")
+    expect(disk.locator("#which")).to_have_text("Under the pointer")
+    page.mouse.click(*place(disk, 13122))
+    expect(disk.locator("#facts")).to_contain_text("13122")
+    disk.locator("#near button").first.click()
+    page.mouse.move(0, 0)
+    expect(disk.locator("#which")).to_have_text("Chosen")
+
+
+def test_what_is_dragged_stays_under_the_hand(disk: Any) -> None:
+    page = disk.locator("#disk").page
+    (x, y), far = place(disk, 0), canvas(disk, "RADIUS[0]")
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x + 90, y + 40, steps=5)
+    page.mouse.up()
+    page.wait_for_timeout(300)
+    assert place(disk, 0) == pytest.approx((x + 90, y + 40), abs=4)
+    assert canvas(disk, "RADIUS[0]") == far
+    before = place(disk, 4374)
+    page.mouse.move(*before)
+    page.mouse.wheel(0, -400)
+    page.wait_for_timeout(300)
+    assert canvas(disk, "state.zoom") > 1.5
+    assert place(disk, 4374) == pytest.approx(before, abs=2)
+
+
+def test_a_movement_keeps_hyperbolic_distances(disk: Any) -> None:
+    def apart() -> float:
+        return float(canvas(disk, """(() => {
+            const [a, b] = [5, 15633].map(i => seen(X[i], Y[i])), d = Math.hypot(a[0] - b[0], a[1] - b[1]);
+            const shares = [5, 15633].map(i => CONFORMAL[i] / seen(X[i], Y[i])[2]);
+            return Math.acosh(1 + 2 * d * d / shares[0] / shares[1]);
+        })()"""))  # fmt: skip
+
+    before = apart()
+    disk.locator("#disk").focus()
+    for key in ["ArrowLeft"] * 9 + ["ArrowUp"] * 7 + ["+"] * 3 + ["ArrowDown"] * 4:
+        disk.locator("#disk").press(key)
+    assert canvas(disk, "Math.hypot(...state.b)") > 0.3
+    assert apart() == pytest.approx(before, rel=1e-6)
+    disk.locator("#disk").press("Home")
+    assert canvas(disk, "state.zoom") == 1
+
+
+def test_the_disk_is_used_by_keyboard_alone(disk: Any) -> None:
+    from playwright.sync_api import expect
+
+    keys = disk.locator("#disk")
+    keys.focus()
+    keys.press(".")
+    expect(disk.locator("#name")).to_have_text("Operation 1")
+    keys.press(",")
+    keys.press(",")
+    expect(disk.locator("#name")).to_have_text("constant +")
+    keys.press("Escape")
+    expect(disk.locator("#which")).to_have_text("Operation 0")
+    keys.press("/")
+    expect(disk.locator("#find")).to_be_focused()
+    level = disk.get_by_role("button", name="valuation 0, 13122 operations")
+    level.press("Enter")
+    assert level.get_attribute("aria-pressed") == "false"
+    disk.get_by_role("button", name="3-adic").press("Enter")
+    expect(disk.locator("#angle-note")).to_contain_text("Not learned")
+
+
+def test_the_disk_moves_smoothly(disk: Any) -> None:
+    """A screen shows a picture every 17 ms. The quickest of many, since others may use the machine."""
+    took = canvas(disk, "Array.from({length: 15}, () => { const t = performance.now(); translate([0.01, 0]); draw(); "
+                  "pen.getImageData(0, 0, 1, 1); return performance.now() - t; })")  # fmt: skip
+    assert min(took) < 35
+
+
+def test_the_disk_asks_the_network_for_nothing(work: Work, visit: Callable[[str], Any]) -> None:
+    path = work.desk.artifact(work.run("finetune c=2 seed=0"), "plots/disk.html")
+    assert path.stat().st_size < 2_000_000
+    asked, complaints = list[str](), list[str]()
+    page = visit("about:blank")
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("console", lambda said: complaints.append(said.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.goto(path.as_uri())
+    heading(page, "19,683 operations in the Poincaré disk")
+    page.locator("#find").fill("nand")
+    page.locator("#find").press("Enter")
+    page.wait_for_timeout(1500)
+    assert asked == [path.as_uri()]
+    assert complaints == []
+
+
 def test_the_verdict_is_shown_and_names_the_file_of_the_run(work: Work, visit: Callable[[str], Any]) -> None:
     page = visit(work.page(work.run("finetune c=2 seed=0"), "/artifacts/verification.json"))
     sees(
@@ -334,7 +507,30 @@ def test_the_verdict_is_shown_and_names_the_file_of_the_run(work: Work, visit: C
 
 def test_the_epochs_are_shown_as_a_table(work: Work, visit: Callable[[str], Any]) -> None:
     page = visit(work.page(work.run("finetune c=2 seed=0"), "/artifacts/history.csv"))
-    sees(page, "epoch", "term_hierarchy", re.compile(r"^-0\.83"))
+    sees(page, "epoch", "term_distance", re.compile(r"^-0\.83"))
+
+
+def test_settings_have_one_value_each_and_say_who_chose_it(work: Work, visit: Callable[[str], Any]) -> None:
+    run = work.run("finetune c=2 seed=1 epochs=6")
+    assert [name for name, value in run.data.params.items() if value == "auto"] == ["promote"]
+    page = visit(work.page(run))
+    page.get_by_text("Show more").first.click()
+    table = page.locator("pre").filter(has_text="setting").inner_text()
+    said = dict(re.findall(r"^(\w+) +(.+)$", table, re.MULTILINE))
+    assert said["seed"].split(maxsplit=1) == ["1", "the user"]
+    assert said["lr"].split() == ["0.015", "default"]
+
+
+def test_a_logged_model_shows_what_its_file_is_worth(work: Work, visit: Callable[[str], Any]) -> None:
+    run = work.run("finetune c=2 seed=0")
+    (output,) = run.outputs.model_outputs
+    model = work.desk.client.get_logged_model(output.model_id)
+    page = visit(f"{work.server}/#/experiments/1/models/{output.model_id}?workflowType=machine_learning")
+    sees(page, model.name, re.compile(r"^Verified: coverage 1, hierarchy -0\.8"), "Metrics (10)", "Parameters (31)")
+    sees(page, re.compile(r"^ternary-operations \(#"), "tree_precision", "preset", run.info.run_name)
+    with page.expect_popup() as opened:
+        page.get_by_role("link", name="The run that logged it").click()
+    heading(opened.value, run.info.run_name)
 
 
 # Parents and children
@@ -342,10 +538,11 @@ def test_the_epochs_are_shown_as_a_table(work: Work, visit: Callable[[str], Any]
 
 def test_a_sweep_says_first_what_follows_and_leads_to_its_trials(work: Work, visit: Callable[[str], Any]) -> None:
     page = visit(work.page(work.run("sweep grid.json, 2 seeds")))
-    sees(page, "4 of 4 trials finished.", "Child runs")
+    sees(page, "(grid), 2 seeds: coverage 1.0", "Child runs")
     page.get_by_role("link", name="low seed=1", exact=True).click()
     heading(page, "low seed=1")
     sees(page, re.compile(r"^Hierarchy -0\.8"), "low (grid), seed 1.", "Parent run", "sweep.py")
+    sees(page, "ternary-operations", "tvae.version")
     page.get_by_role("link", name="sweep grid.json, 2 seeds").click()
     heading(page, "sweep grid.json, 2 seeds")
 
@@ -362,7 +559,7 @@ def test_the_report_is_shown_in_its_run_and_asks_the_network_for_nothing(
     page.goto(work.printed("sweep"))
     report = page.frame_locator("iframe")
     expect(report.get_by_role("heading", name="sweep grid.json, 2 seeds")).to_be_visible()
-    expect(report.get_by_role("heading", name="Best configurations")).to_be_visible()
+    expect(report.get_by_role("heading", name="Phase grid")).to_be_visible()
     assert report.locator("svg").count() > 0
     assert {url.split("/")[2] for url in asked if url.startswith("http")} == {work.server.removeprefix("http://")}
     assert not [said for said in complaints if not said.startswith(work.server)]

@@ -12,7 +12,7 @@ from exact_model import architecture, exact_model, random_model
 
 from tvae.checkpoint import Bounds, Check, Checkpoint, Verification, read, save, verify
 from tvae.checkpoint.verification import Loaded, _found, _reload_check, judge_foundation, judge_model, load_afresh
-from tvae.configuration import Configuration
+from tvae.config.training import Configuration
 from tvae.errors import CheckpointError
 from tvae.fresh import FreshProcess
 from tvae.metrics import evaluate

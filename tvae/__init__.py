@@ -14,13 +14,21 @@ from tvae.errors import (
 )
 
 if TYPE_CHECKING:
-    from tvae.architecture import Architecture
-    from tvae.checkpoint import load
+    from tvae.config.architecture import Architecture
+    from tvae.embedding.codebook import Codebook, Operations, codebook, decode
+    from tvae.embedding.loading import load
+    from tvae.embedding.queries import (
+        Geodesic,
+        PoincareDistance,
+        adic_ball,
+        distance,
+        geodesic,
+        nearest_operations,
+    )
+    from tvae.embedding.transformer import TernaryEmbedding
     from tvae.metrics import Evaluation, evaluate
     from tvae.model import TernaryVAE
-    from tvae.neighbours import Geodesic, adic_ball, geodesic, nearest_operations
-    from tvae.reading import Codebook, Operations, codebook, decode
-    from tvae.transformer import TernaryEmbedding
+    from tvae.training.scratch import Trained, train
 
 __version__ = "0.1.0"
 
@@ -34,36 +42,44 @@ __all__ = [
     "EvaluationError",
     "Geodesic",
     "Operations",
+    "PoincareDistance",
     "PointError",
     "TVAEError",
     "TernaryEmbedding",
     "TernaryVAE",
+    "Trained",
     "TrainingError",
     "adic_ball",
     "codebook",
     "decode",
+    "distance",
     "evaluate",
     "geodesic",
     "load",
     "nearest_operations",
+    "train",
 ]
 
 # Imported on first use: torch takes over a second to import, and `--help` of a command needs none of it.
 _HOME = {
-    "Architecture": "tvae.architecture",
-    "Codebook": "tvae.reading",
+    "Architecture": "tvae.config.architecture",
+    "Codebook": "tvae.embedding.codebook",
     "Evaluation": "tvae.metrics",
-    "Geodesic": "tvae.neighbours",
-    "Operations": "tvae.reading",
-    "TernaryEmbedding": "tvae.transformer",
+    "Geodesic": "tvae.embedding.queries",
+    "Operations": "tvae.embedding.codebook",
+    "PoincareDistance": "tvae.embedding.queries",
+    "TernaryEmbedding": "tvae.embedding.transformer",
     "TernaryVAE": "tvae.model",
-    "adic_ball": "tvae.neighbours",
-    "codebook": "tvae.reading",
-    "decode": "tvae.reading",
+    "Trained": "tvae.training.scratch",
+    "adic_ball": "tvae.embedding.queries",
+    "codebook": "tvae.embedding.codebook",
+    "decode": "tvae.embedding.codebook",
+    "distance": "tvae.embedding.queries",
     "evaluate": "tvae.metrics",
-    "geodesic": "tvae.neighbours",
-    "load": "tvae.checkpoint",
-    "nearest_operations": "tvae.neighbours",
+    "geodesic": "tvae.embedding.queries",
+    "load": "tvae.embedding.loading",
+    "nearest_operations": "tvae.embedding.queries",
+    "train": "tvae.training.scratch",
 }
 
 
@@ -71,3 +87,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'tvae' has no attribute {name!r}")
     return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

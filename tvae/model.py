@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from tvae import poincare
-from tvae.architecture import Architecture
+from tvae.config.architecture import Architecture
 
 __all__ = ["COMPONENTS", "Embedding", "TernaryVAE", "require_model"]
 

@@ -17,6 +17,7 @@ __all__ = [
     "distance",
     "distance_between_points",
     "distance_from_chord",
+    "distance_matrix",
     "excess",
     "geodesic",
     "inside",
@@ -136,6 +137,24 @@ def distance_between_points(z: Tensor, w: Tensor, *, curvature: float | Tensor) 
     root = _sqrt(curvature)
     conformal = _one_minus_square(z, root) * _one_minus_square(w, root)
     return _arcosh_1p(2 * (z - w).square().sum(-1) * root**2 / conformal) / root
+
+
+def distance_matrix(z: Tensor, w: Tensor, *, curvature: float) -> Tensor:
+    """Return `distance_between_points` of all rows of z with all rows of w.
+
+    Args:
+        z: shape `(n, D)`, inside the ball: c·|z|² < 1.
+        w: as `z`, shape `(m, D)`.
+        curvature: c > 0.
+
+    Returns:
+        Shape `(n, m)`, hyperbolic length; exactly 0 for equal points.
+    """
+    root = math.sqrt(curvature)
+    # From differences of coordinates, which a matrix product would lose between near points.
+    apart = torch.cdist(z, w, compute_mode="donot_use_mm_for_euclid_dist")
+    x = 2 * apart.square() * curvature / (_one_minus_square(z, root)[:, None] * _one_minus_square(w, root))
+    return _arcosh_1p(x) / root
 
 
 def inside(z: Tensor, *, curvature: float) -> Tensor:

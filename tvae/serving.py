@@ -1,102 +1,47 @@
-"""The served model: an operation comes in as its trits or its index, one record an operation goes out.
+"""How a checkpoint becomes a model that can be served.
 
-The space is finite, so the network runs once, as the model is loaded, and every request is answered from a table.
-
-MLflow takes this file as the model's code and runs it under a name of its own; `tvae.serving` is the same file as a
-module, with what the room that logs the model needs: `pyfunc_arguments`.
-
-Whatever a request holds is judged here and not by MLflow's parser: the signature asks for cells of any type, since a
-numeric one would turn 0.5 into 0, "1" into 1 and null into NaN before anybody could see it.
+The space is finite, so the network runs once, as the model is logged: what it says of every operation is written as a
+table, and the logged model answers from that with the code of `tvae.served`, without torch. Of more operations than
+`MOST_OPERATIONS` the table would be larger than what it takes to make it, and the network makes it as the model is
+loaded.
 """
 
-import gc
-import json
-import logging
-import math
-import sys
-from dataclasses import dataclass
-from functools import lru_cache
+import hashlib
+import shutil
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+import pandas as pd
 import torch
-from mlflow.exceptions import MlflowException
-from mlflow.models import ModelSignature, set_model
-from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
-from mlflow.pyfunc.model import PythonModel, PythonModelContext
-from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
+from mlflow.models import ModelSignature
+from mlflow.pyfunc import scoring_server
+from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import Array
 
-from tvae import poincare, ternary
-from tvae.checkpoint import Checkpoint, load
+from tvae import poincare, served, ternary
+from tvae.checkpoint import FILE_NAME, Checkpoint, load, read
 from tvae.errors import EvaluationError
 from tvae.metrics import posterior_mean
 from tvae.model import TernaryVAE
+from tvae.served import TABLE, Answers, Floats, ServedModel, read_table, take_every_format
 from tvae.torch_defaults import torch_defaults
 
-__all__ = ["MAX_ROWS", "Answers", "ServedModel", "answers", "pyfunc_arguments"]
+__all__ = ["MOST_OPERATIONS", "Answers", "answers", "pyfunc_arguments", "require_same_answers"]
 
-# Ten times all operations: measured on two busy cores, 6 s of the server's 60, and 21 s with `embedding`.
-MAX_ROWS = 200_000
-ARTIFACT = "checkpoint"
-# What importing tvae.checkpoint takes; the model's own code travels with it.
-REQUIREMENTS = ("mlflow", "numpy", "torch")
+# 3^11 operations in 16 dimensions are a table of 28 MB.
+MOST_OPERATIONS = 200_000
+# What importing tvae.served takes, and tvae.serving; the model's own code travels with it.
+REQUIREMENTS = ("mlflow", "numpy")
+REQUIREMENTS_OF_NETWORK = (*REQUIREMENTS, "torch")
 MODULE = "tvae.serving"
 
-# It loads the model as it is imported, and is imported by nobody but the server.
-_SERVER_MODULE = "mlflow.pyfunc.scoring_server.app"
-_LONGEST_QUOTE = 60
-_COUNTED = "Rows and positions count from 0."
-_logger = logging.getLogger(MODULE)
-
-Record = dict[str, Any]
-Floats = npt.NDArray[np.float64]
-Cells = npt.NDArray[Any]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Answers:
-    """What can be said of every operation, in index order; all arrays are read-only.
-
-    Attributes:
-        n_trits: number of trits; there are N = 3^n_trits operations.
-        radius: hyperbolic distance from the origin, shape `(N,)`.
-        embedding: points in the ball, float32 values, shape `(N, D)`. A radius computed from them is within
-            2e-4/sqrt(c) of `radius`, up to unit norm 0.9995: rounding is seen most near the boundary.
-        valuation: 3-adic valuation, shape `(N,)`, in 0 … n_trits.
-        decoded: trits of the operation that is read back from `embedding`, shape `(N, n_trits)`.
-    """
-
-    n_trits: int
-    radius: Floats
-    embedding: Floats
-    valuation: npt.NDArray[np.int64]
-    decoded: npt.NDArray[np.int8]
-
-    def records(self, indices: npt.NDArray[np.int64], *, embedding: bool) -> list[Record]:
-        """Return one record an operation.
-
-        A list of dicts is the quickest thing to return that MLflow writes as one record an operation: from a DataFrame
-        it would make the same list first.
-
-        Args:
-            indices: shape `(n,)`, in 0 … N - 1.
-            embedding: whether to say more than the radius.
-
-        Returns:
-            `n` dicts with `radius`, and with `embedding` also `embedding`, `valuation` and `decoded`.
-        """
-        radius = self.radius[indices].tolist()
-        if not embedding:
-            return [{"radius": r} for r in radius]
-        columns = (array[indices].tolist() for array in (self.embedding, self.valuation, self.decoded))
-        return [
-            {"radius": r, "embedding": e, "valuation": v, "decoded": d}
-            for r, e, v, d in zip(radius, *columns, strict=True)
-        ]
+# What `tvae.serving` imports of the package, for a model that holds the network.
+_CODE_OF_NETWORK = (
+    *("__init__.py", "checkpoint", "config", "errors.py", "fresh.py", "locks.py", "markdown.py", "metrics", "model.py"),
+    *("poincare.py", "served.py", "serving.py", "ternary.py", "torch_defaults.py"),
+)
 
 
 @torch_defaults(threads=1)
@@ -119,228 +64,119 @@ def answers(model: TernaryVAE) -> Answers:
             f"{int(torch.nonzero(~finite)[0])} are not, nor are those of {int((~finite).sum())} of {len(finite)} "
             "operations. The model cannot be served."
         )
-    served = _decimal(points)
+    places = _decimal(points)
     # The nearest embedding to an embedding is the one at distance 0: itself, or the first operation of the same point.
-    _, first, place = np.unique(served, axis=0, return_index=True, return_inverse=True)
+    _, first, place = np.unique(places, axis=0, return_index=True, return_inverse=True)
     decoded = ternary.operations(n_trits)[first[place]]
-    table = Answers(n_trits, _decimal(radius), served, ternary.valuations(n_trits), decoded)
+    table = Answers(n_trits, _decimal(radius), places, ternary.valuations(n_trits), decoded)
     for array in (table.radius, table.embedding, table.decoded):
         array.flags.writeable = False
     return table
 
 
-class InputError(MlflowException):
-    """A request that cannot be answered, with the one sentence that says why.
-
-    MLflow's server assigns a new message that begins with the whole input. The sentence already names the row, the
-    position and the value, so it stays as it is.
-    """
-
-    @property
-    def message(self) -> str:
-        return self._message
-
-    @message.setter
-    def message(self, text: str) -> None:
-        if not hasattr(self, "_message"):
-            self._message = text
-
-
-class ServedModel(PythonModel):
-    """The pyfunc that MLflow loads and serves."""
-
-    def load_context(self, context: PythonModelContext) -> None:
-        """Read the checkpoint, with every check that reading makes, and answer every operation once.
-
-        Raises:
-            CheckpointError: if the file is missing, damaged, or not a checkpoint of this format.
-            EvaluationError: if the model gives a radius or a point that is NaN or infinite.
-        """
-        self.answers = answers(load(context.artifacts[ARTIFACT]))
-        if _SERVER_MODULE in sys.modules:
-            # Parsing a large body makes enough lists to start full collections, which would walk through everything
-            # that torch and mlflow have made: more than half of the request's time. This process only serves, and
-            # nothing in it now will be garbage later.
-            gc.collect()
-            gc.freeze()
-
-    # The type hint is one of the few that leave the signature as it is.
-    def predict(
-        self, context: PythonModelContext, model_input: np.ndarray, params: dict[str, Any] | None = None
-    ) -> list[Record]:
-        """Answer a request.
-
-        Args:
-            context: not used.
-            model_input: trits, shape `(n, 9)`, or indices, shape `(n, 1)`, with cells of any type.
-            params: `embedding`: whether to say more than the radius.
-
-        Returns:
-            One record an operation, as `Answers.records` has them.
-
-        Raises:
-            MlflowException: 4xx if the input is anything else; 500 if something is wrong here.
-        """
-        try:
-            indices = to_indices(model_input, self.answers.n_trits)
-            return self.answers.records(indices, embedding=bool((params or {}).get("embedding", False)))
-        except InputError:
-            raise
-        except Exception:
-            # MLflow would answer any other exception with 400 and the stack trace.
-            _logger.exception("A request could not be answered.")
-            raise InputError("The request could not be answered; the server's log says why.") from None
-
-
-def to_indices(model_input: Cells, n_trits: int) -> npt.NDArray[np.int64]:
-    """Return the indices of the operations in a request.
-
-    Args:
-        model_input: what MLflow made of the request's `inputs`; an array of any type and shape.
-        n_trits: number of trits of an operation.
-
-    Returns:
-        Shape `(n,)`, in 0 … 3^n_trits - 1.
-
-    Raises:
-        InputError: if the input is not `(n, n_trits)` trits or `(n, 1)` indices; names row, position and value.
-    """
-    cells = np.asarray(model_input)
-    _require_rows(cells, n_trits)
-    numbers = _numbers(cells)
-    if cells.shape[1] == 1:
-        index = numbers[:, 0]
-        _require(cells, (index >= 0) & (index < 3**n_trits) & (index == np.rint(index)), n_trits)
-        return index.astype(np.int64)
-    _require(cells, (numbers == 0) | (np.abs(numbers) == 1), n_trits)
-    # In float64, exact, rather than in the integers of `ternary.to_index`, which would check every cell again.
-    index = (numbers + 1) @ _powers(n_trits)
-    return index.astype(np.int64)
-
-
-def pyfunc_arguments(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Return what `mlflow.pyfunc.log_model` needs, beyond a name, to log a checkpoint as a model that can be served.
+def pyfunc_arguments(checkpoint: Checkpoint, folder: Path) -> dict[str, Any]:
+    """Write the files of a model that can be served, and return what `mlflow.pyfunc.log_model` needs beyond a name.
 
     Args:
         checkpoint: as `tvae.checkpoint.save` or `read` returned it; its file is there still.
+        folder: where the files go, new or empty; it has to stay until the model is logged.
+
+    Raises:
+        EvaluationError: if an answer is not finite, or the table does not hold the network's answers bit for bit.
     """
-    example = ternary.to_trits(np.arange(2), checkpoint.architecture.n_trits).astype(np.int64)
-    here = Path(__file__)
+    n_trits = checkpoint.architecture.n_trits
+    data, code = folder / "served", folder / "code"
+    data.mkdir(parents=True)
+    code.mkdir()
+    # Whoever is given the model's address finds the checkpoint in it.
+    shutil.copyfile(checkpoint.path, data / FILE_NAME)
+    if 3**n_trits <= MOST_OPERATIONS:
+        source = Path(served.__file__)
+        # A name of its own for each version of the code: Python imports a name once for all models of a process.
+        module = f"tvae_served_{hashlib.sha256(source.read_bytes()).hexdigest()[:8]}"
+        code_path = shutil.copyfile(source, code / f"{module}.py")
+        answers(load(checkpoint.path)).write(data / TABLE, checkpoint.digest)
+        require_same_answers(data)
+    else:
+        module, code_path = MODULE, code / "tvae"
+        code_path.mkdir()
+        for name in _CODE_OF_NETWORK:
+            path = Path(__file__).with_name(name)
+            if path.is_dir():
+                shutil.copytree(path, code_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copyfile(path, code_path / name)
+    # Of objects: MLflow compares the names with numbers, of which pandas warns where they are texts.
+    names = pd.Index(served.trit_names(n_trits), dtype=object)
+    example = pd.DataFrame(ternary.to_trits(np.arange(2), n_trits), columns=names)
+    # MLflow tries the example as its server would.
+    take_every_format(scoring_server)
     return {
-        "python_model": str(here),
-        "artifacts": {ARTIFACT: str(checkpoint.path)},
-        "code_paths": [str(here.parent)],
-        "signature": signature(),
+        "loader_module": module,
+        "data_path": str(data),
+        "code_paths": [str(code_path)],
+        "signature": signature(n_trits),
         "input_example": example,
-        "pip_requirements": pip_requirements(),
+        "pip_requirements": pip_requirements(REQUIREMENTS if module != MODULE else REQUIREMENTS_OF_NETWORK),
         "metadata": {"digest": checkpoint.digest, "trained": list(checkpoint.trained)},
     }
 
 
-def signature() -> ModelSignature:
+def require_same_answers(folder: Path) -> None:
+    """Refuse a model's folder whose table is not, bit for bit, what the network of its checkpoint answers.
+
+    Args:
+        folder: that holds a checkpoint; without a table, it is the network that answers.
+
+    Raises:
+        EvaluationError: if the table is damaged, of another checkpoint, or says anything else than the network.
+        CheckpointError: if the checkpoint cannot be read.
+    """
+    if not (folder / TABLE).exists():
+        return
+    checkpoint = read(folder / FILE_NAME)
+    try:
+        table, digest = read_table(folder / TABLE)
+    except ValueError as error:
+        raise EvaluationError(str(error)) from error
+    if digest != checkpoint.digest or not table.same(answers(checkpoint.model)):
+        raise EvaluationError(
+            f"The table of a served model must hold the answers of its network, {checkpoint.digest}, bit for bit; it "
+            f"holds others, of {digest}. Log the model again."
+        )
+
+
+def signature(n_trits: int) -> ModelSignature:
     """Return what the model takes and gives, as MLflow records it.
 
-    Of all input types only "cells of any type, in any shape" leaves the judgement to `to_indices`.
+    It is marked as MLflow marks one that is made of a type hint: then the model judges its input itself.
     """
-    outputs: list[ColSpec | TensorSpec] = [
+    outputs: list[ColSpec] = [
         ColSpec(DataType.double, "radius"),
         ColSpec(Array(DataType.double), "embedding", required=False),
         ColSpec(DataType.long, "valuation", required=False),
         ColSpec(Array(DataType.long), "decoded", required=False),
     ]
-    return ModelSignature(
-        inputs=Schema([TensorSpec(np.dtype(object), (-1,))]),
-        outputs=Schema(outputs),
+    made = ModelSignature(
+        inputs=served.schema_of(n_trits),
+        outputs=Schema(outputs),  # type: ignore[arg-type]
         params=ParamSchema([ParamSpec("embedding", DataType.boolean, False)]),
     )
+    made._is_signature_from_type_hint = True
+    return made
 
 
-def pip_requirements() -> list[str]:
-    """Return the installed versions of what the model needs: the ones that it was made and tried with.
+def pip_requirements(names: tuple[str, ...] = REQUIREMENTS) -> list[str]:
+    """Return the installed versions of what a model needs: the ones that it was made and tried with.
 
     The label after a `+`, such as `cpu`, names a build and is no version that an index would know.
     """
-    return [f"{name}=={version(name).split('+')[0]}" for name in REQUIREMENTS]
+    return [f"{name}=={version(name).split('+')[0]}" for name in names]
 
 
-@lru_cache
-def _powers(n_trits: int) -> Floats:
-    return np.power(3.0, np.arange(n_trits), dtype=np.float64)
-
-
-def _require_rows(cells: Cells, n_trits: int) -> None:
-    """Refuse what is not of shape `(n, n_trits)` or `(n, 1)`, by the first row that is at fault."""
-    form = f"a list of {n_trits} trits or of one index"
-    widths = (n_trits, 1)
-    if cells.ndim == 0:
-        raise _refusal(f"`inputs` must be a list of rows, each {form}; got {_quote(cells.item())}.")
-    if not 1 <= len(cells) <= MAX_ROWS:
-        raise _refusal(f"`inputs` must have 1 to {MAX_ROWS} rows, each {form}; got {len(cells)} rows.")
-    if cells.ndim == 2 and cells.shape[1] in widths:
-        return
-    if cells.ndim > 2 and cells.shape[1] in widths:
-        raise _cell_refusal(0, 0, cells[0, 0].tolist(), n_trits, cells.shape[1])
-    rows = cells.tolist()
-    for number, row in enumerate(rows):
-        if not isinstance(row, list):
-            raise _refusal(f"Row {number} must be {form}, got {_quote(row)}. {_COUNTED}")
-        if len(row) not in widths:
-            raise _refusal(f"Row {number} must be {form}, got {len(row)} values: {_quote(row)}. {_COUNTED}")
-        if len(row) != len(rows[0]):
-            raise _refusal(
-                f"Row {number} must have {len(rows[0])} values as row 0 has, got {len(row)}: {_quote(row)}. {_COUNTED} "
-                "A request holds trits or indices, not both."
-            )
-    raise _refusal(f"`inputs` must be an array of shape (n, {n_trits}) or (n, 1), got {cells.shape}.")
-
-
-def _numbers(cells: Cells) -> Floats:
-    """Return cells as float64, NaN for what is no number; a boolean and a text are none."""
-    if cells.dtype.kind in "iuf":
-        return cells.astype(np.float64)
-    flat = cells.ravel().tolist()
-    if cells.dtype.kind == "O" and set(map(type, flat)) <= {int, float}:
-        try:
-            return cells.astype(np.float64)
-        except OverflowError:
-            pass
-    return np.array(list(map(_number, flat))).reshape(cells.shape)
-
-
-def _number(cell: object) -> float:
-    if isinstance(cell, bool) or not isinstance(cell, int | float | np.integer | np.floating):
-        return math.nan
-    try:
-        return float(cell)
-    except OverflowError:
-        return math.nan
-
-
-def _require(cells: Cells, allowed: npt.NDArray[np.bool_], n_trits: int) -> None:
-    """Refuse the first cell that is not allowed."""
-    first = int(allowed.argmin())
-    if not allowed.item(first):
-        row, position = divmod(first, cells.shape[1])
-        raise _cell_refusal(row, position, cells[row, position], n_trits, cells.shape[1])
-
-
-def _cell_refusal(row: int, position: int, value: object, n_trits: int, width: int) -> InputError:
-    allowed = "-1, 0 or 1" if width == n_trits else f"an index, an integer from 0 to {3**n_trits - 1}"
-    return _refusal(f"Row {row}, position {position} must be {allowed}, got {_quote(value)}. {_COUNTED}")
-
-
-def _refusal(sentence: str) -> InputError:
-    return InputError(sentence, error_code=INVALID_PARAMETER_VALUE)
-
-
-def _quote(value: object) -> str:
-    """Return a value as JSON writes it, cut to a readable length."""
-    try:
-        text = json.dumps(value.item() if isinstance(value, np.generic) else value, ensure_ascii=False)
-    # An integer of thousands of digits is a ValueError; a Python caller can pass anything.
-    except (TypeError, ValueError, RecursionError):
-        text = f"a value of type {type(value).__name__}"
-    return text if len(text) <= _LONGEST_QUOTE else f"{text[:_LONGEST_QUOTE]}..."
+def _load_pyfunc(path: str) -> ServedModel:
+    """Return a model that holds the network, for MLflow: `path` is the folder of the checkpoint."""
+    return ServedModel(answers(load(Path(path) / FILE_NAME)))
 
 
 def _decimal(x: torch.Tensor) -> Floats:
@@ -352,7 +188,3 @@ def _decimal(x: torch.Tensor) -> Floats:
     magnitude = np.floor(np.log10(np.where(exact == 0, 1.0, np.abs(exact))))
     scale = 10.0 ** (8 - magnitude)
     return np.rint(exact * scale) / scale
-
-
-if __name__ != MODULE:
-    set_model(ServedModel())

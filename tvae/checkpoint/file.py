@@ -31,10 +31,10 @@ from typing import Any, SupportsFloat
 import torch
 from torch import Tensor
 
-from tvae.architecture import Architecture
 from tvae.checkpoint import atomic
 from tvae.checkpoint.provenance import provenance
 from tvae.checkpoint.refusal import RefusedError, cut, open_regular, quote, reason, refusing, require_finite
+from tvae.config.architecture import Architecture
 from tvae.errors import ArchitectureError, CheckpointError
 from tvae.model import COMPONENTS, TernaryVAE
 from tvae.torch_defaults import torch_defaults

@@ -27,7 +27,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tvae.architecture import Architecture
 from tvae.checkpoint.file import MAX_BYTES, require_storable, save, tensor_shapes
 from tvae.checkpoint.pickled import Object, described, fields
 from tvae.checkpoint.refusal import RefusedError, cut, open_regular, quote, refusing, require_finite
@@ -38,6 +37,7 @@ from tvae.checkpoint.torch_file import (
     number,
     open_torch_file,
 )
+from tvae.config.architecture import Architecture
 from tvae.errors import ArchitectureError, EvaluationError
 from tvae.metrics import evaluate
 from tvae.model import COMPONENTS, TernaryVAE

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import torch
 
-from tvae.architecture import Architecture, Difference, differences
 from tvae.checkpoint.file import Checkpoint
+from tvae.config.architecture import Architecture, Difference, differences
 from tvae.errors import CheckpointError
 from tvae.model import COMPONENTS, TernaryVAE
 from tvae.torch_defaults import torch_defaults

@@ -14,10 +14,10 @@ import numpy as np
 from torch import Tensor
 
 from tvae import poincare
-from tvae.bounds import RELOADS, Bounds
 from tvae.checkpoint import atomic
 from tvae.checkpoint.file import Checkpoint, read
 from tvae.checkpoint.refusal import cut, reason
+from tvae.config.bounds import RELOADS, Bounds
 from tvae.errors import CheckpointError, EvaluationError
 from tvae.fresh import FreshProcess, ProcessError
 from tvae.markdown import escaped

@@ -5,7 +5,7 @@ encoders and decoders that finetuning starts from. The alias `champion` is on th
 only, is on the champion before it.
 """
 
-from tvae.registry.address import fetch, short
+from tvae.registry.address import fetch, run_of, short
 from tvae.registry.comparison import RANKING, Comparison, Criterion
 from tvae.registry.foundation import FOUNDATION, find_foundation, register_foundation
 from tvae.registry.promotion import MODEL, MODES, Promotion, find_model, promote, require_promotable, rollback
@@ -28,5 +28,6 @@ __all__ = [
     "register_foundation",
     "require_promotable",
     "rollback",
+    "run_of",
     "short",
 ]

@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 
 import mlflow
+from mlflow.entities import LifecycleStage, Run
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -13,7 +14,7 @@ from tvae.checkpoint import FILE_NAME
 from tvae.errors import CheckpointError, without_credentials
 from tvae.tracking.store import local_folder, reason
 
-__all__ = ["fetch", "model_named", "run_named", "short"]
+__all__ = ["fetch", "model_named", "run_named", "run_of", "short"]
 
 _RUN_ID = r"[0-9a-f]{32}"
 _MODEL_ID = r"m-[0-9a-f]{32}"
@@ -107,6 +108,13 @@ def short(address: str) -> str:
     """Return an address as a run's name shows it, without what all have: `tvae@champion`, `run 3fca4df4`."""
     run_id = run_named(address)
     return f"run {run_id[:8]}" if run_id else re.sub("^models:/+", "", address)
+
+
+def run_of(client: mlflow.MlflowClient, address: str) -> Run | None:
+    """Return the run in an address if it is there, and not in the trash; None if it names none."""
+    run_id = run_named(address)
+    run = client.get_run(run_id) if run_id else None
+    return run if run is not None and run.info.lifecycle_stage == LifecycleStage.ACTIVE else None
 
 
 def run_named(address: str) -> str | None:

@@ -3,15 +3,18 @@
 A smaller difference decides nothing, so that the champion is not moved by what another seed would have given as well.
 For the same reason "better" is no order: of three models each can be within a step of the next, and the first not of
 the last. The champion is compared with one candidate at a time, and every table shows all values.
+
+What is better may still answer otherwise: with radii of another curvature, or from another kind of training. That is
+said of every model that takes over; and a model of other operations never does so by itself.
 """
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tvae.tracking.description import preformatted
 
-__all__ = ["RANKING", "Comparison", "Criterion"]
+__all__ = ["OPERATIONS", "RANKING", "SERVED", "Comparison", "Criterion"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,10 @@ RANKING = (
 )
 """What decides, in this order."""
 
+OPERATIONS = "n_trits"
+SERVED = (OPERATIONS, "latent_dim", "curvature", "max_radius", "preset")
+"""Settings that whoever asks a served model will notice, whatever it is worth."""
+
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
@@ -67,12 +74,16 @@ class Comparison:
         new: the candidate's metrics.
         old_name: what to call the champion in a table.
         new_name: what to call the candidate.
+        old_settings: the champion's, of those in `SERVED` as far as they are known.
+        new_settings: the candidate's.
     """
 
     old: Mapping[str, float]
     new: Mapping[str, float]
     old_name: str
     new_name: str
+    old_settings: Mapping[str, str] = field(default_factory=dict)
+    new_settings: Mapping[str, str] = field(default_factory=dict)
 
     def steps(self, criterion: Criterion) -> float:
         """Return by how many steps the candidate is better, below 0 if it is worse; 0 if one side is not known."""
@@ -95,16 +106,30 @@ class Comparison:
         return next((c for c in RANKING if c.guards and self.steps(c) <= -1), None)
 
     @property
+    def changed(self) -> tuple[str, ...]:
+        """The names in `SERVED` of which both values are known and differ."""
+        old, new = self.old_settings, self.new_settings
+        return tuple(name for name in SERVED if name in old and name in new and old[name] != new[name])
+
+    @property
     def better(self) -> bool:
-        """Whether the candidate is better than the champion."""
-        return self.decisive is not None and self.steps(self.decisive) > 0 and self.setback is None
+        """Whether the candidate is better than the champion, and answers for the same operations."""
+        ahead = self.decisive is not None and self.steps(self.decisive) > 0 and self.setback is None
+        return ahead and OPERATIONS not in self.changed
 
     def reason(self) -> str:
-        """Return what decided, or which measure came nearest to deciding, with both values."""
+        """Return what decided, or which measure came nearest to deciding, with both values; and what comes with it."""
+        if OPERATIONS in self.changed:
+            old, new = self.old_settings[OPERATIONS], self.new_settings[OPERATIONS]
+            return f"for operations of {new} trits, and the champion for those of {old}"
         if self.setback is not None and self.decisive is not None:
             return f"better in {self._values(self.decisive)}, worse in {self._values(self.setback)}"
         if self.decisive is not None:
-            return self._values(self.decisive)
+            if not self.better:
+                return self._values(self.decisive)
+            worse = [f"worse in {self._values(c)}" for c in RANKING if self.steps(c) <= -1]
+            other = [f"{name} {self.new_settings[name]}, was {self.old_settings[name]}" for name in self.changed]
+            return "; ".join([self._values(self.decisive), *worse, *other])
         nearest = max(RANKING, key=lambda c: abs(self.steps(c)))
         if not self.steps(nearest):
             return f"equal in {', '.join(c.label for c in RANKING)}"
@@ -120,6 +145,7 @@ class Comparison:
                 verdict += ", decides"
             shown = (criterion.shown(self.old), criterion.shown(self.new), f"{criterion.step:g}")
             rows.append((criterion.label, *shown, verdict))
+        rows += [(name, self.old_settings[name], self.new_settings[name], "", "other") for name in self.changed]
         return rows
 
     def markdown(self) -> str:

@@ -1,28 +1,30 @@
 """Foundations: the encoders and decoders that finetuning starts from."""
 
-from collections.abc import Callable
+import logging
 from pathlib import Path
 
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from tvae.architecture import Architecture
-from tvae.checkpoint import Checkpoint, read
-from tvae.errors import CheckpointError
+from tvae.checkpoint import Checkpoint, Verification, read
+from tvae.config.architecture import Architecture
+from tvae.errors import CheckpointError, RegistryError
 from tvae.registry.address import fetch
-from tvae.registry.store import CHAMPION, answering, ensure_model
-from tvae.registry.turn import turn
+from tvae.registry.lock import locked
+from tvae.registry.store import CHAMPION, answering, ensure_model, note_version
+from tvae.tracking.description import describe_model
+from tvae.tracking.links import run_page
 
 __all__ = ["FOUNDATION", "codec_tags", "find_foundation", "register_foundation"]
+
+_logger = logging.getLogger(__name__)
 
 FOUNDATION = "tvae-foundation"
 _DESCRIPTION = "Encoders and decoders that finetuning starts from."
 _CODEC = ("n_trits", "latent_dim", "encoder_hidden", "decoder_hidden")
 
 
-def find_foundation(
-    client: MlflowClient, architecture: Architecture, folder: Path, *, tell: Callable[[str], None]
-) -> tuple[str, Checkpoint] | None:
+def find_foundation(client: MlflowClient, architecture: Architecture, folder: Path) -> tuple[str, Checkpoint] | None:
     """Return a registered foundation that fits an architecture and its address, None if there is none.
 
     The champion comes first, then the newest version: a foundation fits if its encoder and decoder have the shapes. One
@@ -32,7 +34,6 @@ def find_foundation(
         client: of the registry.
         architecture: what it has to fit.
         folder: where downloads go.
-        tell: takes a sentence about foundations that are passed over.
     """
     wanted = codec_tags(architecture)
     try:
@@ -54,11 +55,17 @@ def find_foundation(
         if lost:
             address, why = next(iter(lost.items()))
             further = f" So are {len(lost) - 1} others." if len(lost) > 1 else ""
-            tell(f"The registered foundation {address} is gone, or cannot be read: {why}{further}")
+            _logger.info("The registered foundation %s is gone, or cannot be read: %s%s", address, why, further)
 
 
-def register_foundation(client: MlflowClient, checkpoint: Checkpoint, run_id: str) -> str:
+def register_foundation(client: MlflowClient, verification: Verification, run_id: str, model_id: str) -> str:
     """Register the verified foundation of a run, and make it the champion.
+
+    Args:
+        client: of the registry.
+        verification: of the foundation.
+        run_id: of the run that has its checkpoint.
+        model_id: the logged model that has its metrics.
 
     Returns:
         Its version.
@@ -66,13 +73,25 @@ def register_foundation(client: MlflowClient, checkpoint: Checkpoint, run_id: st
     Raises:
         RegistryError: if the registry does not answer.
     """
-    tags = codec_tags(checkpoint.architecture) | {"coverage": f"{checkpoint.metrics['coverage']:.6f}"}
+    checkpoint = verification.checkpoint
+    if not verification.passed or checkpoint is None:
+        raise RegistryError(f"Only a verified foundation can be registered; this one failed:\n{verification.table()}")
+    metrics = {name: f"{value:.9g}" for name, value in verification.metrics.items()}
+    tags = {"verified": "true", "digest": checkpoint.digest, **codec_tags(checkpoint.architecture), **metrics}
+    page = run_page(client.get_logged_model(model_id).experiment_id, run_id)
+    description = f"{describe_model(verification, page=page)}\n\n{verification.markdown()}"
     with answering(FOUNDATION):
         ensure_model(client, FOUNDATION, _DESCRIPTION)
-        with turn(client, FOUNDATION):
+        with locked(client, FOUNDATION):
             made = client.create_model_version(
-                FOUNDATION, source=f"runs:/{run_id}/checkpoint", run_id=run_id, tags=tags
+                FOUNDATION,
+                source=f"runs:/{run_id}/checkpoint",
+                run_id=run_id,
+                tags=tags,
+                description=description,
+                model_id=model_id,
             )
+            note_version(client, model_id, FOUNDATION, str(made.version))
             client.set_registered_model_alias(FOUNDATION, CHAMPION, made.version)
     return str(made.version)
 

@@ -1,25 +1,26 @@
 """Promotion: a verified checkpoint becomes a version of the registered model, and the champion if it is better."""
 
-import json
+import logging
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
-from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
 from tvae.checkpoint import Checkpoint, Verification, read
 from tvae.errors import CheckpointError, RegistryError
 from tvae.registry.address import fetch, model_named, run_named
-from tvae.registry.comparison import RANKING, Comparison
-from tvae.registry.store import CHAMPION, PREVIOUS, answering, ensure_model, versions_of
-from tvae.registry.turn import turn
-from tvae.tracking.description import preformatted
+from tvae.registry.comparison import OPERATIONS, RANKING, SERVED, Comparison
+from tvae.registry.lock import locked
+from tvae.registry.store import CHAMPION, PREVIOUS, answering, ensure_model, note_version, versions_of
+from tvae.tracking.description import model_settings, preformatted
 from tvae.tracking.links import run_page
 
 __all__ = ["MODEL", "MODES", "Promotion", "find_model", "promote", "require_promotable", "rollback"]
+
+_logger = logging.getLogger(__name__)
 
 MODEL = "tvae"
 MODES = ("auto", "force")
@@ -33,8 +34,6 @@ The alias `{CHAMPION}` moves to a version that is better, by the first of these 
 {_order}; and that is not worse in one of {_guards}. The champion before keeps `{PREVIOUS}`; `promote --rollback` \
 swaps the two.
 """
-
-Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +64,7 @@ class Promotion:
         reason = self.comparison.reason()
         if not self.moved:
             stays = f"{CHAMPION} stays version {self.champion}"
-            if self.comparison.setback is not None:
+            if self.comparison.setback is not None or OPERATIONS in self.comparison.changed:
                 return f"{where}. It is {reason}: {stays}; `promote --mode force` would move it."
             return f"{where}. It is not better ({reason}): {stays}."
         how = "better" if self.comparison.better else "by force"
@@ -78,7 +77,6 @@ def promote(
     *,
     model_id: str,
     mode: str = "auto",
-    tell: Tell | None = None,
 ) -> Promotion:
     """Register a verified checkpoint, and make it the champion if it is better.
 
@@ -89,7 +87,6 @@ def promote(
         verification: of what to promote, whose projection was learned. One that failed is refused in every mode.
         model_id: the logged model that serves the checkpoint.
         mode: `auto` moves the champion to the better; `force` moves it here, better or not.
-        tell: takes a sentence when another process has to be waited for.
 
     Raises:
         RegistryError: if the checkpoint may not be registered, with the whole verdict, or if the registry does not
@@ -102,7 +99,7 @@ def promote(
         known = _holder(versions_of(client, MODEL), checkpoint.digest)
         _require_same(f"models:/{MODEL}/{known.version}" if known else f"models:/{model_id}", checkpoint.digest)
         ensure_model(client, MODEL, _DESCRIPTION)
-        with turn(client, MODEL, tell=tell):
+        with locked(client, MODEL):
             versions = versions_of(client, MODEL)
             holder = _holder(versions, checkpoint.digest)
             champion, previous = _aliases(client)
@@ -110,7 +107,12 @@ def promote(
             if champion is not None and (holder is None or str(holder.version) != champion):
                 old = _numbered(versions, champion)
                 comparison = Comparison(
-                    _metrics(old), verification.metrics, f"{CHAMPION}, version {champion}", "this one"
+                    _metrics(old),
+                    verification.metrics,
+                    f"{CHAMPION}, version {champion}",
+                    "this one",
+                    {name: old.tags[name] for name in SERVED if name in old.tags},
+                    _served(checkpoint),
                 )
             number = (
                 str(holder.version) if holder else _register(client, checkpoint, verification, model_id, comparison)
@@ -121,8 +123,8 @@ def promote(
                     client.set_registered_model_alias(MODEL, PREVIOUS, champion)
                     previous = champion
                 client.set_registered_model_alias(MODEL, CHAMPION, number)
-        if not moves and champion != number and tell and (lost := _lost(f"models:/{MODEL}/{champion}")):
-            tell(f"The {CHAMPION} cannot be served: {lost} Promote with mode=force to replace it.")
+        if not moves and champion != number and (lost := _lost(f"models:/{MODEL}/{champion}")):
+            _logger.info("The %s cannot be served: %s Promote with mode=force to replace it.", CHAMPION, lost)
     return Promotion(
         version=number,
         registered=holder is None,
@@ -133,12 +135,11 @@ def promote(
     )
 
 
-def rollback(client: MlflowClient, *, tell: Tell | None = None) -> tuple[str, str]:
+def rollback(client: MlflowClient) -> tuple[str, str]:
     """Swap `champion` and `previous`. Done twice, it changes nothing.
 
     Args:
         client: of the registry.
-        tell: takes a sentence when another process has to be waited for.
 
     Returns:
         The versions that are champion and previous now.
@@ -150,7 +151,7 @@ def rollback(client: MlflowClient, *, tell: Tell | None = None) -> tuple[str, st
         names = [found.name for found in client.search_registered_models(f"name = '{MODEL}'")]
         if not names:
             raise RegistryError(f"A {CHAMPION} must be there to be rolled back; {MODEL} has no versions yet.")
-        with turn(client, MODEL, tell=tell):
+        with locked(client, MODEL):
             champion, previous = _aliases(client)
             if champion is None or previous is None or champion == previous:
                 raise RegistryError(
@@ -196,8 +197,10 @@ def find_model(client: MlflowClient, address: str, digest: str) -> str | None:
         if run_id is None:
             return None
         outputs = client.get_run(run_id).outputs
-        models = [output.model_id for output in outputs.model_outputs] if outputs else []
-        return next((model for model in reversed(models) if _stated_digest(model) == digest), None)
+        models = [client.get_logged_model(output.model_id) for output in outputs.model_outputs] if outputs else []
+        # Those of earlier versions have no such tag, and metrics that are not the file's: they are logged anew.
+        held = [str(model.model_id) for model in models if model.tags.get("checkpoint") == digest[:16]]
+        return held[-1] if held else None
 
 
 def require_promotable(verification: Verification) -> Checkpoint:
@@ -220,11 +223,15 @@ def require_promotable(verification: Verification) -> Checkpoint:
 
 
 def _require_same(address: str, digest: str) -> None:
-    """Refuse a model whose own copy of the checkpoint is not the one that was verified."""
+    """Refuse a model that holds another checkpoint than the verified one, or other answers than its network's."""
+    from tvae.serving import require_same_answers  # imports pandas
+
     with tempfile.TemporaryDirectory(prefix="tvae-") as folder:
-        found = read(fetch(address, Path(folder))).digest
-    if found != digest:
-        raise RegistryError(f"{address} must serve the verified checkpoint, {digest}; it serves {found}.")
+        path = fetch(address, Path(folder))
+        found = read(path).digest
+        if found != digest:
+            raise RegistryError(f"{address} must serve the verified checkpoint, {digest}; it serves {found}.")
+        require_same_answers(path.parent)
 
 
 def _register(
@@ -236,7 +243,7 @@ def _register(
 ) -> str:
     model = client.get_logged_model(model_id)
     metrics = {name: f"{value:.9g}" for name, value in verification.metrics.items()}
-    tags = {"verified": "true", "digest": checkpoint.digest, **metrics}
+    tags = {"verified": "true", "digest": checkpoint.digest, **_served(checkpoint), **metrics}
     page = run_page(model.experiment_id, model.source_run_id) if model.source_run_id else None
     # In one call, so that there is never a version without its verdict.
     made = client.create_model_version(
@@ -247,10 +254,7 @@ def _register(
         description=_describe(checkpoint, verification, metrics, comparison, page),
         model_id=model_id,
     )
-    # This is how the pages of the run and of the logged model know of the version.
-    listed = json.loads(model.tags.get(MLFLOW_MODEL_VERSIONS, "[]"))
-    listed.append({"name": MODEL, "version": str(made.version)})
-    client.set_logged_model_tags(model_id, {MLFLOW_MODEL_VERSIONS: json.dumps(listed)})
+    note_version(client, model_id, MODEL, str(made.version))
     return str(made.version)
 
 
@@ -276,6 +280,11 @@ def _describe(
         lines += ["When it was registered:", "", comparison.markdown(), ""]
     lines += ["What was measured:", "", preformatted([("metric", "value"), *metrics.items()])]
     return "\n".join(lines)
+
+
+def _served(checkpoint: Checkpoint) -> dict[str, str]:
+    settings = model_settings(checkpoint)
+    return {name: settings[name] for name in SERVED if name in settings}
 
 
 def _holder(versions: Sequence[ModelVersion], digest: str) -> ModelVersion | None:
@@ -312,11 +321,3 @@ def _aliases(client: MlflowClient) -> tuple[str | None, str | None]:
 
 def _model_of(version: ModelVersion) -> str | None:
     return model_named(version.source or "") or version.model_id
-
-
-def _stated_digest(model_id: str) -> str | None:
-    from mlflow.models import get_model_info  # imports pandas
-
-    metadata = get_model_info(f"models:/{model_id}").metadata or {}
-    digest: str | None = metadata.get("digest")
-    return digest

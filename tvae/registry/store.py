@@ -1,5 +1,6 @@
 """What promotions and foundations have in common: names, and asking MLflow's registry."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -7,12 +8,13 @@ import mlflow
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
+from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 from sqlalchemy.exc import SQLAlchemyError
 
 from tvae.errors import RegistryError, without_credentials
 from tvae.tracking.store import reason
 
-__all__ = ["CHAMPION", "PREVIOUS", "answering", "ensure_model", "versions_of"]
+__all__ = ["CHAMPION", "PREVIOUS", "answering", "ensure_model", "note_version", "versions_of"]
 
 CHAMPION = "champion"
 PREVIOUS = "previous"
@@ -42,6 +44,13 @@ def ensure_model(client: MlflowClient, name: str, description: str) -> None:
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
+
+
+def note_version(client: MlflowClient, model_id: str, name: str, version: str) -> None:
+    """Note at a logged model which version it is: so its page, and that of its run, know of it."""
+    listed = json.loads(client.get_logged_model(model_id).tags.get(MLFLOW_MODEL_VERSIONS, "[]"))
+    listed.append({"name": name, "version": version})
+    client.set_logged_model_tags(model_id, {MLFLOW_MODEL_VERSIONS: json.dumps(listed)})
 
 
 def versions_of(client: MlflowClient, name: str) -> list[ModelVersion]:

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from tvae import registry
-from tvae.bounds import Bounds
-from tvae.experiments.statistics import MIN_PAIRS, MOST_SEEDS, Comparison, figure
+from tvae.config.bounds import Bounds
 from tvae.report.gather import Runs
 from tvae.report.layout import HIERARCHY, MEASURES, RICHNESS, Cell, Measure, Phase, at_best, phases_of, singles_of
 from tvae.report.wording import assignments, count, listed, mean_std, places
+from tvae.sweeps.statistics import MIN_PAIRS, MOST_SEEDS, Comparison, figure
 
 __all__ = ["Advice", "Answer", "answer", "choice", "effects", "front"]
 

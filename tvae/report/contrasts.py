@@ -3,13 +3,13 @@
 from collections.abc import Callable, Iterable, Sequence
 
 from tvae import registry
-from tvae.bounds import Bounds
-from tvae.experiments import reference
-from tvae.experiments.reference import Finding
-from tvae.experiments.statistics import correlation, spread
+from tvae.config.bounds import Bounds
 from tvae.report.gather import RunRecord, Runs
 from tvae.report.layout import HIERARCHY, Phase
 from tvae.report.wording import count
+from tvae.sweeps import reference
+from tvae.sweeps.reference import Finding
+from tvae.sweeps.statistics import correlation, spread
 
 __all__ = ["contrasts"]
 

@@ -4,8 +4,8 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from tvae.experiments.statistics import spread
 from tvae.report.layout import HIERARCHY, RICHNESS, Cell, Measure, Phase
+from tvae.sweeps.statistics import spread
 
 __all__ = ["Panel", "Scatter", "panels", "scatter"]
 

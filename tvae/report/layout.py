@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
-from tvae.architecture import Architecture
-from tvae.configuration import Configuration
-from tvae.experiments import reference
-from tvae.experiments.phases import PHASES
-from tvae.experiments.presets import PRESETS, resolve
-from tvae.experiments.statistics import MIN_PAIRS, Comparison, Comparisons, Spread, compare, spread
+from tvae.config.architecture import Architecture
+from tvae.config.presets import nearest_preset
+from tvae.config.training import Configuration
 from tvae.metrics import hierarchy_ceiling, richness_ceiling
 from tvae.registry import RANKING
 from tvae.report.gather import SEARCH, RunRecord, Runs
+from tvae.sweeps import reference
+from tvae.sweeps.phases import PHASES
+from tvae.sweeps.statistics import MIN_PAIRS, Comparison, Comparisons, Spread, compare, spread
 
 __all__ = [
     "HIERARCHY",
@@ -113,20 +113,8 @@ class Cell:
 
     def changed(self) -> dict[str, str]:
         """Return what one would type for its settings: the preset that is nearest, and what differs from it."""
-        found = {preset: self._differences(preset) for preset in PRESETS}
-        preset = min(found, key=lambda name: len(found[name]))
-        return ({} if preset == "default" else {"preset": preset}) | found[preset]
-
-    def _differences(self, preset: str) -> dict[str, str]:
-        # Epochs follow from these unless they are asked for.
-        sizes: dict[str, int] = {
-            name: int(self.settings[name]) for name in ("n_trits", "batch_size") if name in self.settings
-        }
-        plain, sized = ({**a.to_dict(), **c.to_dict()} for a, c in (resolve(preset, {}), resolve(preset, sizes)))
-        expected = {name: str((plain if name in sizes else sized)[name]) for name in sized}
-        if plain["patience"] == plain["epochs"]:
-            expected["patience"] = self.settings.get("epochs", "")
-        return {name: value for name, value in self.settings.items() if value != expected.get(name, value)}
+        preset, differences = nearest_preset(self.settings)
+        return ({} if preset == "default" else {"preset": preset}) | differences
 
     @property
     def best_trial(self) -> RunRecord:

@@ -8,8 +8,6 @@ from typing import NamedTuple
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from tvae.experiments import reference
-from tvae.experiments.statistics import Comparison
 from tvae.markdown import escaped
 from tvae.metrics import hierarchy_ceiling
 from tvae.report.answer import Answer, answer, choice, effects, front
@@ -18,6 +16,8 @@ from tvae.report.figures import panels, scatter
 from tvae.report.gather import Runs
 from tvae.report.layout import HIERARCHY, MEASURES, RICHNESS, Cell, Measure, Phase
 from tvae.report.wording import assignments, count, listed, mean_std
+from tvae.sweeps import reference
+from tvae.sweeps.statistics import Comparison
 
 __all__ = ["headline", "to_markdown", "to_page"]
 
@@ -47,12 +47,14 @@ def to_page(runs: Runs) -> str:
     return _environment("html").get_template("report.html.j2").render(_content(runs))
 
 
-def headline(runs: Runs) -> str:
-    """Return what to know first, in Markdown: for the description of the run, and for the terminal."""
+def headline(runs: Runs, *, markdown: bool = True) -> str:
+    """Return what to know first, in Markdown for the description of a run, or as plain text for the terminal."""
     found = _answer(runs)
     facts = [*found.facts, ("Next:", f"{found.advice.action} {found.advice.why}")]
-    lines = [f"- **{escaped(head)}** {escaped(text)}" for head, text in facts]
-    return "\n".join([*lines, *([f"\n```sh\n{found.advice.command}\n```"] if found.advice.command else [])])
+    lines = [f"- **{escaped(head)}** {escaped(text)}" if markdown else f"- {head} {text}" for head, text in facts]
+    if found.advice.command:
+        lines.append(f"\n```sh\n{found.advice.command}\n```" if markdown else f"\n  {found.advice.command}")
+    return "\n".join(lines)
 
 
 @lru_cache(maxsize=4)

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from tvae.experiments.statistics import Spread
+from tvae.sweeps.statistics import Spread
 
 __all__ = ["assignments", "count", "listed", "mean_std", "places"]
 

@@ -13,7 +13,9 @@ from mlflow.entities import Metric, Param
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from tvae.checkpoint import FILE_NAME
-from tvae.experiments.trial import Trial
+from tvae.config.presets import nearest_preset
+from tvae.sweeps.trial import Trial
+from tvae.tracking.dataset import log_operations
 from tvae.tracking.description import describe_trial
 from tvae.tracking.failure import NOTE, note_failure
 from tvae.tracking.links import run_page
@@ -126,8 +128,10 @@ class Children:
         made = self.client.create_run(self.experiment_id, run_name=trial.name, tags=tags)
         run_id: str = made.info.run_id
         try:
-            parameters = [Param(name, str(value)) for name, value in trial.settings().items()]
-            self.client.log_batch(run_id, params=parameters)
+            settings = {name: str(value) for name, value in trial.settings().items()}
+            settings["preset"] = nearest_preset(settings)[0]
+            self.client.log_batch(run_id, params=[Param(name, value) for name, value in settings.items()])
+            log_operations(self.client, run_id, trial.architecture.n_trits)
             yield run_id
         except BaseException as error:
             note_failure(self.client, run_id, f"it could not be written: {error}")

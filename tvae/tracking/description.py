@@ -1,22 +1,30 @@
 """What a run's page says first, in Markdown: what was run, what came of it, how to repeat it."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-from tvae.architecture import Architecture
-from tvae.experiments import reference
-from tvae.experiments.trial import Trial
+from tvae.checkpoint import Checkpoint, Verification
+from tvae.config.architecture import Architecture
+from tvae.config.presets import PRESETS, nearest_preset
+from tvae.config.training import Configuration
+from tvae.errors import TVAEError
 from tvae.markdown import escaped
 from tvae.metrics import Evaluation, distance_fidelity_ceiling, hierarchy_ceiling, q_ceiling, richness_ceiling
+from tvae.sweeps import reference
+from tvae.sweeps.trial import Trial
 from tvae.training import Result
 
 __all__ = [
     "REFERENCE",
     "describe_embedding",
     "describe_foundation",
+    "describe_model",
     "describe_trial",
     "level_gap",
+    "model_settings",
     "preformatted",
     "richness_shares",
+    "settings_table",
 ]
 
 _REPORTED = [row for table in reference.TABLES.values() for row in table.values()]
@@ -160,6 +168,55 @@ def describe_trial(trial: Trial, result: Result, *, look: Mapping[str, str]) -> 
             *(f"- {event}" for event in result.events),
         ]
     ).rstrip()
+
+
+def model_settings(checkpoint: Checkpoint) -> dict[str, str]:
+    """Return what a model was made with, as its file says: architecture and training, and the preset that is nearest.
+
+    The file may be anybody's: what is no setting of this version is left out.
+    """
+    stage, stated = checkpoint.training.get("stage"), checkpoint.training.get("configuration")
+    try:
+        training = Configuration.from_dict(stated).to_dict() if isinstance(stated, Mapping) else {}
+    except TVAEError:
+        training = {}
+    of_stage = {"stage": stage} if isinstance(stage, str) and stage.isidentifier() else {}
+    settings = {name: str(value) for name, value in (checkpoint.architecture.to_dict() | training).items()}
+    # A foundation has a recipe of its own, and a legacy file says nothing of its training.
+    preset = {"preset": nearest_preset(settings)[0]} if training and "projection" in checkpoint.trained else {}
+    return of_stage | preset | settings
+
+
+def describe_model(verification: Verification, *, page: str) -> str:
+    """Describe a logged model: its verdict, its measures, and where it comes from.
+
+    Args:
+        verification: of its checkpoint.
+        page: of the run that logged it, within the UI.
+    """
+    shown = [f"{name.replace('_', ' ')} {value:.5g}" for name, value in verification.metrics.items()]
+    verdict = "Verified" if verification.passed else f"Verification failed ({escaped(verification.failures)})"
+    return f"{verdict}: {', '.join(shown)}. [The run that logged it]({page})."
+
+
+def settings_table(asked: Mapping[str, Any], used: Mapping[str, Any], defaults: Mapping[str, Any]) -> str:
+    """Return every setting that was used and who chose it, the user first.
+
+    Args:
+        asked: every option as it was given.
+        used: what they came to; those that are `auto` still are left out.
+        defaults: of the options.
+    """
+    preset = str(asked.get("preset", "default"))
+    origin = {
+        name: "the user" if asked[name] != defaults.get(name)
+        else f"preset {preset}" if name in PRESETS[preset]
+        else "default"
+        for name, value in used.items()
+        if value != "auto"
+    }  # fmt: skip
+    rows = sorted(((name, str(used[name]), origin[name]) for name in origin), key=lambda row: row[2] != "the user")
+    return f"What it was trained with:\n\n{preformatted([('setting', 'value', 'from'), *rows])}"
 
 
 def level_gap(gap: float) -> str:

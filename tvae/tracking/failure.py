@@ -62,7 +62,7 @@ def _made_here(run: Run) -> bool:
 def _advice(run: Run) -> str:
     stage = run.data.tags.get("stage")
     if stage in ("stability", "sweep"):
-        return f"Go on with it: mlflow run . -e {stage} -P resume={run.info.run_id} --env-manager=local"
+        return f"Continue with: mlflow run . -e {stage} -P resume={run.info.run_id} --env-manager=local"
     return "What it had logged is here; start the command again."
 
 

@@ -7,15 +7,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from mlflow import MlflowClient
+
 from tvae.checkpoint import FILE_NAME, Checkpoint, Verification, save, verify
 from tvae.checkpoint.verification import FILE_NAME as VERDICT
 from tvae.checkpoint.verification import Digests, load_afresh
-from tvae.drawing import draw
 from tvae.errors import CheckpointError
 from tvae.fresh import FreshProcess, ProcessError
 from tvae.metrics import Evaluation, trit_table
+from tvae.plots import disk
+from tvae.plots.draw import draw
 from tvae.torch_defaults import torch_defaults
-from tvae.tracking.model import log_model
+from tvae.tracking.model import log_foundation_model, log_model
 from tvae.tracking.run import Run
 from tvae.training import Result
 
@@ -48,19 +51,25 @@ def process_for_outcome() -> FreshProcess:
     Raises:
         OSError: if it cannot be started.
     """
-    return FreshProcess("tvae.checkpoint", "tvae.plots")
+    return FreshProcess("tvae.checkpoint", "tvae.plots.figures")
 
 
 # The other process has the other core.
 @torch_defaults(threads=1)
-def log_foundation(run: Run, result: Result, training: Mapping[str, Any], process: FreshProcess) -> Outcome:
+def log_foundation(
+    client: MlflowClient, run: Run, result: Result, training: Mapping[str, Any], process: FreshProcess
+) -> tuple[Outcome, str]:
     """Log a trained encoder and decoder.
 
     Args:
+        client: of the store.
         run: where to.
         result: of the training.
         training: what the checkpoint says of how it was made, JSON values without times.
         process: loads the checkpoint, and draws.
+
+    Returns:
+        What became of it, and the id of the logged model.
 
     Raises:
         CheckpointError: if the checkpoint cannot be written, or read back.
@@ -72,13 +81,20 @@ def log_foundation(run: Run, result: Result, training: Mapping[str, Any], proces
     _log_checkpoint(run, saved, result)
     run.log_metrics(result.summary())
     verification = _verify(run, saved, loaded)
-    return Outcome(verification, _read_back(verification), figures.log())
+    checkpoint = _read_back(verification)
+    model_id = log_foundation_model(client, run.id, verification, step=result.best_epoch)
+    return Outcome(verification, checkpoint, figures.log()), model_id
 
 
 # The other process has the other core.
 @torch_defaults(threads=1)
 def log_embedding(
-    run: Run, result: Result, trained: Collection[str], training: Mapping[str, Any], process: FreshProcess
+    client: MlflowClient,
+    run: Run,
+    result: Result,
+    trained: Collection[str],
+    training: Mapping[str, Any],
+    process: FreshProcess,
 ) -> tuple[Outcome, Evaluation, str]:
     """Log a model whose projection was trained, figures and served model included.
 
@@ -86,6 +102,7 @@ def log_embedding(
     two are compared.
 
     Args:
+        client: of the store.
         run: where to.
         result: of the training.
         trained: the components whose weights were learned, here or before.
@@ -105,7 +122,9 @@ def log_embedding(
     curvature = architecture.curvature
     figures.draw("training_curves", result.history, best_epoch=result.best_epoch)
     figures.draw("poincare_disk", points, curvature=curvature)
-    figures.draw("poincare_disk", points, curvature=curvature, angle="3-adic", file="poincare_disk_3-adic")
+    figures.draw("poincare_disk", points, curvature=curvature, angle="3-adic", file="poincare_disk_3-adic.png")
+    if architecture.n_trits <= disk.MOST_TRITS:
+        figures.draw("disk", points, curvature=curvature, file=disk.FILE_NAME)
     figures.draw("tree", points, curvature=curvature)
     figures.draw("distance_by_valuation", points, curvature=curvature)
     _log_checkpoint(run, saved, result)
@@ -114,9 +133,8 @@ def log_embedding(
     if evaluation is None:
         raise CheckpointError(f"What the model embeds must be finite and inside the ball: {verification.failures}.")
     figures.draw("radius_by_valuation", evaluation)
-    finally_measured = ("level_gap", "tree_precision", "sibling_recall", "ball_coverage", "q")
-    run.log_metrics(result.summary() | {name: verification.metrics[name] for name in finally_measured})
-    model_id = log_model(checkpoint)
+    run.log_metrics(result.summary())
+    model_id = log_model(client, run.id, verification, step=result.best_epoch)
     return Outcome(verification, checkpoint, figures.log()), evaluation, model_id
 
 
@@ -170,8 +188,8 @@ class _Figures:
         self._folder.mkdir()
 
     def draw(self, name: str, *arguments: Any, file: str = "", **options: Any) -> None:
-        """Have a figure drawn, a function of `tvae.plots`, into a file of its name unless another is given."""
-        path = self._folder / f"{file or name}.png"
+        """Have a figure drawn, by `tvae.plots.draw`, into a PNG of its name unless another file is given."""
+        path = self._folder / (file or f"{name}.png")
         self._drawn[path] = self._process.submit(draw, path, name, *arguments, **options)
 
     def log(self) -> tuple[str, ...]:

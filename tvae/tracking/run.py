@@ -4,6 +4,7 @@ import csv
 import json
 import logging
 import re
+import shlex
 import shutil
 import tempfile
 import time
@@ -20,6 +21,7 @@ from tvae.checkpoint import FILE_NAME
 from tvae.checkpoint.provenance import UNKNOWN, git_trouble, provenance
 from tvae.errors import TrackingError
 from tvae.tracking import links
+from tvae.tracking.dataset import log_operations
 from tvae.tracking.failure import NOTE, note_failure
 from tvae.tracking.process import PROCESS, own_process
 from tvae.tracking.store import STORE_ERRORS, adopted_run_id, deleted_run, enter, using_store, without_patience
@@ -56,10 +58,18 @@ class Run:
         return links.run_page(self.experiment_id, self.id, within)
 
     def log_parameters(self, parameters: Mapping[str, Any]) -> None:
-        """Log parameters that are not there yet: `mlflow run` has logged those that MLproject declares."""
+        """Log what was used, one value for each parameter.
+
+        `mlflow run` has logged what MLproject declares as it was typed, and a parameter cannot be changed. Where that
+        says something else, as `auto` does, what was used stands beside it as `resolved.NAME`.
+        """
         known = self._client.get_run(self.id).data.params
-        new = [Param(name, str(value)) for name, value in parameters.items() if name not in known]
-        self._client.log_batch(self.id, params=new)
+        new = {
+            f"resolved.{name}" if name in known else name: str(value)
+            for name, value in parameters.items()
+            if name not in known or not _says(known[name], value)
+        }
+        self._client.log_batch(self.id, params=[Param(*item) for item in new.items() if item[0] not in known])
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
         """Log metrics, all under one step."""
@@ -98,14 +108,9 @@ class Run:
         """Set the description, which the run's page shows first."""
         self.set_tags({NOTE: markdown})
 
-    def log_operations(self) -> None:
-        """Log the data that every training sees: all operations, with their valuations."""
-        from mlflow.data.numpy_dataset import from_numpy  # imports pandas
-
-        from tvae import ternary
-
-        data = from_numpy(ternary.operations(), targets=ternary.valuations(), name="ternary-operations")
-        enter(lambda: mlflow.log_input(data, context="training"))
+    def log_operations(self, n_trits: int) -> None:
+        """Log the data that this run sees: all operations of some trits, with their valuations."""
+        enter(lambda: log_operations(self._client, self.id, n_trits))
 
     def log_json(self, name: str, content: Any) -> None:
         """Log an artifact `name` in JSON."""
@@ -157,6 +162,16 @@ class Run:
     def log_file(self, path: Path, folder: str | None = None) -> None:
         """Log a file as an artifact, in a folder of the run's artifacts."""
         self._client.log_artifact(self.id, str(path), folder)
+
+
+def _says(typed: str, value: Any) -> bool:
+    """Whether a text that somebody typed is a value."""
+    if isinstance(value, bool):
+        return typed.lower() == str(value).lower()
+    try:
+        return bool(float(typed) == value)
+    except ValueError:
+        return typed in (str(value), shlex.quote(str(value)))
 
 
 @contextmanager
@@ -248,6 +263,8 @@ def log_history(client: MlflowClient, run_id: str, records: Sequence[Record], of
 def _metrics(records: Sequence[Record], offset: int) -> list[Metric]:
     """Return the metrics of some epochs, with the time of now.
 
+    Radii by level are in `history.csv` and in a figure: MLflow would draw ten charts that say something only together.
+
     Logged again with that time, as where a server took them and its answer was lost, they are the same rows in MLflow.
     """
     now = int(time.time() * 1000)
@@ -255,7 +272,7 @@ def _metrics(records: Sequence[Record], offset: int) -> list[Metric]:
         Metric(name, value, now, offset + int(record["epoch"]))
         for record in records
         for name, value in record.items()
-        if name != "epoch"
+        if name != "epoch" and not name.startswith("radius_v")
     ]
 
 
@@ -283,6 +300,6 @@ def write_history(folder: Path, history: list[Record]) -> Path:
 
 
 def source_tags(beside: mlflow.entities.Run) -> dict[str, str]:
-    """Return where a run comes from, taken over from the one beside it."""
-    names = ("mlflow.user", "mlflow.source.name", "mlflow.source.git.commit")
+    """Return where a run comes from, code and its version, taken over from the one beside it."""
+    names = ("mlflow.user", "mlflow.source.name", "mlflow.source.git.commit", "git_dirty", "tvae.version")
     return {name: beside.data.tags[name] for name in names if name in beside.data.tags}

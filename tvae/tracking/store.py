@@ -138,8 +138,9 @@ def _choose_experiment(client: MlflowClient) -> None:
             files,
         )
     if not chosen and name == EXPERIMENT and NOTE not in experiment.tags:
-        look = f"[The runs beside one another]({links.runs_page(experiment.experiment_id, VIEW)})"
-        note = NOTE, f"{_DESCRIPTION}\n\n{look}"
+        # First, for the UI hides what comes later.
+        look = f"[Compare the runs]({links.runs_page(experiment.experiment_id, VIEW)})"
+        note = NOTE, f"{look}\n\n{_DESCRIPTION}"
         enter(lambda: client.set_experiment_tag(experiment.experiment_id, *note))
 
 

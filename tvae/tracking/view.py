@@ -1,4 +1,7 @@
-"""The saved view of the runs that a tvae experiment has in the UI, in its menu `Views`: which columns, which charts.
+"""The saved view of the runs that a tvae experiment has in the UI: which runs, which columns, which charts.
+
+It is in the menu `Views`, and the experiment's description leads to it. MLflow opens none by itself: what an address
+without a view shows is kept in the visitor's browser, so nothing that is stored here can change it.
 
 By itself the UI shows no metric of a run; and where one asks for `hierarchy`, it shows that of the last epoch, though
 the model has the weights of the best. The view shows what the model is worth, and the curves that one reads first.
@@ -16,11 +19,14 @@ VIEW = "tvae"
 # MLflow 3.16 and later keep a saved view as a tag of the experiment: a name, and the state of the page.
 _TAG = f"mlflow.sharedViewState.{VIEW}"
 _COLUMNS = (
-    *(f"metrics.`best_{name}`" for name in ("hierarchy", "coverage", "level_gap", "richness", "q")),
-    "metrics.`tree_precision`",
+    *(f"params.`{name}`" for name in ("preset", "curvature", "seed")),
+    *(f"metrics.`{name}`" for name in ("best_coverage", "best_hierarchy", "best_level_gap", "tree_precision")),
+    *(f"metrics.`{name}`" for name in ("best_richness", "best_q")),
     "tags.`verified`",
     "tags.`registered`",
 )
+# Stages of runs that make no model: there is nothing to compare.
+_HOUSEKEEPING = ("embed", "report", "resume", "rollback", "verify")
 _CURVES = ("hierarchy", "coverage", "level_gap", "richness", "distance_fidelity", "loss")
 _SECTION = "tvae-curves"
 
@@ -43,7 +49,7 @@ def _state() -> dict[str, Any]:
     columns = list(_COLUMNS)
     section = {"uuid": _SECTION, "name": "By epoch", "display": True, "isReordered": True}
     return {
-        "searchFilter": "",
+        "searchFilter": " and ".join(f"tags.stage != '{stage}'" for stage in _HOUSEKEEPING),
         "orderByKey": "attributes.start_time",
         "orderByAsc": False,
         "startTime": "ALL",

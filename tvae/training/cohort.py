@@ -10,19 +10,19 @@ import torch
 from torch import Tensor
 
 from tvae import metrics
-from tvae.architecture import differences
-from tvae.configuration import SHARED_SETTINGS, Configuration
+from tvae.config.architecture import differences
+from tvae.config.training import SHARED_SETTINGS, Configuration
 from tvae.errors import ConfigurationError, EvaluationError, TrainingError
 from tvae.metrics import Measurement
 from tvae.objectives import TERMS
 from tvae.torch_defaults import torch_defaults
 from tvae.training.controller import controlled_weights, controller_loss
 from tvae.training.member import Member, Observer, Record, Result
+from tvae.training.optimizer import Weights
 from tvae.training.sampling import Sample, Sampler
 from tvae.training.schedule import Schedule
-from tvae.training.selection import Standing, standing
+from tvae.training.selection import Rank, rank
 from tvae.training.step import Step
-from tvae.training.weights import Weights
 
 __all__ = ["MAX_REDRAWS", "train", "train_cohort"]
 
@@ -119,7 +119,7 @@ class _Run:
         self.place, self.generator, self.sampler = place, member.generator, sampler
         self.schedule = Schedule(member.configuration, sampler.steps)
         self.result = Result(member.configuration, copy.deepcopy(member.model))
-        self.best: Standing | None = None
+        self.best: Rank | None = None
         self.best_weights: dict[str, Tensor] = {}
         self.warned: set[str] = set()
 
@@ -314,7 +314,7 @@ class _Cohort:
                 record |= self._trained_record(row, trained)
             elif measured is not None:
                 self.initial_variance[row] = torch.tensor(measured.level_richness) * (self.n_trits + 1)
-            self._select(run, row, record, standing(record, measured, self.n_trits, distances=self.step.distances))
+            self._select(run, row, record, rank(record, measured, self.n_trits, distances=self.step.distances))
 
     def _trained_record(self, row: int, trained: "_Epoch") -> Record:
         terms, shares = trained.terms[row].tolist(), trained.weights[row].tolist()
@@ -330,7 +330,7 @@ class _Cohort:
             record["tree_loss"] = record["term_distance"] + share * record.get("term_richness", 0.0)
         return record
 
-    def _select(self, run: _Run, row: int, record: Record, reached: Standing) -> None:
+    def _select(self, run: _Run, row: int, record: Record, reached: Rank) -> None:
         epoch = int(record["epoch"])
         improved = run.best is None or reached > run.best
         run.result.history.append(record)

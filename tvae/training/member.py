@@ -1,17 +1,18 @@
 """A run before and after it is trained, and who watches it."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import torch
 
-from tvae.configuration import Configuration
+from tvae.config.training import Configuration
 from tvae.errors import TrainingError
 from tvae.model import TernaryVAE
 
-__all__ = ["Member", "Observer", "Record", "Result"]
+__all__ = ["AT_BEST", "Member", "Observer", "Record", "Result"]
 
-_AT_BEST = ("coverage", "hierarchy", "richness", "ordered_levels", "level_gap", "distance_fidelity")
+AT_BEST = ("coverage", "hierarchy", "richness", "ordered_levels", "level_gap", "distance_fidelity")
+"""What a training with a projection measures at every epoch, and is worth at its best."""
 
 Record = dict[str, float]
 """The metrics of one epoch of one run, by the names they are logged with, and `epoch`, 0 before training."""
@@ -58,6 +59,17 @@ class Result:
     error: TrainingError | None = None
     seconds: float = 0.0
 
+    def after(self, first: "Result") -> "Result":
+        """Return both stages of a training as one: this one, with its epochs counted on from the first stage's."""
+        offset = len(first.history)
+        return replace(
+            self,
+            history=[*first.history, *({**record, "epoch": record["epoch"] + offset} for record in self.history)],
+            best_epoch=self.best_epoch + offset,
+            events=[*first.events, *self.events],
+            seconds=first.seconds + self.seconds,
+        )
+
     def summary(self) -> dict[str, float]:
         """Return init, best and final hierarchy, the best epoch and its metrics, degradation and training time.
 
@@ -70,7 +82,7 @@ class Result:
             at_best = self.history[self.best_epoch]
             summary["init_hierarchy"], summary["final_hierarchy"] = placed[0], placed[-1]
             summary["degradation"] = placed[-1] - at_best["hierarchy"]
-            summary |= {f"best_{name}": at_best[name] for name in _AT_BEST}
+            summary |= {f"best_{name}": at_best[name] for name in AT_BEST}
             summary["best_q"] = at_best["distance_fidelity"] + 1.5 * abs(at_best["hierarchy"])
         return summary
 

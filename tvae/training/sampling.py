@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from tvae import ternary
-from tvae.configuration import Configuration
+from tvae.config.training import Configuration
 
 __all__ = ["Sample", "Sampler", "binary_subtrees"]
 

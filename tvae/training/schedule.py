@@ -2,7 +2,7 @@
 
 import math
 
-from tvae.configuration import Configuration
+from tvae.config.training import Configuration
 
 __all__ = ["Schedule"]
 

@@ -5,7 +5,7 @@ import math
 from tvae.metrics import Measurement, hierarchy_ceiling
 from tvae.training.member import Record
 
-__all__ = ["Standing", "standing"]
+__all__ = ["Rank", "rank"]
 
 # Hierarchies this near to the ceiling count as equal, and richness decides: all from -0.8319 on, for 9 trits.
 HIERARCHY_STEP = 1.5e-4
@@ -13,11 +13,11 @@ HIERARCHY_STEP = 1.5e-4
 # richness is wanted too they are never met in full.
 TREE_LOSS_STEP = 5e-3
 
-Standing = tuple[float, ...]
-"""Standings compare as tuples: the greater is the better epoch."""
+Rank = tuple[float, ...]
+"""Ranks compare as tuples: the greater is the better epoch."""
 
 
-def standing(record: Record, measured: Measurement | None, n_trits: int, *, distances: bool = False) -> Standing:
+def rank(record: Record, measured: Measurement | None, n_trits: int, *, distances: bool = False) -> Rank:
     """Return what an epoch is compared by.
 
     With a projection: coverage, then hierarchy in steps of 1.5e-4 from its ceiling, then ordered levels, then richness.

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from tvae import metrics, objectives, poincare, ternary
-from tvae.architecture import Architecture
-from tvae.configuration import Configuration
+from tvae.config.architecture import Architecture
+from tvae.config.training import Configuration
 from tvae.model import TernaryVAE
 from tvae.objectives import TERMS, Placed
 from tvae.training.sampling import Sample

@@ -1,0 +1,294 @@
+"""Every option of every command: its type, its help, and its default from where that is stated once."""
+
+import os
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any
+
+import click
+
+from tvae.config.architecture import Architecture
+from tvae.config.presets import PRESET_SETTINGS, PRESETS
+from tvae.config.training import (
+    BACKENDS,
+    INITIAL_HIERARCHY,
+    NONE,
+    OBJECTIVES,
+    OPTIMIZERS,
+    SCHEDULERS,
+    UNFREEZE,
+    Configuration,
+)
+from tvae.sweeps.phases import ALL, PHASES
+from tvae.sweeps.trial import LOADS
+
+__all__ = [
+    "ARCHITECTURE",
+    "CHAMPION",
+    "EXECUTION",
+    "NONE",
+    "PLACE",
+    "TRAINING",
+    "OrAuto",
+    "address",
+    "options",
+    "out",
+    "renamed",
+]
+
+ARCHITECTURE = ("curvature", "max_radius", "hidden_dim", "n_projection_layers", "latent_dim", "use_controller")
+TRAINING = ("objective", *(name for name in PRESET_SETTINGS if name not in ARCHITECTURE))
+
+EXECUTION = ("device", "backend", "address", "workers", "resume")
+
+CHAMPION = "models:/tvae@champion"
+
+_HELP = {
+    "curvature": "c > 0: the ball has sectional curvature -c and Euclidean radius 1/sqrt(c).",
+    "max_radius": "Largest unit norm sqrt(c)·|z| of an embedding, in (0, 1).",
+    "centred": "Move the ball so that operation 0 lies at its centre.",
+    "hidden_dim": "Width of the projection.",
+    "n_projection_layers": "Hidden layers of the projection.",
+    "latent_dim": "Dimension of the latent and of the ball.",
+    "use_controller": "Let a small net shift weight between the terms of the loss.",
+    "objective": "ranking orders radii pair by pair; level_mean is the reference sweep's loss.",
+    "optimizer": "muon moves weight matrices by orthogonal updates; adam is what the reference sweep used.",
+    "lr": "Peak learning rate.",
+    "epochs": "Passes over all operations.",
+    "batch_size": "Operations in a step.",
+    "patience": "Epochs without a better one before training stops.",
+    "scheduler": "How the learning rate moves.",
+    "unfreeze": "What learns besides the projection.",
+    "encoder_lr_scale": "Learning rate of an unfrozen encoder, as a share of lr.",
+    "decoder_lr_scale": "Learning rate of an unfrozen decoder, as a share of lr.",
+    "hierarchy_weight": "Weight of the order of radii by valuation.",
+    "coverage_weight": "Weight of the cross-entropy of the trits.",
+    "richness_weight": "Weight of the spread of unit norms in a level; with distances, between the halves of level 0.",
+    "separation_weight": "Weight of the order of neighbouring levels.",
+    "distance_weight": "Weight of the order of hyperbolic distances.",
+    "distance_margin": "By how much distances of one level must pass those of the next, as a share of the longest.",
+    "beta": "Weight of the Kullback-Leibler divergence.",
+    "initial_hierarchy": "Sign that a new projection's hierarchy must have; it is drawn again until it has.",
+    "n_trits": "Trits of an operation; 9 is the table of a gate with two inputs.",
+    "preset": "Named settings, which count where neither the cell nor an option here says otherwise.",
+}
+_CHOICES = {
+    "objective": [name for name in OBJECTIVES if name != "elbo"],
+    "optimizer": list(OPTIMIZERS),
+    "scheduler": list(SCHEDULERS),
+    "unfreeze": list(UNFREEZE),
+    "initial_hierarchy": list(INITIAL_HIERARCHY),
+}
+
+Command = Callable[..., Any]
+
+
+class OrAuto(click.ParamType[Any]):
+    """A value of another type, or the word `auto`."""
+
+    def __init__(self, of: click.ParamType[Any]) -> None:
+        self.of, self.name = of, f"{of.name}|auto"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return value if value == "auto" else self.of.convert(value, param, ctx)
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        return f"{self.of.name.upper()}|auto"
+
+
+class _Place(click.ParamType[str]):
+    """A path in which `~` is the user's home: shells expand it in `--out ~/x` only, and `mlflow run` nowhere."""
+
+    name = "text"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        return os.path.expanduser(value)
+
+
+PLACE = _Place()
+
+
+def options(*names: str, left_open: bool = False) -> Callable[[Command], Command]:
+    """Give a command options by name.
+
+    Args:
+        names: of fields of `Architecture` and `Configuration`, or keys of the table of further options.
+        left_open: whether every setting may be left to each trial of a sweep, with `auto`.
+    """
+
+    def decorate(command: Command) -> Command:
+        for name in reversed(names):
+            if left_open:
+                option = _left_open(name)
+            elif name in _FURTHER:
+                option = _FURTHER[name]
+            else:
+                option = _setting(name)
+            command = option(command)
+        return command
+
+    return decorate
+
+
+def address(default: str) -> Callable[[Command], Command]:
+    """Give a command the option `checkpoint`: a finished one, wherever it is."""
+    return click.option(
+        "--checkpoint",
+        type=PLACE,
+        default=default,
+        show_default=True,
+        help="A path, the id of a run, or a models:/ or runs:/ address.",
+    )
+
+
+def out(what: str) -> Callable[[Command], Command]:
+    """Give a command the option `out`: where to write, besides the run."""
+    return click.option("--out", type=PLACE, default=NONE, show_default=True, help=what)
+
+
+def _setting(name: str) -> Callable[[Command], Command]:
+    default = getattr(Configuration() if name in _SETTINGS else Architecture(), name)
+    of: click.ParamType[Any] = click.Choice(_CHOICES[name]) if name in _CHOICES else _TYPES[type(default)]
+    if name not in PRESET_SETTINGS:
+        return click.option(f"--{name}", type=of, default=default, show_default=True, help=_HELP[name])
+    of = click.Choice([*of.choices, "auto"]) if isinstance(of, click.Choice) else OrAuto(of)
+    text = f"{_HELP[name]} auto: what the preset or the foundation's recipe says."
+    return click.option(f"--{name}", type=of, default="auto", show_default=True, help=text)
+
+
+def _left_open(name: str) -> Callable[[Command], Command]:
+    choices = {**_CHOICES, "preset": list(PRESETS)}
+    of: click.ParamType[Any]
+    if name in choices:
+        of = click.Choice([*choices[name], "auto"])
+    else:
+        of = OrAuto(_TYPES[type(getattr(Configuration() if name in _SETTINGS else Architecture(), name))])
+    text = f"{_HELP[name]} auto: what the cell says."
+    return click.option(f"--{name}", type=of, default="auto", show_default=True, help=text)
+
+
+def renamed(old: str, new: str) -> Callable[[Command], Command]:
+    """Let a command answer an option by its old name with the new one."""
+
+    def refuse(ctx: click.Context, _: click.Parameter, value: str | None) -> None:
+        if value is not None:
+            raise click.UsageError(f"`{old}` is called `{new}` now; pass --{new} {value}.", ctx)
+
+    return click.option(f"--{old}", hidden=True, expose_value=False, callback=refuse)
+
+
+_SETTINGS = {f.name for f in fields(Configuration)}
+_TYPES: dict[type, click.ParamType[Any]] = {bool: click.BOOL, int: click.INT, float: click.FLOAT}
+_FURTHER = {
+    "preset": click.option(
+        "--preset",
+        type=click.Choice(list(PRESETS)),
+        default="default",
+        show_default=True,
+        help="Named settings for everything that is auto. default: the exact 3-adic tree, operation 0 at the centre; "
+        "rich: the tree with richness; radii: the order of radii alone, the quickest. max_hierarchy and stable are the "
+        "reference sweep's, kept to compare.",
+    ),
+    "seed": click.option(
+        "--seed", type=click.INT, default=Configuration().seed, show_default=True, help="Of weights, batches and noise."
+    ),
+    "device": click.option(
+        "--device", default="auto", show_default=True, help="auto (a GPU if there is one), cpu, cuda, cuda:1, …"
+    ),
+    "checkpoint": click.option(
+        "--checkpoint",
+        type=PLACE,
+        default="auto",
+        show_default=True,
+        help="Where to start: auto (the registered foundation; trains one where there is none), a path, or a models:/ "
+        "or runs:/ address.",
+    ),
+    "new_projection": click.option(
+        "--new_projection",
+        type=click.BOOL,
+        default=False,
+        show_default=True,
+        help="Take encoder and decoder only from the checkpoint, and learn a new projection.",
+    ),
+    "foundation_epochs": click.option(
+        "--foundation_epochs",
+        type=OrAuto(click.INT),
+        default="auto",
+        show_default=True,
+        help="Epochs of the first stage, encoder and decoder; auto: as finetune trains a foundation.",
+    ),
+    "many_seeds": click.option(
+        "--seeds", type=click.IntRange(1, 10_000), default=25, show_default=True, help="How many seeds, from seed on."
+    ),
+    "load": click.option(
+        "--load",
+        type=click.Choice(LOADS),
+        default=LOADS[0],
+        show_default=True,
+        help="matched starts as finetune does; mismatched is a DEMONSTRATION of what a silent partial load does.",
+    ),
+    "phase": click.option(
+        "--phase",
+        type=click.Choice([ALL, *PHASES]),
+        default=ALL,
+        show_default=True,
+        help="Which tables of the reference sweep to make again.",
+    ),
+    "grid": click.option(
+        "--grid",
+        type=PLACE,
+        default=NONE,
+        show_default=True,
+        help="A YAML or JSON file with cells of your own, instead of a phase; see README.",
+    ),
+    "seeds": click.option(
+        "--seeds",
+        type=click.IntRange(1, 10_000),
+        default=3,
+        show_default=True,
+        help="Runs of each cell; with fewer than 3 nothing can be concluded.",
+    ),
+    "search": click.option(
+        "--search",
+        type=click.Choice(["none", "tpe"]),
+        default="none",
+        show_default=True,
+        help="tpe looks for good settings instead of making tables (needs tvae[search]); grid gives it other choices.",
+    ),
+    "trials": click.option(
+        "--trials", type=click.IntRange(1, 10_000), default=64, show_default=True, help="Cells that a search tries."
+    ),
+    "backend": click.option(
+        "--backend",
+        type=click.Choice(BACKENDS),
+        default=BACKENDS[0],
+        show_default=True,
+        help="Where cohorts train: this machine, processes of it, or a cluster (needs tvae[dask] or tvae[ray]).",
+    ),
+    "address": click.option(
+        "--address",
+        default=NONE,
+        show_default=True,
+        help="Of a running cluster, tcp://host:8786 or ray://host:10001; without one a cluster is started here.",
+    ),
+    "workers": click.option(
+        "--workers",
+        type=OrAuto(click.INT),
+        default="auto",
+        show_default=True,
+        help="How many cohorts train at a time.",
+    ),
+    "resume": click.option(
+        "--resume",
+        default=NONE,
+        show_default=True,
+        help="Resume an unfinished run: its id, or auto for the newest one of the same trials.",
+    ),
+    "promote": click.option(
+        "--promote",
+        type=click.Choice(["auto", "never", "force"]),
+        default="auto",
+        show_default=True,
+        help="auto registers a verified model and makes it champion if it is better; force makes it champion anyway.",
+    ),
+}

@@ -1,1 +1,0 @@
-"""What is trained: where a run starts, and under which preset."""

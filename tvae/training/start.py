@@ -1,0 +1,72 @@
+"""Where a run starts: random weights, a foundation that was just trained, a checkpoint, or half of one."""
+
+import torch
+
+from tvae.checkpoint import Checkpoint, Transfer, transfer
+from tvae.config.architecture import Architecture
+from tvae.config.training import Configuration
+from tvae.model import COMPONENTS, TernaryVAE
+from tvae.torch_defaults import torch_defaults
+from tvae.training import Member, Result
+
+__all__ = ["from_checkpoint", "from_foundation", "from_mismatched", "from_scratch"]
+
+
+@torch_defaults()
+def from_scratch(architecture: Architecture, configuration: Configuration) -> Member:
+    """Start from random weights, drawn from the configuration's seed."""
+    generator = torch.Generator().manual_seed(configuration.seed)
+    model = TernaryVAE(architecture)
+    model.initialise(generator)
+    return Member(configuration, model, drawn=COMPONENTS, generator=generator)
+
+
+@torch_defaults()
+def from_foundation(foundation: Result, configuration: Configuration) -> Member:
+    """Start from a foundation that was trained in this process; its projection was never learned."""
+    generator = torch.Generator().manual_seed(configuration.seed)
+    model = TernaryVAE(foundation.model.architecture)
+    model.load_state_dict(foundation.model.state_dict())
+    new = ("projection", "controller")
+    model.initialise(generator, new)
+    return Member(configuration, model, drawn=new, generator=generator)
+
+
+def from_checkpoint(
+    checkpoint: Checkpoint, architecture: Architecture, configuration: Configuration, *, new_projection: bool = False
+) -> tuple[Member, Transfer]:
+    """Start from what a checkpoint has learned; what it has not is drawn from the configuration's seed.
+
+    Returns:
+        The run to train, and the statement of what was taken and what was drawn.
+
+    Raises:
+        CheckpointError: if the architecture differs from the checkpoint's in what is taken from it.
+    """
+    generator = torch.Generator().manual_seed(configuration.seed)
+    start = transfer(checkpoint, architecture, new_projection=new_projection, generator=generator)
+    return Member(configuration, start.model, drawn=start.drawn, generator=generator), start
+
+
+@torch_defaults()
+def from_mismatched(
+    checkpoint: Checkpoint, architecture: Architecture, configuration: Configuration
+) -> tuple[Member, tuple[str, ...]]:
+    """Demonstrate a silent partial load: what the reference sweep did to its checkpoints, and nobody was told.
+
+    Its projections had other names in files with a controller, and `load_state_dict(strict=False)` leaves what it does
+    not find as it was drawn. Nothing else in tvae loads like this.
+
+    Returns:
+        The run, and the names of the tensors that stayed random.
+    """
+    generator = torch.Generator().manual_seed(configuration.seed)
+    model = TernaryVAE(architecture)
+    model.initialise(generator)
+    state = {
+        name.replace("projection.", "projection.proj_A."): value
+        for name, value in checkpoint.model.state_dict().items()
+    }
+    missing = tuple(model.load_state_dict(state, strict=False).missing_keys)
+    drawn = tuple(name for name in COMPONENTS if any(key.startswith(f"{name}.") for key in missing))
+    return Member(configuration, model, drawn=drawn, generator=generator), missing

@@ -1,0 +1,1 @@
+"""Whole trainings, from settings to what they leave in MLflow."""
