@@ -38,7 +38,12 @@ _logger = logging.getLogger(__name__)
 # Epochs are logged together: a call to the store takes as long as a short epoch. Nobody watches a chart more closely.
 _LOG_SECONDS = 1.0
 # Figures that a run's description leads to, by what it calls them.
-_SHOWN = {"ball": "poincare_disk", "levels": "radius_by_valuation", "curves": "training_curves"}
+_SHOWN = {
+    "disk": "disk.html",
+    "ball": "poincare_disk.png",
+    "levels": "radius_by_valuation.png",
+    "curves": "training_curves.png",
+}
 
 
 class Start(NamedTuple):
@@ -188,7 +193,11 @@ class Session:
     ) -> None:
         outcome, evaluation, model_id = log_embedding(self.client, self.run, result, trained, training, self.process)
         look = {
-            **{name: self.run.page(f"artifacts/plots/{f}.png") for name, f in _SHOWN.items() if f in outcome.figures},
+            **{
+                name: self.run.page(f"artifacts/plots/{file}")
+                for name, file in _SHOWN.items()
+                if Path(file).stem in outcome.figures
+            },
             "verification": self.run.page("artifacts/verification.json"),
             "beside other runs": links.runs_page(self.run.experiment_id, VIEW),
         }
