@@ -1,6 +1,7 @@
 """The MLflow UI as a person sees it, in a real browser: what commands leave there, and where what they print leads."""
 
 import json
+import math
 import os
 import re
 import shutil
@@ -234,6 +235,8 @@ def test_the_list_of_runs_tells_them_apart(work: Work, visit: Callable[[str], An
 
 def test_the_saved_view_shows_what_the_models_are_worth(work: Work, visit: Callable[[str], Any]) -> None:
     page = visit(f"{work.server}/#/experiments/1/runs?viewStateShareKey=tvae&workflowType=machine_learning")
+    # What would have to be scrolled to is not in the page.
+    page.set_viewport_size({"width": 2600, "height": 1000})
     sees(page, "What the models are worth", "best_hierarchy", "best_richness", "best_q", "verified", "registered")
     for name in ("finetune c=2 seed=0", "finetune c=2 seed=1 epochs=6"):
         metrics = work.run(name).data.metrics
@@ -418,12 +421,16 @@ def test_what_is_under_the_pointer_is_named(disk: Any) -> None:
 def test_what_is_dragged_stays_under_the_hand(disk: Any) -> None:
     page = disk.locator("#disk").page
     (x, y), far = place(disk, 0), canvas(disk, "RADIUS[0]")
+    box = disk.locator("#disk").bounding_box()
+    # Towards the middle: at the rim the disk ends.
+    x_to = x + math.copysign(90, box["x"] + box["width"] / 2 - x)
+    y_to = y + math.copysign(40, box["y"] + box["height"] / 2 - y)
     page.mouse.move(x, y)
     page.mouse.down()
-    page.mouse.move(x + 90, y + 40, steps=5)
+    page.mouse.move(x_to, y_to, steps=5)
     page.mouse.up()
     page.wait_for_timeout(300)
-    assert place(disk, 0) == pytest.approx((x + 90, y + 40), abs=4)
+    assert place(disk, 0) == pytest.approx((x_to, y_to), abs=4)
     assert canvas(disk, "RADIUS[0]") == far
     before = place(disk, 4374)
     page.mouse.move(*before)
@@ -512,7 +519,7 @@ def test_the_epochs_are_shown_as_a_table(work: Work, visit: Callable[[str], Any]
 
 def test_settings_have_one_value_each_and_say_who_chose_it(work: Work, visit: Callable[[str], Any]) -> None:
     run = work.run("finetune c=2 seed=1 epochs=6")
-    assert [name for name, value in run.data.params.items() if value == "auto"] == ["promote"]
+    assert "auto" not in run.data.params.values()
     page = visit(work.page(run))
     page.get_by_text("Show more").first.click()
     table = page.locator("pre").filter(has_text="setting").inner_text()
