@@ -83,13 +83,13 @@ def register_foundation(client: MlflowClient, verification: Verification, run_id
     with answering(FOUNDATION):
         ensure_model(client, FOUNDATION, _DESCRIPTION)
         with locked(client, FOUNDATION):
+            # A server refuses a model's id beside a source that is not in the model.
             made = client.create_model_version(
                 FOUNDATION,
                 source=f"runs:/{run_id}/checkpoint",
                 run_id=run_id,
                 tags=tags,
                 description=description,
-                model_id=model_id,
             )
             note_version(client, model_id, FOUNDATION, str(made.version))
             client.set_registered_model_alias(FOUNDATION, CHAMPION, made.version)
