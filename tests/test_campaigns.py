@@ -108,13 +108,14 @@ def test_a_trials_checkpoint_says_what_the_run_says(swept: tuple[Desk, str]) -> 
     assert checkpoint.architecture.n_trits == 4
 
 
-def test_what_has_finished_is_not_gone_on_with(swept: tuple[Desk, str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_has_finished_is_not_resumed(swept: tuple[Desk, str], caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "tvae")
     desk, _ = swept
     done = parent(desk)
     assert run_to_resume(desk.client, "sweep", done.data.tags["plan"], "auto") is None
-    assert f"run {done.info.run_id} has finished all of them. Starting a new one." in capsys.readouterr().out
+    assert f"run {done.info.run_id} has finished all of them. Starting a new one." in caplog.text
     assert run_to_resume(desk.client, "sweep", "0" * 16, "auto") is None
-    assert "the options say which they are. Starting a new one." in capsys.readouterr().out
+    assert "the options say which they are. Starting a new one." in caplog.text
 
 
 def test_the_parent_has_report_plan_and_times(swept: tuple[Desk, str]) -> None:

@@ -127,7 +127,7 @@ def test_a_notebooks_backend_and_a_library_that_prints_change_nothing(finished: 
     assert (code, "not drawn" in err) == (0, False)
     (run,) = desk.runs("from a notebook")
     assert (run.info.status, run.data.tags["verified"]) == ("FINISHED", "true")
-    assert len(desk.client.list_artifacts(run.info.run_id, "plots")) == 6
+    assert len(desk.client.list_artifacts(run.info.run_id, "plots")) == 7
 
 
 def test_verification_passed_and_is_logged(finished: tuple[Desk, str]) -> None:
