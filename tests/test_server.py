@@ -255,7 +255,7 @@ def test_stability_and_a_stopped_sweep_at_once_and_the_sweep_goes_on(ada: Client
     code, out, err = ended(ben.shell(life("entry_points.sweep")))
     assert code == 0, err
     (parent,) = runs(ben, "sweep")
-    assert f"Going on with run {parent.info.run_id}" in out
+    assert f"Resuming run {parent.info.run_id}:" in out
     trials = [run for run in runs(ben, "trial") if run.data.tags["phase"] == "grid"]
     assert Counter(run.data.tags["trial"] for run in trials) == Counter({run.data.tags["trial"]: 1 for run in trials})
     assert len(trials) == 3 * len(GRID["cells"])
