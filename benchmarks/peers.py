@@ -422,7 +422,7 @@ too where others use the machine: compare rows of like load alone.
 All {3**size.n_trits:,} operations, seed {SEED}, one run each. A dash: a programme has no such thing, or it was not
 measured. Hierarchy is right at {metrics.hierarchy_ceiling(size.n_trits):.5f}: below it, radii are equal.
 Fidelity is right at {metrics.distance_fidelity_ceiling(size.n_trits):.5f}, coverage, tree precision and recall at 1.
-Where level gap is below 0, levels overlap. `tvae/metrics.py` defines them, and its functions measured every row.
+Where level gap is below 0, levels overlap. `tvae.metrics` defines them, and its functions measured every row.
 
 Q is fidelity + 1.5·|hierarchy|. The programme that tvae grew from has a Q too, but another one: in the place of
 fidelity it has the correlation of a distance with |v(i) - v(j)|, which says how far apart two levels are and nothing of

@@ -75,7 +75,7 @@ def main() -> None:
         servers = [stack.enter_context(serve(path)) for path in saved]
         clients = [stack.enter_context(closing(Client(server.port))) for server in servers]
         print(report(clients, options.single, options.bulk))
-        for name, path in zip(NAMES, saved, strict=False):
+        for name, path in zip(NAMES[: len(saved)], saved, strict=True):
             print(f"\n{name}: {report_stages(path, options.bulk)}")
         if options.load:
             known = read_table(saved[0] / "data" / "served" / TABLE)[0]

@@ -39,7 +39,7 @@ PARTS = {
     "the start is found": ("tvae/workflows/session.py", "starting_checkpoint"),
     "training": ("training/cohort.py", "train_cohort"),
     "epochs are logged": ("tracking/run.py", "log_epochs"),
-    "evaluation": ("tvae/metrics.py", "evaluate"),
+    "evaluation": ("metrics/evaluation.py", "evaluate"),
     "what the run holds: all but the evaluation": ("tracking/outcome.py", "log_embedding"),
     "the served model": ("tracking/model.py", "log_model"),
     "promotion": ("registry/promotion.py", "promote"),

@@ -81,7 +81,8 @@ def by_seed(values: npt.ArrayLike) -> dict[int, float]:
 
 def layout(values: npt.ArrayLike, **more: object) -> Comparisons:
     """Cells a, b, c, … with the same seeds."""
-    cells = {name: by_seed(row) for name, row in zip("abcdefghijkl", np.asarray(values), strict=False)}
+    rows = np.asarray(values)
+    cells = {name: by_seed(row) for name, row in zip("abcdefghijkl"[: len(rows)], rows, strict=True)}
     return compare(cells, **{"metric": "q", "smallest_difference": 0.0, **more})  # type: ignore[arg-type]
 
 

@@ -483,8 +483,9 @@ def take_every_format(server: ModuleType) -> None:
     """Let MLflow's server give this model every format of a request, as it was sent.
 
     Of a model that enforces its own schema, MLflow 3.17.2 takes JSON under the key `inputs` only, and converts CSV to
-    the types of the schema, with a stack trace where that fails. Other models in the process are not touched; and what
-    is handed on is of plain types, for the code of another version may have been here first.
+    the types of the schema, with a stack trace where that fails. Of other models in the process, only CSV that comes
+    without a schema is read otherwise than by MLflow. What is handed on is of plain types, for the code of another
+    version may have been here first.
 
     Args:
         server: `mlflow.pyfunc.scoring_server`.

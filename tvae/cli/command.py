@@ -17,10 +17,7 @@ import click
 from tvae.cli.streams import make_writable
 from tvae.errors import ArchitectureError, ConfigurationError, TVAEError, without_credentials
 
-__all__ = [
-    "command",
-    "defaults_of",
-]
+__all__ = ["command", "defaults_of"]
 
 
 def command(main: Callable[..., None]) -> click.Command:
@@ -86,8 +83,11 @@ class _Command(click.Command):
 
     @classmethod
     def of(cls, callback: Callable[..., None]) -> "_Command":
-        # `--max-radius` is `--max_radius`.
-        settings = {"token_normalize_func": lambda name: name.replace("-", "_")}
+        settings = {
+            "show_default": True,
+            # `--max-radius` is `--max_radius`.
+            "token_normalize_func": lambda name: name.replace("-", "_"),
+        }
         return click.command(cls=cls, context_settings=settings)(callback)
 
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:

@@ -15,26 +15,23 @@ Auto = Literal["auto"]
 
 
 @command
-@click.option("--path", type=PLACE, default=NONE, show_default=True, help="A file of the v5.11 programme.")
+@click.option("--path", type=PLACE, default=NONE, help="A file of the v5.11 programme.")
 @click.option(
     "--branch",
     type=click.Choice(["A", "B"]),
     default="A",
-    show_default=True,
     help="Which of its encoders, with its projection; there is one decoder.",
 )
 @click.option(
     "--curvature",
     type=OrAuto(click.FLOAT),
     default="auto",
-    show_default=True,
     help="Of the ball in which the points are read. auto: what the file states; needed where it states none.",
 )
 @click.option(
     "--max_radius",
     type=OrAuto(click.FLOAT),
     default="auto",
-    show_default=True,
     help="Largest Euclidean norm of a point. auto: what the file states; needed where it states none. The usual values "
     "are 0.95 and 0.99.",
 )
@@ -42,7 +39,6 @@ Auto = Literal["auto"]
     "--override",
     type=click.BOOL,
     default=False,
-    show_default=True,
     help="The two options above count even where the file states something else.",
 )
 @out("The checkpoint to write; only when all went well.")

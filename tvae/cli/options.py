@@ -136,24 +136,23 @@ def address(default: str) -> Callable[[Command], Command]:
         "--checkpoint",
         type=PLACE,
         default=default,
-        show_default=True,
         help="A path, the id of a run, or a models:/ or runs:/ address.",
     )
 
 
 def out(what: str) -> Callable[[Command], Command]:
     """Give a command the option `out`: where to write, besides the run."""
-    return click.option("--out", type=PLACE, default=NONE, show_default=True, help=what)
+    return click.option("--out", type=PLACE, default=NONE, help=what)
 
 
 def _setting(name: str) -> Callable[[Command], Command]:
     default = getattr(Configuration() if name in _SETTINGS else Architecture(), name)
     of: click.ParamType[Any] = click.Choice(_CHOICES[name]) if name in _CHOICES else _TYPES[type(default)]
     if name not in PRESET_SETTINGS:
-        return click.option(f"--{name}", type=of, default=default, show_default=True, help=_HELP[name])
+        return click.option(f"--{name}", type=of, default=default, help=_HELP[name])
     of = click.Choice([*of.choices, "auto"]) if isinstance(of, click.Choice) else OrAuto(of)
     text = f"{_HELP[name]} auto: what the preset or the foundation's recipe says."
-    return click.option(f"--{name}", type=of, default="auto", show_default=True, help=text)
+    return click.option(f"--{name}", type=of, default="auto", help=text)
 
 
 def _left_open(name: str) -> Callable[[Command], Command]:
@@ -164,7 +163,7 @@ def _left_open(name: str) -> Callable[[Command], Command]:
     else:
         of = OrAuto(_TYPES[type(getattr(Configuration() if name in _SETTINGS else Architecture(), name))])
     text = f"{_HELP[name]} auto: what the cell says."
-    return click.option(f"--{name}", type=of, default="auto", show_default=True, help=text)
+    return click.option(f"--{name}", type=of, default="auto", help=text)
 
 
 def renamed(old: str, new: str) -> Callable[[Command], Command]:
@@ -184,22 +183,16 @@ _FURTHER = {
         "--preset",
         type=click.Choice(list(PRESETS)),
         default="default",
-        show_default=True,
         help="Named settings for everything that is auto. default: the exact 3-adic tree, operation 0 at the centre; "
         "rich: the tree with richness; radii: the order of radii alone, the quickest. max_hierarchy and stable are the "
         "reference sweep's, kept to compare.",
     ),
-    "seed": click.option(
-        "--seed", type=click.INT, default=Configuration().seed, show_default=True, help="Of weights, batches and noise."
-    ),
-    "device": click.option(
-        "--device", default="auto", show_default=True, help="auto (a GPU if there is one), cpu, cuda, cuda:1, …"
-    ),
+    "seed": click.option("--seed", type=click.INT, default=Configuration().seed, help="Of weights, batches and noise."),
+    "device": click.option("--device", default="auto", help="auto (a GPU if there is one), cpu, cuda, cuda:1, …"),
     "checkpoint": click.option(
         "--checkpoint",
         type=PLACE,
         default="auto",
-        show_default=True,
         help="Where to start: auto (the registered foundation; trains one where there is none), a path, or a models:/ "
         "or runs:/ address.",
     ),
@@ -207,88 +200,74 @@ _FURTHER = {
         "--new_projection",
         type=click.BOOL,
         default=False,
-        show_default=True,
         help="Take encoder and decoder only from the checkpoint, and learn a new projection.",
     ),
     "foundation_epochs": click.option(
         "--foundation_epochs",
         type=OrAuto(click.INT),
         default="auto",
-        show_default=True,
         help="Epochs of the first stage, encoder and decoder; auto: as finetune trains a foundation.",
     ),
     "many_seeds": click.option(
-        "--seeds", type=click.IntRange(1, 10_000), default=25, show_default=True, help="How many seeds, from seed on."
+        "--seeds", type=click.IntRange(1, 10_000), default=25, help="How many seeds, from seed on."
     ),
     "load": click.option(
         "--load",
         type=click.Choice(LOADS),
         default=LOADS[0],
-        show_default=True,
         help="matched starts as finetune does; mismatched is a DEMONSTRATION of what a silent partial load does.",
     ),
     "phase": click.option(
         "--phase",
         type=click.Choice([ALL, *PHASES]),
         default=ALL,
-        show_default=True,
         help="Which tables of the reference sweep to make again.",
     ),
     "grid": click.option(
         "--grid",
         type=PLACE,
         default=NONE,
-        show_default=True,
         help="A YAML or JSON file with cells of your own, instead of a phase; see README.",
     ),
     "seeds": click.option(
         "--seeds",
         type=click.IntRange(1, 10_000),
         default=3,
-        show_default=True,
         help="Runs of each cell; with fewer than 3 nothing can be concluded.",
     ),
     "search": click.option(
         "--search",
         type=click.Choice(["none", "tpe"]),
         default="none",
-        show_default=True,
         help="tpe looks for good settings instead of making tables (needs tvae[search]); grid gives it other choices.",
     ),
-    "trials": click.option(
-        "--trials", type=click.IntRange(1, 10_000), default=64, show_default=True, help="Cells that a search tries."
-    ),
+    "trials": click.option("--trials", type=click.IntRange(1, 10_000), default=64, help="Cells that a search tries."),
     "backend": click.option(
         "--backend",
         type=click.Choice(BACKENDS),
         default=BACKENDS[0],
-        show_default=True,
         help="Where cohorts train: this machine, processes of it, or a cluster (needs tvae[dask] or tvae[ray]).",
     ),
     "address": click.option(
         "--address",
         default=NONE,
-        show_default=True,
         help="Of a running cluster, tcp://host:8786 or ray://host:10001; without one a cluster is started here.",
     ),
     "workers": click.option(
         "--workers",
         type=OrAuto(click.INT),
         default="auto",
-        show_default=True,
         help="How many cohorts train at a time.",
     ),
     "resume": click.option(
         "--resume",
         default=NONE,
-        show_default=True,
         help="Resume an unfinished run: its id, or auto for the newest one of the same trials.",
     ),
     "promote": click.option(
         "--promote",
         type=click.Choice(["auto", "never", "force"]),
         default="auto",
-        show_default=True,
         help="auto registers a verified model and makes it champion if it is better; force makes it champion anyway.",
     ),
 }

@@ -17,7 +17,6 @@ _logger = logging.getLogger(__name__)
     "--mode",
     type=click.Choice(["auto", "force"]),
     default="auto",
-    show_default=True,
     help="auto makes it champion if it is better; force, whatever the comparison says. Both verify it first.",
 )
 @click.option(
@@ -26,7 +25,6 @@ _logger = logging.getLogger(__name__)
     is_flag=False,
     flag_value="True",
     default=False,
-    show_default=True,
     help="Swap champion and previous instead.",
 )
 def main(checkpoint: str, mode: str, rollback: bool) -> None:

@@ -12,11 +12,10 @@ _logger = logging.getLogger(__name__)
 
 
 @command
-@click.option("--run", default=NONE, show_default=True, help="Id of a run: a sweep or a stability run with its trials.")
+@click.option("--run", default=NONE, help="Id of a run: a sweep or a stability run with its trials.")
 @click.option(
     "--experiment",
     default=NONE,
-    show_default=True,
     help="Name or id of an experiment, all of whose runs are reported; none, and no run: the one this command logs to.",
 )
 @out("Also write both files into this folder.")

@@ -30,7 +30,7 @@ def _bounds(decorated: Any) -> Any:
         number = click.INT if int in get_args(bound.type) else click.FLOAT
         of: Any = OrAuto(number) if bound.default is None else number
         default = "auto" if bound.default is None else bound.default
-        option = click.option(f"--{bound.name}", type=of, default=default, show_default=True, help=_HELP[bound.name])
+        option = click.option(f"--{bound.name}", type=of, default=default, help=_HELP[bound.name])
         decorated = option(decorated)
     return decorated
 
@@ -38,7 +38,7 @@ def _bounds(decorated: Any) -> Any:
 @command
 @address(CHAMPION)
 @_bounds
-@click.option("--reloads", type=click.INT, default=RELOADS, show_default=True, help="Fresh processes that load it.")
+@click.option("--reloads", type=click.INT, default=RELOADS, help="Fresh processes that load it.")
 @out("Also write verification.json here.")
 def main(checkpoint: str, reloads: int, out: str, **asked: Any) -> None:
     """Check that a checkpoint loads, loads the same each time, is what it claims, and is good enough.
