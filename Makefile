@@ -12,6 +12,8 @@ SERVE_PORT ?= 5001
 REFUSED := 1719 1720 1723 2049 3659 4045 4190 5060 5061 6000 6566 6665 6666 6667 6668 6669 6679 6697 10080
 OPENS = $(if $(filter $(1),$(REFUSED)),echo 'Browsers refuse to open port $(1): pass $(2)=another.' >&2; exit 1,:)
 FREE = $(BIN)/python -c 'import socket, sys; s = socket.socket(); s.settimeout(1); sys.exit(s.connect_ex(("127.0.0.1", $(1))) == 0 and "Port $(1) is taken: pass $(2)=another")'
+# The editable install is a path on sys.path (compat): a folder of the package's name above this one cannot hide it then.
+INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt --config-settings editable_mode=compat --editable
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 # `make finetune seed=1` would otherwise train with seed 0 and say nothing. Options, unlike variables of make and of
@@ -19,17 +21,16 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 $(foreach name,$(filter $(addsuffix %,a b c d e f g h i j k l m n o p q r s t u v w x y z),$(.VARIABLES)),\
 	$(if $(findstring command,$(origin $(name))),$(error Options go into ARGS, as in: make finetune ARGS='--$(name) $($(name))')))
 
-.PHONY: help setup store train finetune scratch stability sweep report verify promote embed ui serve bench bench-serving bench-startup bench-peers test test-clusters test-faults test-server test-ui quick lint fix clean
+.PHONY: help setup store train finetune scratch stability sweep report verify promote embed ui serve bench bench-serving bench-startup bench-peers test test-clusters test-faults test-server test-ui test-lowest quick lint fix clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' $(MAKEFILE_LIST) | column -t -s '|'
 
-# The editable install is a path on sys.path (compat): a folder of the package's name above this one cannot hide it then.
-.venv/ready: pyproject.toml
+.venv/ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "tvae needs Python 3.11 or newer, this is " + sys.version.split()[0])'
 	$(PYTHON) -m venv .venv
 	@echo 'Installing into .venv: some minutes the first time.'
-	$(BIN)/python -m pip install --quiet --config-settings editable_mode=compat --editable '.[test]'
+	$(INSTALL) '.[test]'
 	touch $@
 
 setup: store ## Make the environment in .venv, and the tracking store
@@ -90,7 +91,7 @@ bench-startup: .venv/ready ## What a command costs beside its training, in impor
 	$(BIN)/python benchmarks/startup.py $(ARGS)
 
 bench-peers: .venv/ready ## The same operations through pythae and gensim, which it installs; writes benchmarks/PEERS.md
-	$(BIN)/python -m pip install --quiet --config-settings editable_mode=compat --editable '.[test,peers]'
+	$(INSTALL) '.[test,peers]'
 	$(BIN)/python benchmarks/peers.py $(ARGS)
 
 lint: .venv/ready ## Style and types
@@ -102,27 +103,34 @@ test: lint ## All tests
 	$(BIN)/pytest
 
 test-clusters: .venv/ready ## The tests on Dask and Ray, which they install
-	$(BIN)/python -m pip install --quiet --config-settings editable_mode=compat --editable '.[test,dask,ray]'
+	$(INSTALL) '.[test,dask,ray]'
 	$(BIN)/pytest -m cluster -n 0 tests/test_fanout.py
 
 test-faults: .venv/ready ## The tests of killed processes, lost servers and full disks, as root
 	$(BIN)/pytest -m fault tests/test_faults.py tests/test_faults_store.py tests/test_commands.py tests/test_campaigns.py
 
 test-server: .venv/ready ## The tests on a team's server with PostgreSQL, as root; they install its driver
-	$(BIN)/python -m pip install --quiet --config-settings editable_mode=compat --editable '.[test,server]'
+	$(INSTALL) '.[test,server]'
 	$(BIN)/pytest -m server -n 0 tests/test_server.py
 
 test-ui: .venv/ready ## The tests in a browser: the MLflow UI as a person sees it; needs Debian's chromium
 	@command -v chromium >/dev/null || { echo 'These tests drive Chromium: apt-get install chromium.' >&2; exit 1; }
-	$(BIN)/python -m pip install --quiet --config-settings editable_mode=compat --editable '.[test,ui]'
+	$(INSTALL) '.[test,ui]'
 	$(BIN)/pytest -m browser -n 0 tests/test_ui.py
 
 quick: .venv/ready ## The tests that start no process
 	$(BIN)/pytest -m 'not integration and not cluster and not fault and not server and not browser'
+
+test-lowest: ## The quick tests with the oldest versions that pyproject.toml allows, in an environment of their own
+	$(PYTHON) -m venv .venv-lowest
+	$(PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"], sep="\n")' \
+		| sed 's/>=/==/; s/,.*//' > .venv-lowest/constraints.txt
+	.venv-lowest/bin/python -m pip install --quiet --constraint .venv-lowest/constraints.txt --editable '.[test]'
+	.venv-lowest/bin/pytest -m 'not integration and not cluster and not fault and not server and not browser'
 
 fix: .venv/ready ## Mend style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean: ## Remove the environment and caches; runs stay
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache build *.egg-info
+	rm -rf .venv .venv-lowest .mypy_cache .pytest_cache .ruff_cache build *.egg-info

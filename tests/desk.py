@@ -1,21 +1,35 @@
 """Commands as a user types them, each test at a desk of its own."""
 
 import os
+import runpy
+import sqlite3
 import subprocess
 import sys
+import tempfile
+from contextlib import closing
+from functools import cache
+from multiprocessing import get_context
 from pathlib import Path
 
 import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
 ROOT = Path(__file__).parent.parent
 
+# What commands import takes seconds. Here one process imports it for all of them, and each is a fork of that one.
+_FORKS = get_context("forkserver")
+_FORKS.set_forkserver_preload(["tvae.cli.main", "tvae.workflows.session", "tvae.workflows.sweep", "tvae.report"])
+
 
 class Desk:
-    """A folder of its own, in which commands are typed; with a tracking store of its own, unless another is named."""
+    """A folder of its own, in which commands are typed; with a tracking store of its own, unless another is named.
 
-    def __init__(self, folder: Path, uri: str | None = None) -> None:
+    A `bare` desk has no store yet: the first command makes it, as it does at a user's.
+    """
+
+    def __init__(self, folder: Path, uri: str | None = None, *, bare: bool = False) -> None:
         self.folder = folder
         # Not make's either: by it a command tells how it was started.
         ours = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_") and k != "MAKELEVEL"}
@@ -23,6 +37,8 @@ class Desk:
         self.uri = uri or f"sqlite:///{folder}/mlflow.db"
         if uri:
             self.environment["MLFLOW_TRACKING_URI"] = uri
+        elif not bare:
+            put_store(folder)
         self.started: list[subprocess.Popen[str]] = []
 
     def start(self, *words: str, **environment: str) -> subprocess.Popen[str]:
@@ -52,9 +68,25 @@ class Desk:
                     stream.close()
 
     def type(self, *words: str, **environment: str) -> tuple[int, str, str]:
-        process = self.start(*words, **environment)
-        out, err = process.communicate(timeout=300)
-        return process.returncode, out, err
+        """Run a module, as `python -m` does, to its end; return its exit code and what it printed.
+
+        With variables of its own it is a process from the start: some are read as modules are imported.
+        """
+        if environment or not words[0].startswith("entry_points."):
+            process = self.start(*words, **environment)
+            out, err = process.communicate(timeout=300)
+            return process.returncode, out, err
+        with tempfile.TemporaryDirectory() as said:
+            out_file, err_file = Path(said, "out"), Path(said, "err")
+            forked = _FORKS.Process(target=_run, args=(words, self.folder, self.environment, out_file, err_file))
+            forked.start()
+            forked.join(300)
+            if forked.exitcode is None:
+                forked.kill()
+                forked.join()
+            code = forked.exitcode
+            assert code is not None
+            return code, out_file.read_text(encoding="utf-8"), err_file.read_text(encoding="utf-8")
 
     @property
     def client(self) -> MlflowClient:
@@ -67,3 +99,35 @@ class Desk:
     def artifact(self, run: Run, path: str) -> Path:
         mlflow.set_tracking_uri(self.uri)
         return Path(mlflow.artifacts.download_artifacts(f"runs:/{run.info.run_id}/{path}", tracking_uri=self.uri))
+
+
+def _run(words: tuple[str, ...], folder: Path, environment: dict[str, str], out: Path, err: Path) -> None:
+    """Be `python -m WORDS` in a folder and an environment; what is printed goes to files."""
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    for number, path in ((1, out), (2, err)):
+        with path.open("wb") as file:
+            os.dup2(file.fileno(), number)
+    sys.argv = list(words)
+    sys.path[:0] = [str(folder), str(ROOT)]
+    runpy.run_module(words[0], run_name="__main__", alter_sys=True)
+
+
+def put_store(folder: Path) -> None:
+    """Put an empty tracking store into a folder, unless something of its name is there."""
+    path = folder / "mlflow.db"
+    if not path.exists():
+        path.write_bytes(_migrated_store())
+
+
+@cache
+def _migrated_store() -> bytes:
+    """Return an SQLite store with MLflow's tables and no experiment; to make one takes seconds of migrations."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "mlflow.db")
+        SqlAlchemyStore(f"sqlite:///{path}", folder)
+        with closing(sqlite3.connect(path)) as database, database:
+            database.execute("DELETE FROM experiments")
+        SqlAlchemyStore._engine_map.pop(f"sqlite:///{path}").dispose()
+        return path.read_bytes()

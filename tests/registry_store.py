@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import mlflow
 import pytest
+from desk import put_store
 from exact_model import exact_model
 from mlflow import MlflowClient
 
@@ -49,6 +50,7 @@ class Entry(NamedTuple):
 @contextmanager
 def tracking_in(folder: Path) -> Iterator[MlflowClient]:
     """Use a store in a folder, and leave nothing of it in this process afterwards."""
+    put_store(folder)
     uri, experiment = mlflow.get_tracking_uri(), mlflow.tracking.fluent._active_experiment_id
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)

@@ -151,7 +151,7 @@ def test_what_is_finished_is_not_trained_again(swept: tuple[Desk, str]) -> None:
 
 
 def test_a_mistake_in_one_cell_is_named_before_anything_trains(tmp_path: Path) -> None:
-    desk = Desk(tmp_path)
+    desk = Desk(tmp_path, bare=True)
     code, _, err = desk.type("entry_points.sweep", "--grid", grid(desk, {**CELLS, "wrong": {"lr": -1.0}}))
     assert code == 2
     assert "cell `wrong`: `lr` must be" in err

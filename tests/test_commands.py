@@ -269,7 +269,7 @@ BAD_USAGE = [
 
 @pytest.mark.parametrize(("words", "text"), BAD_USAGE, ids=[" ".join(words) for words, _ in BAD_USAGE])
 def test_bad_usage_is_one_message_and_exit_code_2(tmp_path: Path, words: tuple[str, ...], text: str) -> None:
-    code, _, err = Desk(tmp_path).type("entry_points.finetune", *words)
+    code, _, err = Desk(tmp_path, bare=True).type("entry_points.finetune", *words)
     assert code == 2
     assert text in err
     assert "Traceback" not in err

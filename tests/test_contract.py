@@ -11,6 +11,7 @@ from typing import Any
 import click
 import pytest
 import yaml
+from packaging.requirements import Requirement
 
 from tvae.config.architecture import Architecture
 from tvae.config.presets import PRESET_SETTINGS, resolve, resolve_foundation
@@ -94,14 +95,28 @@ def test_presets_can_set_exactly_what_finetune_leaves_to_auto() -> None:
     assert left == {*PRESET_SETTINGS, "checkpoint", "device", "promote"}
 
 
-def test_conda_pins_the_dependencies_of_pyproject() -> None:
+CONSTRAINTS = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
+
+
+def test_conda_pins_what_make_installs() -> None:
     (pip,) = [entry["pip"] for entry in CONDA["dependencies"] if isinstance(entry, dict)]
-    assert sorted(pip) == sorted(PYPROJECT["project"]["dependencies"])
+    assert pip == CONSTRAINTS
 
 
-def test_every_dependency_is_pinned_exactly() -> None:
-    pins = [*PYPROJECT["project"]["dependencies"], *PYPROJECT["project"]["optional-dependencies"]["test"]]
-    assert pins
+def test_make_installs_one_version_of_each_dependency_out_of_its_range() -> None:
+    pins = dict(pin.split("==") for pin in CONSTRAINTS)
+    ranges = [Requirement(text) for text in PYPROJECT["project"]["dependencies"]]
+    assert [r.name for r in ranges] == list(pins)
+    assert all(r.specifier.contains(pins[r.name]) for r in ranges)
+
+
+def test_every_range_has_both_ends() -> None:
+    for text in PYPROJECT["project"]["dependencies"]:
+        assert re.fullmatch(r"[\w-]+(>=[0-9.]+,<[0-9.]+|==[0-9.]+)", text), text
+
+
+def test_the_tools_of_the_tests_are_pinned_exactly() -> None:
+    pins = PYPROJECT["project"]["optional-dependencies"]["test"]
     assert all(re.fullmatch(r"[A-Za-z0-9_.-]+==[0-9][0-9.a-z]*", pin) for pin in pins)
 
 

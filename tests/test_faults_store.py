@@ -304,7 +304,7 @@ def test_a_project_that_cannot_be_written_runs_where_the_store_can_be(desk: Desk
 
 
 def test_a_command_in_a_folder_that_cannot_be_written_says_so(read_only_project: Path) -> None:
-    desk = Desk(read_only_project)
+    desk = Desk(read_only_project, bare=True)
     desk.environment["MLFLOW_TRACKING_URI"] = "sqlite:///here.db"
     code, out, err = desk.type(*TRAIN, "--epochs", "1")
     assert code == 1

@@ -103,7 +103,7 @@ def test_the_settings_of_the_page_are_those_that_the_test_sets_otherwise(team: T
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
 def test_two_first_runs_in_a_new_store_both_succeed(team: Team, tmp_path: Path, kind: str) -> None:
-    desk = Desk(tmp_path, team.database("first") if kind == "postgresql" else None)
+    desk = Desk(tmp_path, team.database("first") if kind == "postgresql" else None, bare=True)
     both(*(desk.start(*QUICK, PGPASSFILE=f"{team.kept}/pgpass") for _ in range(2)))
 
 

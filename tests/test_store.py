@@ -212,7 +212,7 @@ def test_a_blank_variable_is_unset(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 @pytest.mark.integration
 def test_a_command_starts_with_blank_variables_that_mlflow_reads_as_it_is_imported(tmp_path: Path) -> None:
     blank = {f"MLFLOW_{name}": "" for name in (*BLANK, "CONFIGURE_LOGGING", "LOGGING_LEVEL")}
-    code, out, err = Desk(tmp_path).type("entry_points.store", **blank)
+    code, out, err = Desk(tmp_path, bare=True).type("entry_points.store", **blank)
     assert (code, out) == (0, ""), err
     assert (tmp_path / "mlflow.db").is_file()
 
@@ -300,7 +300,7 @@ def test_mlflow_run_in_a_folder_with_a_space_and_a_relative_store_from_elsewhere
             (project / name).write_bytes((ROOT / name).read_bytes())
     words = ("-e", "report", "--env-manager=local")
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    desk = Desk(project)
+    desk = Desk(project, bare=True)
     code, _, err = desk.type("mlflow", "run", ".", *words, PATH=path)
     assert code == 0, err
     assert sorted(os.listdir(tmp_path)) == ["elsewhere", "my project #2"]
@@ -308,7 +308,7 @@ def test_mlflow_run_in_a_folder_with_a_space_and_a_relative_store_from_elsewhere
 
     (plain := tmp_path / "plain").symlink_to(project)  # MLflow itself takes what follows a # for a folder within
     relative = {"MLFLOW_TRACKING_URI": "sqlite:///runs.db", "PATH": path}
-    code, _, err = Desk(elsewhere).type("mlflow", "run", str(plain), *words, **relative)
+    code, _, err = Desk(elsewhere, bare=True).type("mlflow", "run", str(plain), *words, **relative)
     assert code == 1
     assert "MLFLOW_TRACKING_URI must name the same file from every folder, got sqlite:///runs.db." in err
     assert not (project / "runs.db").exists()

@@ -15,8 +15,8 @@ _OWN = ("preset", "checkpoint", "new_projection", "device", "promote")
 def main(**asked: Any) -> None:
     """Learn the projection into the Poincaré ball, starting from a foundation or a checkpoint: the main job.
 
-    By default encoder and decoder stay as they are. Where no foundation is registered, one is trained first, in a run
-    of its own.
+    By default the encoder learns too, and the decoder stays as it is. Where no foundation is registered, one is
+    trained first, in a run of its own.
     """
     architecture, configuration = resolve(
         asked["preset"], {name: value for name, value in asked.items() if name not in _OWN}

@@ -9,16 +9,8 @@ import click
 
 from tvae.config.architecture import Architecture
 from tvae.config.presets import PRESET_SETTINGS, PRESETS
-from tvae.config.training import (
-    BACKENDS,
-    INITIAL_HIERARCHY,
-    NONE,
-    OBJECTIVES,
-    OPTIMIZERS,
-    SCHEDULERS,
-    UNFREEZE,
-    Configuration,
-)
+from tvae.config.setting import choices, help_of
+from tvae.config.training import BACKENDS, NONE, OBJECTIVES, Configuration
 from tvae.sweeps.phases import ALL, PHASES
 from tvae.sweeps.trial import LOADS
 
@@ -36,7 +28,9 @@ __all__ = [
     "renamed",
 ]
 
-ARCHITECTURE = ("curvature", "max_radius", "hidden_dim", "n_projection_layers", "latent_dim", "use_controller")
+ARCHITECTURE = (
+    "n_trits", "curvature", "max_radius", "hidden_dim", "n_projection_layers", "latent_dim", "use_controller",
+)  # fmt: skip
 TRAINING = ("objective", *(name for name in PRESET_SETTINGS if name not in ARCHITECTURE))
 
 EXECUTION = ("device", "backend", "address", "workers", "resume")
@@ -44,40 +38,13 @@ EXECUTION = ("device", "backend", "address", "workers", "resume")
 CHAMPION = "models:/tvae@champion"
 
 _HELP = {
-    "curvature": "c > 0: the ball has sectional curvature -c and Euclidean radius 1/sqrt(c).",
-    "max_radius": "Largest unit norm sqrt(c)·|z| of an embedding, in (0, 1).",
-    "centred": "Move the ball so that operation 0 lies at its centre.",
-    "hidden_dim": "Width of the projection.",
-    "n_projection_layers": "Hidden layers of the projection.",
-    "latent_dim": "Dimension of the latent and of the ball.",
-    "use_controller": "Let a small net shift weight between the terms of the loss.",
-    "objective": "ranking orders radii pair by pair; level_mean is the reference sweep's loss.",
-    "optimizer": "muon moves weight matrices by orthogonal updates; adam is what the reference sweep used.",
-    "lr": "Peak learning rate.",
-    "epochs": "Passes over all operations.",
-    "batch_size": "Operations in a step.",
-    "patience": "Epochs without a better one before training stops.",
-    "scheduler": "How the learning rate moves.",
-    "unfreeze": "What learns besides the projection.",
-    "encoder_lr_scale": "Learning rate of an unfrozen encoder, as a share of lr.",
-    "decoder_lr_scale": "Learning rate of an unfrozen decoder, as a share of lr.",
-    "hierarchy_weight": "Weight of the order of radii by valuation.",
-    "coverage_weight": "Weight of the cross-entropy of the trits.",
-    "richness_weight": "Weight of the spread of unit norms in a level; with distances, between the halves of level 0.",
-    "separation_weight": "Weight of the order of neighbouring levels.",
-    "distance_weight": "Weight of the order of hyperbolic distances.",
-    "distance_margin": "By how much distances of one level must pass those of the next, as a share of the longest.",
-    "beta": "Weight of the Kullback-Leibler divergence.",
-    "initial_hierarchy": "Sign that a new projection's hierarchy must have; it is drawn again until it has.",
-    "n_trits": "Trits of an operation; 9 is the table of a gate with two inputs.",
+    **help_of(Architecture),
+    **help_of(Configuration),
     "preset": "Named settings, which count where neither the cell nor an option here says otherwise.",
 }
 _CHOICES = {
-    "objective": [name for name in OBJECTIVES if name != "elbo"],
-    "optimizer": list(OPTIMIZERS),
-    "scheduler": list(SCHEDULERS),
-    "unfreeze": list(UNFREEZE),
-    "initial_hierarchy": list(INITIAL_HIERARCHY),
+    **choices(Configuration),
+    "objective": tuple(name for name in OBJECTIVES if name != "elbo"),  # that is what `train` does
 }
 
 Command = Callable[..., Any]
@@ -156,10 +123,10 @@ def _setting(name: str) -> Callable[[Command], Command]:
 
 
 def _left_open(name: str) -> Callable[[Command], Command]:
-    choices = {**_CHOICES, "preset": list(PRESETS)}
+    named = {**_CHOICES, "preset": tuple(PRESETS)}
     of: click.ParamType[Any]
-    if name in choices:
-        of = click.Choice([*choices[name], "auto"])
+    if name in named:
+        of = click.Choice([*named[name], "auto"])
     else:
         of = OrAuto(_TYPES[type(getattr(Configuration() if name in _SETTINGS else Architecture(), name))])
     text = f"{_HELP[name]} auto: what the cell says."

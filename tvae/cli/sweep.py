@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(__name__)
 
-_SETTINGS = tuple(dict.fromkeys(("preset", "n_trits", *ARCHITECTURE, *TRAINING)))
+_SETTINGS = tuple(dict.fromkeys(("preset", *ARCHITECTURE, *TRAINING)))
 
 
 @command

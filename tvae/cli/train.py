@@ -12,7 +12,7 @@ _TRAINING = ("optimizer", "lr", "epochs", "batch_size", "patience", "scheduler",
 @command
 @options(*ARCHITECTURE, *_TRAINING, "seed", "device", "promote")
 def main(**asked: Any) -> None:
-    """Train a foundation: encoder and decoder, to full coverage of all 19,683 operations.
+    """Train a foundation: encoder and decoder, to full coverage of all operations.
 
     The projection is not trained; `finetune` does that. A verified foundation is registered as tvae-foundation.
     """

@@ -18,6 +18,7 @@ _RADII: dict[str, Any] = {
     "epochs": 25,
     "batch_size": 512,
     "scheduler": "one_cycle",
+    "coverage_weight": 1.0,
     "distance_weight": 0.0,
     "hierarchy_weight": 5.0,
     "richness_weight": 2.0,

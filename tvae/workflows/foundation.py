@@ -94,8 +94,8 @@ def record_foundation(
 
 def foundation_command(architecture: Architecture, configuration: Configuration) -> str:
     """Return the command that trains a foundation as it is trained where nobody asks for one."""
-    asked = {"latent_dim": architecture.latent_dim, "seed": configuration.seed}
-    return command_line("train", asked, {"latent_dim": Architecture().latent_dim, "seed": Configuration().seed})
+    asked = {"n_trits": architecture.n_trits, "latent_dim": architecture.latent_dim, "seed": configuration.seed}
+    return command_line("train", asked, {**Architecture().to_dict(), "seed": Configuration().seed})
 
 
 def training_record(stage: str, configuration: Configuration, **further: Any) -> dict[str, Any]:
