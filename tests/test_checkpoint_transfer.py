@@ -1,4 +1,4 @@
-"""Starting from a checkpoint: every component is taken from it or drawn anew, and said to be."""
+"""Starting from a checkpoint: every component is loaded from it or reinitialised, and said to be."""
 
 import dataclasses
 import re
@@ -45,20 +45,20 @@ class TestWhatIsTaken:
     def test_learned_components_come_from_the_file(self, tmp_path: Path) -> None:
         source = checkpoint(tmp_path)
         result = start(source)
-        assert (result.taken, result.drawn) == (ALL, ())
+        assert (result.loaded, result.reinitialised) == (ALL, ())
         assert equal(result.model, source.model)
 
     def test_a_projection_that_was_never_learned_is_drawn_anew(self, tmp_path: Path) -> None:
         source = checkpoint(tmp_path, trained=CODEC)
         result = start(source)
-        assert (result.taken, result.drawn) == (CODEC, ("projection",))
+        assert (result.loaded, result.reinitialised) == (CODEC, ("projection",))
         assert equal(result.model.encoder, source.model.encoder)
         assert not equal(result.model.projection, source.model.projection)
 
     def test_new_projection_draws_anew_what_was_learned(self, tmp_path: Path) -> None:
         source = checkpoint(tmp_path, dataclasses.replace(SMALL, use_controller=True), (*ALL, "controller"))
         result = start(source, new_projection=True)
-        assert (result.taken, result.drawn) == (CODEC, ("projection", "controller"))
+        assert (result.loaded, result.reinitialised) == (CODEC, ("projection", "controller"))
         assert not equal(result.model.projection, source.model.projection)
         assert not equal(result.model.controller, source.model.controller)
 
@@ -71,7 +71,7 @@ class TestWhatIsTaken:
 
     def test_no_weight_is_left_undefined(self, tmp_path: Path) -> None:
         result = start(checkpoint(tmp_path, trained=CODEC), dataclasses.replace(SMALL, use_controller=True))
-        assert {name.split(".")[0] for name in result.model.state_dict()} == {*result.taken, *result.drawn}
+        assert {name.split(".")[0] for name in result.model.state_dict()} == {*result.loaded, *result.reinitialised}
         assert all(tensor.isfinite().all() for tensor in result.model.state_dict().values())
 
     def test_training_the_result_leaves_the_checkpoint_as_it_was(self, tmp_path: Path) -> None:
@@ -85,11 +85,11 @@ class TestWhatIsTaken:
 
     def test_one_line_says_it_all(self, tmp_path: Path) -> None:
         source = checkpoint(tmp_path, trained=CODEC)
-        line = f"From the checkpoint (digest {source.digest[:12]}…): encoder, decoder; drawn anew: projection."
+        line = f"From the checkpoint (digest {source.digest[:12]}…): encoder, decoder; reinitialised: projection."
         assert start(source).describe() == line
 
     def test_the_line_says_when_nothing_is_drawn(self, tmp_path: Path) -> None:
-        assert start(checkpoint(tmp_path)).describe().endswith("projection; nothing drawn anew.")
+        assert start(checkpoint(tmp_path)).describe().endswith("projection; nothing reinitialised.")
 
 
 class TestWhatMayDiffer:
@@ -103,15 +103,15 @@ class TestWhatMayDiffer:
         requested = dataclasses.replace(SMALL, **changes)
         result = start(source, requested, new_projection=not foundation)
         assert result.model.architecture == requested
-        assert result.drawn == ("projection",)
+        assert result.reinitialised == ("projection",)
 
     def test_a_controller_where_no_projection_was_learned(self, tmp_path: Path) -> None:
         result = start(checkpoint(tmp_path, trained=CODEC), dataclasses.replace(SMALL, use_controller=True))
-        assert result.drawn == ("projection", "controller")
+        assert result.reinitialised == ("projection", "controller")
 
     def test_a_controller_that_was_never_learned(self, tmp_path: Path) -> None:
         source = checkpoint(tmp_path, dataclasses.replace(SMALL, use_controller=True))
-        assert start(source, SMALL).drawn == ()
+        assert start(source, SMALL).reinitialised == ()
 
 
 class TestWhatMayNotDiffer:

@@ -219,7 +219,7 @@ def test_another_seed_starts_from_another_projection(start: int) -> None:
 
 
 def test_a_start_from_scratch_may_draw_everything_again() -> None:
-    assert from_scratch(SMALL, Configuration()).drawn == COMPONENTS
+    assert from_scratch(SMALL, Configuration()).reinitialised == COMPONENTS
 
 
 def test_a_foundation_gives_its_encoder_and_decoder() -> None:
@@ -231,7 +231,7 @@ def test_a_foundation_gives_its_encoder_and_decoder() -> None:
 def test_a_foundation_gives_no_projection() -> None:
     base = foundation()
     start = from_foundation(base, Configuration())
-    assert start.drawn == ("projection", "controller")
+    assert start.reinitialised == ("projection", "controller")
     assert not torch.equal(start.model.projection.radius_net[0].weight, base.model.projection.radius_net[0].weight)
 
 
@@ -255,7 +255,7 @@ def checkpoint(folder: Path, *trained: str) -> Checkpoint:
 
 
 @pytest.mark.parametrize(
-    ("trained", "new_projection", "drawn"),
+    ("trained", "new_projection", "reinitialised"),
     [
         (("encoder", "decoder"), False, ("projection",)),
         (("encoder", "decoder", "projection"), False, ()),
@@ -263,12 +263,12 @@ def checkpoint(folder: Path, *trained: str) -> Checkpoint:
     ],
 )
 def test_a_start_from_a_checkpoint_may_draw_again_what_was_drawn(
-    tmp_path: Path, trained: tuple[str, ...], new_projection: bool, drawn: tuple[str, ...]
+    tmp_path: Path, trained: tuple[str, ...], new_projection: bool, reinitialised: tuple[str, ...]
 ) -> None:
     source = checkpoint(tmp_path, *trained)
     member, statement = from_checkpoint(source, SMALL, Configuration(), new_projection=new_projection)
-    assert (member.drawn, statement.drawn) == (drawn, drawn)
-    assert equal(weights(member.model, *statement.taken), weights(source.model, *statement.taken))
+    assert (member.reinitialised, statement.reinitialised) == (reinitialised, reinitialised)
+    assert equal(weights(member.model, *statement.loaded), weights(source.model, *statement.loaded))
 
 
 def test_a_start_from_a_foundation_is_the_same_in_memory_and_from_its_file(tmp_path: Path) -> None:

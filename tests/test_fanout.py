@@ -79,9 +79,9 @@ def member(seed: int, epochs: int = 3, architecture: Architecture = SMALL) -> Me
 
 
 def trapped(code: str, member: Member) -> Member:
-    trap = Trap(member.drawn)
+    trap = Trap(member.reinitialised)
     trap.code = code
-    return dataclasses.replace(member, drawn=trap)
+    return dataclasses.replace(member, reinitialised=trap)
 
 
 def outlasting(code: str, seed: int) -> list[Member]:
@@ -227,7 +227,7 @@ def test_the_others_go_on(here: list[Trained]) -> None:
 
 
 def test_an_error_of_a_member_stays_in_its_result() -> None:
-    broken = dataclasses.replace(member(1), drawn=())
+    broken = dataclasses.replace(member(1), reinitialised=())
     with torch.no_grad():
         broken.model.projection.radius_net[2].weight.fill_(math.nan)
     (trained,) = train_cohorts([[member(0), broken]])
@@ -392,7 +392,7 @@ def test_a_worker_says_in_what_its_code_differs(driver: dict[str, str], words: s
         fanout._work(b"", code=fanout._CODE | driver, device="cpu", threads=None)
 
 
-# A cluster that was there before, whose workers nobody starts anew
+# A cluster that was there before, whose workers nobody starts again
 
 
 @pytest.fixture(scope="module")

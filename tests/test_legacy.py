@@ -230,7 +230,7 @@ class TestWhatComesIn:
     def test_metrics_are_computed_and_never_believed(self, tmp_path: Path) -> None:
         conversion = convert(legacy_file(tmp_path, metrics={"hierarchy": -0.99}), "A")
         assert conversion.metrics == evaluate(conversion.model).metrics()
-        assert "The file's own metrics were not used; they were computed anew." in conversion.notes
+        assert "The file's own metrics were not used; they were recomputed." in conversion.notes
 
     def test_what_came_in_can_be_saved_and_read(self, tmp_path: Path) -> None:
         conversion = convert(legacy_file(tmp_path), "B")
@@ -822,12 +822,13 @@ class TestNothingIsExecuted:
             first, second = re.findall("^  (.*)$", said, re.MULTILINE)
             assert first == f"import torch; file = torch.load({str(path)!r}, map_location='cpu', weights_only=False)"
             assert (
-                second == f"torch.save({{'model_state_dict': {weights}.state_dict()}}, {str(tmp_path / 'f.anew.pt')!r})"
+                second
+                == f"torch.save({{'model_state_dict': {weights}.state_dict()}}, {str(tmp_path / 'f.resaved.pt')!r})"
             )
             exec(f"{first}\n{second}")
-            assert "found also ['0.bias', '0.weight']" in refusal(tmp_path / "f.anew.pt") or "no projection" in refusal(
-                tmp_path / "f.anew.pt"
-            )
+            assert "found also ['0.bias', '0.weight']" in refusal(
+                tmp_path / "f.resaved.pt"
+            ) or "no projection" in refusal(tmp_path / "f.resaved.pt")
 
     def test_a_plain_pickle_is_named_with_the_lines_that_save_it_anew(self, tmp_path: Path) -> None:
         path = tmp_path / "f.pt"
@@ -835,7 +836,7 @@ class TestNothingIsExecuted:
         said = refusal(path)
         assert "found a plain pickle that holds a dict" in said
         exec("\n".join(re.findall("^  (.*)$", said, re.MULTILINE)))
-        conversion = convert(tmp_path / "f.anew.pt", "A", curvature=1, max_radius=0.95)
+        conversion = convert(tmp_path / "f.resaved.pt", "A", curvature=1, max_radius=0.95)
         np.testing.assert_allclose(points(conversion), expected_points(legacy_state(), "A", max_radius=0.95), atol=2e-6)
 
     @pytest.mark.parametrize("value", [torch.ones(1).to_sparse(), [1.0], np.zeros(4)])

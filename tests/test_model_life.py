@@ -307,7 +307,7 @@ class TestLife:
         said = desk.type(finetune.main, "--checkpoint", f"models:/{MODEL}@{CHAMPION}", *words)
         assert said.code == 0, said.err
         assert "Starting from models:/tvae@champion." in said.out
-        assert "nothing drawn anew" in said.out
+        assert "nothing reinitialised" in said.out
         assert "Registered as tvae version 2" in said.out
         assert said.run.info.status == "FINISHED"
         assert said.run.data.tags["registered"] == "tvae version 2"

@@ -63,7 +63,7 @@ def test_a_process_lives_until_it_is_killed(other: tuple[subprocess.Popen[str], 
     ids=[
         "another host",
         "a container of the name",
-        "started anew",
+        "started again",
         "a number used again",
         "gone",
         "no number of a process",

@@ -779,7 +779,7 @@ def test_redraws_are_bounded() -> None:
 
 def test_a_projection_that_was_not_drawn_is_not_drawn_again() -> None:
     run = member(seed=1)
-    kept = dataclasses.replace(run, drawn=())
+    kept = dataclasses.replace(run, reinitialised=())
     assert train(kept).redraws == []
     assert train(member(seed=1)).redraws != []
 
@@ -806,7 +806,7 @@ def overflowing(part: str) -> Member:
             run.model.encoder.mean.bias.fill_(math.nan)
         else:
             last.weight.fill_(math.nan)
-    return dataclasses.replace(run, drawn=()) if part in ("radius", "encoder") else run
+    return dataclasses.replace(run, reinitialised=()) if part in ("radius", "encoder") else run
 
 
 FAILURES = {

@@ -267,7 +267,7 @@ def _extreme(radius: Tensor, direction: Tensor, curvature: Tensor) -> tuple[Tens
     """Return places of the farthest near and the nearest far partner at each level, `(M, T, n - 1, 2^n)`.
 
     They are found by cosh a·cosh b - sinh a·sinh b·cos, one product for each pair of sibling nodes; its digits are
-    enough to choose by, and distances are computed anew.
+    enough to choose by, and distances are recomputed.
     """
     size = radius.shape[-1]
     a = radius * curvature[..., None].sqrt()

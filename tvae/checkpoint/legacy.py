@@ -185,7 +185,7 @@ def _convert(path: Path, content: bytes, branch: str, given: Mapping[str, float 
     if branch == "B":
         notes.append("The file has no decoder for branch B; decoder A was taken, as the legacy programme did.")
     if isinstance(file.value, dict) and fields(file.value.get("metrics")):
-        notes.append("The file's own metrics were not used; they were computed anew.")
+        notes.append("The file's own metrics were not used; they were recomputed.")
 
     with torch.device("meta"):
         model = TernaryVAE(architecture)
@@ -216,13 +216,13 @@ def _convert(path: Path, content: bytes, branch: str, given: Mapping[str, float 
 
 
 def _anew(path: Path, error: InTheWayError) -> str:
-    """Return how to save a file anew that only the old programme can open."""
-    source, target = repr(str(path)), repr(str(path.with_suffix(".anew.pt")))
+    """Return how to save a file again that only the old programme can open."""
+    source, target = repr(str(path)), repr(str(path.with_suffix(".resaved.pt")))
     load = f"import torch; file = torch.load({source}, map_location='cpu', weights_only=False)"
     if error.plain:
         load = f"import pathlib, pickle, torch; file = pickle.loads(pathlib.Path({source}).read_bytes())"
     return (
-        "These two lines save the file anew, where the old programme can be imported. The first runs whatever the file "
+        "These two lines save the file again, where the old programme can be imported. The first runs what the file "
         "names: use it only if you know where the file comes from.\n"
         f"  {load}\n"
         f"  torch.save({{'model_state_dict': {error.weights}}}, {target})\n"

@@ -52,7 +52,7 @@ _NUMPY_FORMATS = dict(zip("f2 f4 f8 b1 i1 i2 i4 i8 u1 u2 u4 u8".split(), "efd?bh
 
 
 class InTheWayError(RefusedError):
-    """An object without which the file cannot be read: it has to be saved anew where the object can be made.
+    """An object without which the file cannot be read: it has to be saved again where the object can be made.
 
     Attributes:
         weights: the expression that gives the weights, where `file` is what was loaded.

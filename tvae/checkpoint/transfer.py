@@ -1,6 +1,6 @@
-"""Building a model partly from a checkpoint and partly anew, with every component accounted for.
+"""Building a model partly from a checkpoint and partly from random weights, with every component accounted for.
 
-A component comes from the file if its weights were learned there, and is drawn anew if not. What the components from
+A component comes from the file if its weights were learned there, and is reinitialised if not. What the components from
 the file are made of cannot be asked for differently: another curvature would give the same weights another meaning.
 """
 
@@ -31,20 +31,22 @@ class Transfer:
 
     Attributes:
         model: of the requested architecture, in training mode, on the CPU.
-        taken: components whose weights come from the file, in the order of `tvae.model.COMPONENTS`.
-        drawn: components whose weights were drawn at random; with `taken`, every component of the model.
+        loaded: components whose weights come from the file, in the order of `tvae.model.COMPONENTS`.
+        reinitialised: components with random weights; with `loaded`, every component of the model.
         source: digest of the checkpoint.
     """
 
     model: TernaryVAE
-    taken: tuple[str, ...]
-    drawn: tuple[str, ...]
+    loaded: tuple[str, ...]
+    reinitialised: tuple[str, ...]
     source: str
 
     def describe(self) -> str:
         """Return one line for the terminal and the log."""
-        drawn = f"drawn anew: {', '.join(self.drawn)}" if self.drawn else "nothing drawn anew"
-        return f"From the checkpoint (digest {self.source[:12]}…): {', '.join(self.taken)}; {drawn}."
+        reinitialised = (
+            f"reinitialised: {', '.join(self.reinitialised)}" if self.reinitialised else "nothing reinitialised"
+        )
+        return f"From the checkpoint (digest {self.source[:12]}…): {', '.join(self.loaded)}; {reinitialised}."
 
 
 @torch_defaults()
@@ -57,44 +59,44 @@ def transfer(
         checkpoint: where learned components come from.
         requested: the architecture to build; it must agree with the checkpoint's in every field that a component from
             the file depends on.
-        new_projection: draw projection and controller anew, even if the file has learned ones.
+        new_projection: reinitialise projection and controller, even if the file has learned ones.
         generator: draws the components that do not come from the file.
 
     Returns:
-        The model, and which of its components were taken and which drawn.
+        The model, and which of its components were loaded and which reinitialised.
 
     Raises:
         CheckpointError: names every field that differs, with both values, and the options that would agree.
     """
-    taken = _taken(checkpoint, new_projection)
-    differing = [d for d in differences(requested, checkpoint.architecture) if d.field in _binding(checkpoint, taken)]
+    loaded = _loaded(checkpoint, new_projection)
+    differing = [d for d in differences(requested, checkpoint.architecture) if d.field in _binding(checkpoint, loaded)]
     if differing:
-        raise CheckpointError(_refusal(checkpoint, differing, taken))
-    if not taken:
+        raise CheckpointError(_refusal(checkpoint, differing, loaded))
+    if not loaded:
         raise CheckpointError(
             f"{checkpoint.path}: a checkpoint to start from must have learned components; "
             f"found: {', '.join(checkpoint.trained) or 'none'}. Train a foundation first."
         )
 
     model = TernaryVAE(requested)
-    drawn = tuple(name for name in COMPONENTS if getattr(model, name) is not None and name not in taken)
-    model.initialise(generator, drawn)
-    for name in taken:
+    reinitialised = tuple(name for name in COMPONENTS if getattr(model, name) is not None and name not in loaded)
+    model.initialise(generator, reinitialised)
+    for name in loaded:
         getattr(model, name).load_state_dict(getattr(checkpoint.model, name).state_dict(), strict=True)
-    return Transfer(model=model, taken=taken, drawn=drawn, source=checkpoint.digest)
+    return Transfer(model=model, loaded=loaded, reinitialised=reinitialised, source=checkpoint.digest)
 
 
-def _taken(checkpoint: Checkpoint, new_projection: bool) -> tuple[str, ...]:
+def _loaded(checkpoint: Checkpoint, new_projection: bool) -> tuple[str, ...]:
     return tuple(name for name in checkpoint.trained if not (new_projection and name in _RENEWABLE))
 
 
-def _binding(checkpoint: Checkpoint, taken: tuple[str, ...]) -> set[str]:
+def _binding(checkpoint: Checkpoint, loaded: tuple[str, ...]) -> set[str]:
     """Return the fields in which the request must agree with the file."""
-    fields = {field for name in taken for field in _CODEC_FIELDS.get(name, ())}
-    if "projection" in taken:
+    fields = {field for name in loaded for field in _CODEC_FIELDS.get(name, ())}
+    if "projection" in loaded:
         fields |= _PROJECTION_FIELDS
     # A projection that was learned without a controller would otherwise get a random one without a word.
-    if "controller" in taken or ("projection" in taken and not checkpoint.architecture.use_controller):
+    if "controller" in loaded or ("projection" in loaded and not checkpoint.architecture.use_controller):
         fields.add("use_controller")
     return fields
 
@@ -102,11 +104,11 @@ def _binding(checkpoint: Checkpoint, taken: tuple[str, ...]) -> set[str]:
 _ANEW = "`new_projection` to true, to learn a new projection on this encoder"
 
 
-def _refusal(checkpoint: Checkpoint, differing: list[Difference], taken: tuple[str, ...]) -> str:
+def _refusal(checkpoint: Checkpoint, differing: list[Difference], loaded: tuple[str, ...]) -> str:
     listed = "; ".join(f"`{d.field}` is {_shown(d.found)} in the file, {_shown(d.expected)} here" for d in differing)
     keep = _settings(differing)
-    codec = {field for name in taken for field in _CODEC_FIELDS.get(name, ())}
-    renewable = any(name in taken for name in _RENEWABLE)
+    codec = {field for name in loaded for field in _CODEC_FIELDS.get(name, ())}
+    renewable = any(name in loaded for name in _RENEWABLE)
     if not renewable or codec >= {d.field for d in differing}:
         advice = f"set {keep}"
     elif fixed := [d for d in differing if d.field in codec]:
@@ -115,7 +117,7 @@ def _refusal(checkpoint: Checkpoint, differing: list[Difference], taken: tuple[s
         advice = f"set {keep}; or {_ANEW}"
     return (
         f"{checkpoint.path}: the architecture asked for must be the file's in what comes from the file "
-        f"({', '.join(taken)}): {listed}; {advice}."
+        f"({', '.join(loaded)}): {listed}; {advice}."
     )
 
 

@@ -45,7 +45,7 @@ Auto = Literal["auto"]
 def main(path: str, branch: str, curvature: float | Auto, max_radius: float | Auto, override: bool, out: str) -> None:
     """Bring in one branch of a legacy v5.11 file as a checkpoint that can be finetuned, verified, promoted and served.
 
-    The architecture is read off the tensors, and the metrics are computed anew; what the file does not state is not
+    The architecture is read off the tensors, and the metrics are recomputed; what the file does not state is not
     guessed. Nothing in the file is executed.
     """
     if NONE in (path, out):

@@ -198,7 +198,7 @@ def find_model(client: MlflowClient, address: str, digest: str) -> str | None:
             return None
         outputs = client.get_run(run_id).outputs
         models = [client.get_logged_model(output.model_id) for output in outputs.model_outputs] if outputs else []
-        # Those of earlier versions have no such tag, and metrics that are not the file's: they are logged anew.
+        # Those of earlier versions have no such tag, and metrics that are not the file's: they are logged again.
         held = [str(model.model_id) for model in models if model.tags.get("checkpoint") == digest[:16]]
         return held[-1] if held else None
 

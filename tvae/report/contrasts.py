@@ -76,7 +76,7 @@ def _sampling(runs: Runs, phases: Sequence[Phase]) -> str:
         return ""
     tolerance = Bounds().metric_tolerance
     return (
-        f"{count(len(verified), 'registered version')}: measured anew, each metric came out as claimed, within "
+        f"{count(len(verified), 'registered version')}: measured again, each metric came out as claimed, within "
         f"{tolerance:g}."
     )
 

@@ -75,7 +75,7 @@ class Search:
         """Return the cells to try next, at most `ROUND`; none when all are tried."""
         import optuna
 
-        # Made anew for each round, so that it is the same search whether or not it was stopped before.
+        # Made again for each round, so that it is the same search whether or not it was stopped before.
         sampler = optuna.samplers.TPESampler(
             seed=self.first_seed + len(self.told), n_startup_trials=ROUND, constant_liar=True
         )

@@ -63,7 +63,7 @@ class Trial:
         if missing := sorted({*names, *Configuration().to_dict(), "load"} - settings.keys()):
             raise ConfigurationError(
                 f"A stored trial must state every setting; `{values['cell']}` says nothing of {', '.join(missing)}. "
-                "Another version of tvae planned it, which trained in another way. Start the sweep anew, without "
+                "Another version of tvae planned it, which trained in another way. Start the sweep again, without "
                 "`resume`."
             )
         load = settings.pop("load")

@@ -158,7 +158,7 @@ class _Cohort:
         with torch.no_grad():
             self.latents, self.latent_rows = self._distinct_latents()
             for run, member in zip(self.runs, members, strict=True):
-                if self.step.projects and "projection" in member.drawn:
+                if self.step.projects and "projection" in member.reinitialised:
                     self._redraw(run)
             models = [run.result.model for run in self.runs]
             self.weights = Weights(models, self._learning(settings), settings.optimizer, device)

@@ -25,13 +25,13 @@ class Member:
     Attributes:
         configuration: how to train.
         model: where to start; it is copied, not changed.
-        drawn: components whose weights were drawn at random for this run, and may be drawn again.
+        reinitialised: components with random weights, which may be drawn again.
         generator: the source of every further draw of this run.
     """
 
     configuration: Configuration
     model: TernaryVAE
-    drawn: tuple[str, ...]
+    reinitialised: tuple[str, ...]
     generator: torch.Generator
 
 

@@ -18,7 +18,7 @@ def from_scratch(architecture: Architecture, configuration: Configuration) -> Me
     generator = torch.Generator().manual_seed(configuration.seed)
     model = TernaryVAE(architecture)
     model.initialise(generator)
-    return Member(configuration, model, drawn=COMPONENTS, generator=generator)
+    return Member(configuration, model, reinitialised=COMPONENTS, generator=generator)
 
 
 @torch_defaults()
@@ -29,23 +29,23 @@ def from_foundation(foundation: Result, configuration: Configuration) -> Member:
     model.load_state_dict(foundation.model.state_dict())
     new = ("projection", "controller")
     model.initialise(generator, new)
-    return Member(configuration, model, drawn=new, generator=generator)
+    return Member(configuration, model, reinitialised=new, generator=generator)
 
 
 def from_checkpoint(
     checkpoint: Checkpoint, architecture: Architecture, configuration: Configuration, *, new_projection: bool = False
 ) -> tuple[Member, Transfer]:
-    """Start from what a checkpoint has learned; what it has not is drawn from the configuration's seed.
+    """Start from what a checkpoint has learned; what it has not is reinitialised from the configuration's seed.
 
     Returns:
-        The run to train, and the statement of what was taken and what was drawn.
+        The run to train, and the statement of what was loaded and what was reinitialised.
 
     Raises:
-        CheckpointError: if the architecture differs from the checkpoint's in what is taken from it.
+        CheckpointError: if the architecture differs from the checkpoint's in what is loaded from it.
     """
     generator = torch.Generator().manual_seed(configuration.seed)
     start = transfer(checkpoint, architecture, new_projection=new_projection, generator=generator)
-    return Member(configuration, start.model, drawn=start.drawn, generator=generator), start
+    return Member(configuration, start.model, reinitialised=start.reinitialised, generator=generator), start
 
 
 @torch_defaults()
@@ -68,5 +68,5 @@ def from_mismatched(
         for name, value in checkpoint.model.state_dict().items()
     }
     missing = tuple(model.load_state_dict(state, strict=False).missing_keys)
-    drawn = tuple(name for name in COMPONENTS if any(key.startswith(f"{name}.") for key in missing))
-    return Member(configuration, model, drawn=drawn, generator=generator), missing
+    random = tuple(name for name in COMPONENTS if any(key.startswith(f"{name}.") for key in missing))
+    return Member(configuration, model, reinitialised=random, generator=generator), missing

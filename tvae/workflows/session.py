@@ -126,17 +126,23 @@ class Session:
         """Train the projection on a checkpoint's encoder, and log all of it.
 
         Raises:
-            CheckpointError: if the architecture differs from the checkpoint's in what is taken from it.
+            CheckpointError: if the architecture differs from the checkpoint's in what is loaded from it.
             TrainingError: on NaN or infinity.
         """
         member, transfer = from_checkpoint(
             origin.checkpoint, self.architecture, self.configuration, new_projection=new_projection
         )
         _logger.info(transfer.describe())
-        self.run.set_tags({"taken": ", ".join(transfer.taken), "drawn": ", ".join(transfer.drawn) or "nothing"})
+        self.run.set_tags(
+            {"loaded": ", ".join(transfer.loaded), "reinitialised": ", ".join(transfer.reinitialised) or "nothing"}
+        )
         result = self._train(member, "finetune")
-        start = {"digest": origin.checkpoint.digest, "taken": list(transfer.taken), "drawn": list(transfer.drawn)}
-        trained = {*transfer.taken, *_learned(self.architecture)}
+        start = {
+            "digest": origin.checkpoint.digest,
+            "loaded": list(transfer.loaded),
+            "reinitialised": list(transfer.reinitialised),
+        }
+        trained = {*transfer.loaded, *_learned(self.architecture)}
         training = training_record("finetune", self.configuration, start=start)
         command = self.repeat(checkpoint=origin.address)
         self._finish("Finetuning", result, trained, training, transfer.describe(), command)

@@ -335,7 +335,7 @@ class Sweep:
         member, transfer = from_checkpoint(
             checkpoint, trial.architecture, trial.configuration, new_projection=self.plan.new_projection
         )
-        return member, {**start, "taken": list(transfer.taken), "drawn": list(transfer.drawn)}
+        return member, {**start, "loaded": list(transfer.loaded), "reinitialised": list(transfer.reinitialised)}
 
 
 @contextmanager
