@@ -150,8 +150,8 @@ class Projection(nn.Module):
 
     def direction(self, latent: Tensor) -> Tensor:
         """Return normalise(latent + direction_net(latent)), shape `(…, B, D)`."""
-        learned = any(bool(parameter.any()) for parameter in self.direction_net[-1].parameters())
-        if not learned and not torch.is_grad_enabled():
+        last = self.direction_net[-1].parameters()
+        if not torch.is_grad_enabled() and not any(bool(parameter.any()) for parameter in last):
             return nn.functional.normalize(latent, dim=-1)  # not learned yet: the net adds nothing, at some cost
         return nn.functional.normalize(latent + self.direction_net(latent), dim=-1)
 
