@@ -32,6 +32,7 @@ OTHER = Configuration(
     unfreeze="all",
     encoder_lr_scale=0.2,
     decoder_lr_scale=0.3,
+    holdout=0.5,
     initial_hierarchy="positive",
 )
 
@@ -59,6 +60,7 @@ REFUSED = {
     "unfreeze": [*WORDS, "decoder"],
     "encoder_lr_scale": RATES,
     "decoder_lr_scale": RATES,
+    "holdout": [-0.1, 1, 1.0, 1.1, True, False, "0.1", None, NAN, INF, 10**400],
     "initial_hierarchy": [*WORDS, "zero"],
 }
 
@@ -81,6 +83,7 @@ ACCEPTED: dict[str, list[Any]] = {
     "unfreeze": list(UNFREEZE),
     "encoder_lr_scale": [5e-324, 10],
     "decoder_lr_scale": [5e-324, 10],
+    "holdout": [0, 0.0, 0.999],
     "initial_hierarchy": ["negative", "any", "positive"],
 }
 
@@ -142,7 +145,8 @@ def test_refusal_can_be_caught_as(family: type[Exception]) -> None:
 
 
 def test_integers_are_read_as_numbers() -> None:
-    numbers = [k for k, v in OTHER.to_dict().items() if isinstance(v, float) and k != "distance_margin"]
+    below_1 = ("distance_margin", "holdout")
+    numbers = [k for k, v in OTHER.to_dict().items() if isinstance(v, float) and k not in below_1]
     assert {type(getattr(Configuration(**{field: 1}), field)) for field in numbers} == {float}
 
 

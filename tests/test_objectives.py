@@ -49,6 +49,7 @@ def place(
         largest_radius=poincare.radius(torch.full_like(c, MAX_RADIUS), curvature=c),
         max_radius=MAX_RADIUS,
         n_levels=n_levels,
+        n_strata=n_levels,
     )
 
 
@@ -544,6 +545,7 @@ def test_the_wall_stands_where_the_room_of_the_ball_ends(max_radius: float) -> N
             poincare.radius(norm, curvature=c),
             largest,
             max_radius,
+            LEVELS,
             LEVELS,
         )
         return float(ranking_terms(placed)["hierarchy"])

@@ -526,7 +526,7 @@ CEILING = metrics.hierarchy_ceiling(4)
     ids=["coverage", "hierarchy", "hierarchy before richness", "richness near by", "ties are no merit", "order"],
 )
 def test_the_better_epoch_stands_higher(better: tuple[float, Measurement], worse: tuple[float, Measurement]) -> None:
-    first, second = (rank({"coverage": coverage}, m, 4) for coverage, m in (better, worse))
+    first, second = (rank({"coverage": coverage}, m, CEILING) for coverage, m in (better, worse))
     assert first > second
 
 
@@ -544,7 +544,9 @@ def test_the_better_epoch_stands_higher(better: tuple[float, Measurement], worse
 def test_where_distances_are_learned_the_tree_counts_right_after_coverage(
     better: tuple[Record, float], worse: tuple[Record, float]
 ) -> None:
-    first, second = (rank(record, measured(hierarchy), 4, distances=True) for record, hierarchy in (better, worse))
+    first, second = (
+        rank(record, measured(hierarchy), CEILING, distances=True) for record, hierarchy in (better, worse)
+    )
     assert first > second
 
 

@@ -63,6 +63,7 @@ class Placed:
         largest_radius: hyperbolic length of max_radius, shape `(M, 1)`.
         max_radius: largest unit norm.
         n_levels: number of levels of valuation.
+        n_strata: how many of them the stratified part has, from the lowest up: those of which anything is seen.
     """
 
     valuations: Tensor
@@ -72,6 +73,7 @@ class Placed:
     largest_radius: Tensor
     max_radius: float
     n_levels: int
+    n_strata: int
 
 
 def ranking_terms(placed: Placed) -> dict[str, Tensor]:
@@ -100,12 +102,12 @@ def ranking_terms(placed: Placed) -> dict[str, Tensor]:
     room = (1 - SATURATION) * min(1.0, (1 - placed.max_radius) / (1 - SATURATION_NORM))
     wall = torch.relu(share - (1 - room)).sum(1) / share.shape[1] * ((1 - SATURATION) / room)
 
-    levels = scaled[:, n:].reshape(members, placed.n_levels, -1)
+    levels = scaled[:, n:].reshape(members, placed.n_strata, -1)
     gaps = levels[:, :-1, :, None] - levels[:, 1:, None, :]
     crossed = torch.relu(margin[:, :, None, None] - gaps).mean((1, 2, 3))
 
-    variance = share[:, n:].reshape(members, placed.n_levels, -1)[:, :-1].var(2, correction=0)
-    too_narrow = torch.relu(LEAST_SPREAD - (variance + 1e-10).sqrt()).sum(1) / (placed.n_levels - 1)
+    variance = share[:, n:].reshape(members, placed.n_strata, -1)[:, :-1].var(2, correction=0)
+    too_narrow = torch.relu(LEAST_SPREAD - (variance + 1e-10).sqrt()).sum(1) / (placed.n_strata - 1)
     richness = RICHNESS_SCALE * torch.relu(RICHNESS_TARGET - 4 * variance.sum(1)) + LEAST_SPREAD_SCALE * too_narrow
     return {
         "hierarchy": violation / pairs.clamp(min=1) + SATURATION_WEIGHT * wall,
@@ -214,7 +216,15 @@ def elbo_terms(logits: Tensor, target: Tensor, mean: Tensor, log_variance: Tenso
     return {"coverage": entropy.mean((1, 2)), "kl": divergence.mean(1)}
 
 
-def distance_term(radius: Tensor, direction: Tensor, *, curvature: Tensor, longest: Tensor, margin: Tensor) -> Tensor:
+def distance_term(
+    radius: Tensor,
+    direction: Tensor,
+    *,
+    curvature: Tensor,
+    longest: Tensor,
+    margin: Tensor,
+    parted: Tensor | None = None,
+) -> Tensor:
     """Order hyperbolic distances as the 3-adic tree does, in binary subtrees, level by level, with a margin.
 
     In a subtree of 2^n operations, the places of two operations, written in binary, differ first at the bit that is the
@@ -231,6 +241,8 @@ def distance_term(radius: Tensor, direction: Tensor, *, curvature: Tensor, longe
         curvature: c > 0, shape `(M, 1)`.
         longest: the largest distance that two points can have, hyperbolic length, shape `(M, 1)`.
         margin: in shares of the longest distance, shape `(M, 1)`.
+        parted: whether the node of each operation at each level has two branches, shape `(M, T, n, 2^n)`; None if all
+            have. Where it has one, all of its places are nearer than the level says, and none is farther.
 
     Returns:
         Shape `(M,)`, in shares of the longest distance.
@@ -249,7 +261,12 @@ def distance_term(radius: Tensor, direction: Tensor, *, curvature: Tensor, longe
     for near, far in ((nearer, of_mirrored), (farthest_near, nearest_far)):
         for compared in (far, far.flip(-1)):
             over = torch.relu(margin[..., None, None] + near - compared)
-            violated = (over.detach() > 0).to(over.dtype).sum((1, 2, 3)) + LEAST_VIOLATED * over[0].numel()
+            asked: float | Tensor = over[0].numel()
+            if parted is not None:
+                there = parted[:, :, : near.shape[2]]
+                there = there if compared is far else there.flip(-1)
+                over, asked = over * there, there.sum((1, 2, 3))
+            violated = (over.detach() > 0).to(over.dtype).sum((1, 2, 3)) + LEAST_VIOLATED * asked
             total = total + over.sum((1, 2, 3)) / violated / 4
     return total
 

@@ -20,6 +20,7 @@ __all__ = [
     "N_TRITS",
     "ball",
     "distance",
+    "held_out",
     "level_sizes",
     "operations",
     "to_index",
@@ -30,6 +31,8 @@ __all__ = [
 
 N_TRITS = 9
 N_OPERATIONS = 3**N_TRITS
+HOLDOUT_SEED = 20_251_229
+"""Which operations are held out is part of what a run is told: another seed is another experiment."""
 
 IntArray = npt.NDArray[np.int64]
 _T = TypeVar("_T", bound=np.generic)
@@ -156,6 +159,27 @@ def ball(i: int, level: int, n_trits: int = N_TRITS) -> IntArray:
     if not 0 <= level <= n_trits:
         raise OperationError(f"`level` must be in 0 … {n_trits}, got {level}.")
     return np.arange(i % 3**level, 3**n_trits, 3**level, dtype=np.int64)
+
+
+@lru_cache
+def held_out(share: float, n_trits: int = N_TRITS) -> npt.NDArray[np.bool_]:
+    """Return which operations are kept from every loss where a share of them is held out, read-only.
+
+    The same operations for every seed, and of a smaller share some of those of a larger one. Operation 0, about which
+    the ball is centred, is never held out.
+
+    Args:
+        share: in [0, 1).
+        n_trits: number of trits.
+
+    Returns:
+        Boolean, shape `(3^n_trits,)`, in index order.
+    """
+    n = 3**n_trits
+    order = 1 + np.random.default_rng(HOLDOUT_SEED).permutation(n - 1)
+    chosen = np.zeros(n, dtype=bool)
+    chosen[order[: min(n - 2, round(share * n))]] = True
+    return _frozen(chosen)
 
 
 def _as_index(index: npt.ArrayLike, n_trits: int) -> IntArray:

@@ -90,6 +90,13 @@ class Checkpoint:
     metrics: Mapping[str, float]
     digest: str
 
+    @property
+    def holdout(self) -> float:
+        """Share of operations that no loss has seen, as the training said; 0 if it said nothing of it."""
+        told = self.training.get("configuration")
+        share = told.get("holdout", 0) if isinstance(told, Mapping) else 0
+        return float(share) if isinstance(share, int | float) and 0 <= share < 1 else 0.0
+
 
 def save(
     path: str | os.PathLike[str],

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from tvae import poincare
@@ -22,6 +23,8 @@ from tvae.errors import CheckpointError, EvaluationError
 from tvae.fresh import FreshProcess, ProcessError
 from tvae.markdown import escaped
 from tvae.metrics import Evaluation, evaluate, hierarchy_ceiling, posterior_mean, reproduced
+from tvae.metrics.subset import holdout_metrics
+from tvae.ternary import held_out
 from tvae.torch_defaults import torch_defaults
 
 __all__ = ["FILE_NAME", "Bounds", "Check", "Digests", "Verification", "load_afresh", "verify"]
@@ -233,6 +236,8 @@ def judge_model(checkpoint: Checkpoint, bounds: Bounds) -> Judgement:
     ceiling = hierarchy_ceiling(n_trits) - bounds.ceiling_slack
     measured = _evaluation(checkpoint)
     metrics = measured.metrics() if measured else {}
+    if measured and checkpoint.holdout:
+        metrics |= holdout_metrics(model, checkpoint.holdout)
     coverage = measured.coverage if measured else None
     hierarchy = measured.hierarchy if measured else None
     falling = measured.ordered_levels if measured else None
@@ -261,8 +266,15 @@ def judge_foundation(checkpoint: Checkpoint, bounds: Bounds) -> Judgement:
         checkpoint: the model and its claims.
         bounds: what it must reach; only coverage counts.
     """
-    coverage = float(reproduced(checkpoint.model, posterior_mean(checkpoint.model)).double().mean())
+    covered = reproduced(checkpoint.model, posterior_mean(checkpoint.model)).double()
+    coverage = float(covered.mean())
     recomputed = {"coverage": coverage}
+    if checkpoint.holdout:
+        unseen = torch.tensor(held_out(checkpoint.holdout, checkpoint.architecture.n_trits))
+        recomputed |= {
+            "seen_coverage": float(covered[~unseen].mean()),
+            "unseen_coverage": float(covered[unseen].mean()),
+        }
     # What is claimed of a random projection means nothing, but must not be false either.
     if set(checkpoint.metrics) - set(recomputed) and (measured := _evaluation(checkpoint)):
         recomputed |= measured.metrics()
@@ -276,12 +288,12 @@ def judge_foundation(checkpoint: Checkpoint, bounds: Bounds) -> Judgement:
 def _promised_gap(checkpoint: Checkpoint) -> float | None:
     """Return 0 for a model that was trained to have no two levels overlap, and None for any other.
 
-    Richness is had from levels that reach as far as the next, and so is not promised apart.
+    Richness is had from levels that reach as far as the next, and so is not promised apart; nor is what was held out.
     """
     settings = checkpoint.training.get("configuration")
     told = settings if isinstance(settings, Mapping) else {}
     distances = told.get("distance_weight") not in (None, 0) and told.get("richness_weight") == 0
-    return 0.0 if checkpoint.architecture.centred and distances else None
+    return 0.0 if checkpoint.architecture.centred and distances and not checkpoint.holdout else None
 
 
 def _distinct(points: Tensor) -> float:

@@ -31,7 +31,7 @@ __all__ = [
 ARCHITECTURE = (
     "n_trits", "curvature", "max_radius", "hidden_dim", "n_projection_layers", "latent_dim", "use_controller",
 )  # fmt: skip
-TRAINING = ("objective", *(name for name in PRESET_SETTINGS if name not in ARCHITECTURE))
+TRAINING = ("objective", *(name for name in PRESET_SETTINGS if name not in ARCHITECTURE), "holdout")
 
 EXECUTION = ("device", "backend", "address", "workers", "resume")
 

@@ -17,9 +17,8 @@ def main(**asked: Any) -> None:
     architecture, configuration = resolve(
         asked["preset"], {name: value for name, value in asked.items() if name not in _OWN}
     )
-    foundation = resolve_foundation(
-        architecture, {"epochs": asked["foundation_epochs"], "seed": asked["seed"], "beta": asked["beta"]}
-    )
+    shared = {name: asked[name] for name in ("seed", "beta", "holdout")}
+    foundation = resolve_foundation(architecture, {"epochs": asked["foundation_epochs"], **shared})
 
     from tvae.workflows.session import opened
 

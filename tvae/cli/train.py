@@ -6,7 +6,7 @@ from tvae.cli.command import command, defaults_of
 from tvae.cli.options import ARCHITECTURE, options
 from tvae.config.presets import resolve, resolve_foundation
 
-_TRAINING = ("optimizer", "lr", "epochs", "batch_size", "patience", "scheduler", "beta")
+_TRAINING = ("optimizer", "lr", "epochs", "batch_size", "patience", "scheduler", "beta", "holdout")
 
 
 @command

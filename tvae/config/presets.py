@@ -146,7 +146,8 @@ def _with_epochs(
     recipe = base.replace(**tuned)
     configuration = recipe.replace(**given)
     if "epochs" not in given:
-        steps = recipe.epochs * recipe.steps_per_epoch(Architecture().n_trits)
+        # The fewer operations are seen, the more draws it takes until pairs of every kind have met.
+        steps = round((1 + configuration.holdout) * recipe.epochs * recipe.steps_per_epoch(Architecture().n_trits))
         epochs = max(recipe.epochs, -(-steps // configuration.steps_per_epoch(n_trits)))
         configuration = configuration.replace(epochs=epochs)
     stops_early = "patience" in {**tuned, **given}

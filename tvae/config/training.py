@@ -41,6 +41,7 @@ SHARED_SETTINGS = (
     "unfreeze",
     "encoder_lr_scale",
     "decoder_lr_scale",
+    "holdout",
     "learns_distances",
     "parts_level_0",
     "orders_radii",
@@ -98,6 +99,11 @@ class Configuration:
     unfreeze: str = setting("encoder", "What learns besides the projection.", one_of(*UNFREEZE))
     encoder_lr_scale: float = setting(1.0, "Learning rate of an unfrozen encoder, as a share of lr.", _SCALE)
     decoder_lr_scale: float = setting(1.0, "Learning rate of an unfrozen decoder, as a share of lr.", _SCALE)
+    holdout: float = setting(
+        0.0,
+        "Share of operations that no loss ever sees, the same ones for every seed.",
+        number("in [0, 1)", lambda value: 0 <= value < 1),
+    )
     initial_hierarchy: str = setting(
         "any",
         "Sign that a new projection's hierarchy must have; it is drawn again until it has.",

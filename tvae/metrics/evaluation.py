@@ -52,6 +52,7 @@ __all__ = [
     "pair_chords",
     "posterior_mean",
     "q_ceiling",
+    "rank_correlation",
     "reproduced",
     "richness_ceiling",
     "sample_pairs",
@@ -310,8 +311,12 @@ def pair_chords(direction: Tensor, *, n_trits: int) -> Tensor:
     return (direction[i] - direction[j]).square().sum(-1)
 
 
-def hierarchy_ceiling(n_trits: int = ternary.N_TRITS) -> float:
+def hierarchy_ceiling(n_trits: int = ternary.N_TRITS, sizes: npt.NDArray[np.integer] | None = None) -> float:
     """Return the most negative hierarchy that embeddings with N distinct radii can reach.
+
+    Args:
+        n_trits: number of trits.
+        sizes: of the levels, where not all operations count.
 
     Spearman's correlation with tied ranks on one side only is at most sqrt(1 - Σ(n³ - n)/(N³ - N)), n the sizes of the
     ties: here the levels. Reached when every radius of a level is below every radius of the level before.
@@ -323,7 +328,7 @@ def hierarchy_ceiling(n_trits: int = ternary.N_TRITS) -> float:
         >>> round(hierarchy_ceiling(), 5)
         -0.83205
     """
-    return -math.sqrt(_untied(ternary.level_sizes(n_trits)))
+    return -math.sqrt(_untied(ternary.level_sizes(n_trits) if sizes is None else sizes))
 
 
 def distance_fidelity_ceiling(n_trits: int = ternary.N_TRITS) -> float:
@@ -399,6 +404,7 @@ def tree_precision_by_level(
     curvature: float,
     sample: int = N_TREE_SAMPLE,
     dtype: torch.dtype = torch.float32,
+    chosen: npt.NDArray[np.bool_] | None = None,
 ) -> tuple[float, ...]:
     """Return tree precision at k = 1 … n_trits - 1, before averaging over k.
 
@@ -411,9 +417,11 @@ def tree_precision_by_level(
         sample: how many operations to average over; all of them if there are no more.
         dtype: of the distances. float32 is enough of a radius and a direction, if not of a unit norm near 1, in a ball
             as small as a model's.
+        chosen: the operations to average over, or to take the sample from, shape `(N,)`; None means all.
     """
-    n = 3**n_trits
-    anchors = np.arange(n) if sample >= n else np.random.default_rng(SAMPLE_SEED).choice(n, sample, replace=False)
+    anchors = np.arange(3**n_trits) if chosen is None else np.flatnonzero(chosen)
+    if sample < len(anchors):
+        anchors = anchors[np.random.default_rng(SAMPLE_SEED).choice(len(anchors), sample, replace=False)]
     radius = poincare.radius(embedding.unit_norm, curvature=curvature).to(dtype)
     direction = embedding.direction.to(dtype)
     shares = np.empty((len(anchors), n_trits - 1))
@@ -431,7 +439,9 @@ def tree_precision_by_level(
 
 
 @torch_defaults()
-def sibling_recall(embedding: Embedding, *, n_trits: int, curvature: float) -> float:
+def sibling_recall(
+    embedding: Embedding, *, n_trits: int, curvature: float, chosen: npt.NDArray[np.bool_] | None = None
+) -> float:
     """Return the share of every operation's two nearest that are its siblings, i ± 3^(n_trits - 1) mod 3^n_trits.
 
     Distances are those of float64. Where several operations are equally far, the expected share under random
@@ -441,6 +451,7 @@ def sibling_recall(embedding: Embedding, *, n_trits: int, curvature: float) -> f
         embedding: unit norms `(N,)` and directions `(N, D)` of all operations in index order.
         n_trits: number of trits.
         curvature: c > 0.
+        chosen: the operations to average over, shape `(N,)`; None means all.
     """
     n, operation = 3**n_trits, torch.arange(3**n_trits)
     direction = torch.nn.functional.normalize(embedding.direction.double(), dim=-1)
@@ -454,14 +465,15 @@ def sibling_recall(embedding: Embedding, *, n_trits: int, curvature: float) -> f
         for step in (1, 2):
             other = operation + ((trit + step) % 3 - trit) * power
             beaten += poincare.distance_between_points(z, z[other], curvature=curvature) < of_siblings.amin(1)
-    i = torch.nonzero(beaten < 2).flatten()
+    asked = torch.ones(n, dtype=torch.bool) if chosen is None else torch.tensor(chosen)
+    i = torch.nonzero((beaten < 2) & asked).flatten()
     found, distance = nearest(z[i], z, curvature=curvature, count=min(4, n))
     # The operation itself is at distance 0, so that the second of the others is the third in all.
     second, tied = distance[:, 2], (distance[:, 2:] == distance[:, 2:3]).sum(1) > 1
     hits = (found[:, :3, None] == siblings[i, None]).sum((1, 2)).double()
     if bool(tied.any()):
         hits[tied] = _expected_hits(z, i[tied], second[tied], of_siblings[i[tied]], curvature)
-    return float(hits.sum() / (2 * n))
+    return float(hits.sum() / (2 * asked.sum()))
 
 
 def _expected_hits(z: Tensor, i: Tensor, second: Tensor, of_siblings: Tensor, curvature: float) -> Tensor:
@@ -479,7 +491,7 @@ def _expected_hits(z: Tensor, i: Tensor, second: Tensor, of_siblings: Tensor, cu
 
 
 @torch_defaults()
-def ball_coverage(points: Tensor, *, curvature: float) -> float:
+def ball_coverage(points: Tensor, *, curvature: float, chosen: npt.NDArray[np.bool_] | None = None) -> float:
     """Return the share of operations that the nearest-embedding decoder gives back from their own points.
 
     A point is nearest to itself, at distance 0. So an operation comes back unless another has the very same
@@ -488,10 +500,12 @@ def ball_coverage(points: Tensor, *, curvature: float) -> float:
     Args:
         points: coordinates in the ball of all operations, in the precision that they are handed out in, shape `(N, D)`.
         curvature: c > 0.
+        chosen: the operations to average over, shape `(N,)`; None means all.
     """
     _, place, count = np.unique(points.numpy(), axis=0, return_inverse=True, return_counts=True)
     alone = torch.from_numpy(count == 1)[torch.from_numpy(place)]
-    return float((alone & poincare.inside(points, curvature=curvature)).double().mean())
+    back = (alone & poincare.inside(points, curvature=curvature)).double()
+    return float((back if chosen is None else back[torch.tensor(chosen)]).mean())
 
 
 @torch_defaults()
@@ -585,6 +599,11 @@ def _pair_ranks(n_trits: int) -> Floats:
     return _centred_ranks(sample_pairs(n_trits)[2])
 
 
+def rank_correlation(values: npt.NDArray[np.generic], others: npt.NDArray[np.generic]) -> float:
+    """Return the Spearman correlation of two rows of numbers; 0 where one is constant."""
+    return _correlation_of_ranks(_centred_ranks(values), _centred_ranks(others))
+
+
 def _centred_ranks(values: npt.NDArray[np.generic]) -> Floats:
     """Return average ranks less their mean. Not scipy's `rankdata`: importing scipy.stats takes as long as torch."""
     order = np.argsort(values)
@@ -617,10 +636,13 @@ def _rank_correlations(radius: Tensor, apart: Tensor, n_trits: int) -> tuple[flo
 
 def _correlation(ranks: Floats, ascending: npt.NDArray[np.integer]) -> float:
     """Correlation of centred ranks and the ranks of ascending values; 0 where one side is constant: it says nothing."""
-    of_values = _centred_ranks_of_ascending(ascending)
+    return _correlation_of_ranks(ranks, _centred_ranks_of_ascending(ascending))
+
+
+def _correlation_of_ranks(ranks: Floats, others: Floats) -> float:
     # Plain sums rather than `@`: a BLAS that starts threads costs more than these sums do.
-    scale = math.sqrt(float((ranks * ranks).sum()) * float((of_values * of_values).sum()))
-    return float((ranks * of_values).sum()) / scale if scale else 0.0
+    scale = math.sqrt(float((ranks * ranks).sum()) * float((others * others).sum()))
+    return float((ranks * others).sum()) / scale if scale else 0.0
 
 
 def _device(model: TernaryVAE) -> torch.device:

@@ -22,27 +22,33 @@ _logger = logging.getLogger(__name__)
 FOUNDATION = "tvae-foundation"
 _DESCRIPTION = "Encoders and decoders that finetuning starts from."
 _CODEC = ("n_trits", "latent_dim", "encoder_hidden", "decoder_hidden")
+# Only where something was held out.
+_HOLDOUT = "holdout"
+_TAGS = (*_CODEC, _HOLDOUT)
 
 
-def find_foundation(client: MlflowClient, architecture: Architecture, folder: Path) -> tuple[str, Checkpoint] | None:
+def find_foundation(
+    client: MlflowClient, architecture: Architecture, folder: Path, holdout: float = 0.0
+) -> tuple[str, Checkpoint] | None:
     """Return a registered foundation that fits an architecture and its address, None if there is none.
 
-    The champion comes first, then the newest version: a foundation fits if its encoder and decoder have the shapes. One
-    whose files are gone, or cannot be read, is passed over.
+    The champion comes first, then the newest version: a foundation fits if its encoder and decoder have the shapes, and
+    the same operations were held out of it. One whose files are gone, or cannot be read, is passed over.
 
     Args:
         client: of the registry.
         architecture: what it has to fit.
         folder: where downloads go.
+        holdout: the share of operations that it must not have seen.
     """
-    wanted = codec_tags(architecture)
+    wanted = codec_tags(architecture, holdout)
     try:
         champion = client.get_model_version_by_alias(FOUNDATION, CHAMPION).version
     except MlflowException:
         champion = None
     found = client.search_model_versions(f"name = '{FOUNDATION}'", max_results=1000)
     versions = sorted(found, key=lambda v: (v.version == champion, int(v.version)), reverse=True)
-    fitting = [v for v in versions if wanted.items() <= v.tags.items()]
+    fitting = [v for v in versions if wanted == {name: v.tags[name] for name in _TAGS if name in v.tags}]
     lost: dict[str, str] = {}
     try:
         for address in (f"models:/{FOUNDATION}/{version.version}" for version in fitting):
@@ -77,7 +83,12 @@ def register_foundation(client: MlflowClient, verification: Verification, run_id
     if not verification.passed or checkpoint is None:
         raise RegistryError(f"Only a verified foundation can be registered; this one failed:\n{verification.table()}")
     metrics = {name: f"{value:.9g}" for name, value in verification.metrics.items()}
-    tags = {"verified": "true", "digest": checkpoint.digest, **codec_tags(checkpoint.architecture), **metrics}
+    tags = {
+        "verified": "true",
+        "digest": checkpoint.digest,
+        **codec_tags(checkpoint.architecture, checkpoint.holdout),
+        **metrics,
+    }
     page = run_page(client.get_logged_model(model_id).experiment_id, run_id)
     description = f"{describe_model(verification, page=page)}\n\n{verification.markdown()}"
     with answering(FOUNDATION):
@@ -96,7 +107,8 @@ def register_foundation(client: MlflowClient, verification: Verification, run_id
     return str(made.version)
 
 
-def codec_tags(architecture: Architecture) -> dict[str, str]:
-    """Return what a foundation must have in common with an architecture, as tags."""
+def codec_tags(architecture: Architecture, holdout: float) -> dict[str, str]:
+    """Return what a foundation must have in common with what starts from it, as tags."""
     values = architecture.to_dict()
-    return {name: str(values[name]) for name in _CODEC}
+    tags = {name: str(values[name]) for name in _CODEC}
+    return {**tags, _HOLDOUT: str(holdout)} if holdout else tags

@@ -6,14 +6,16 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from tvae import metrics
+from tvae import metrics, ternary
 from tvae.config.architecture import differences
 from tvae.config.training import SHARED_SETTINGS, Configuration
 from tvae.errors import ConfigurationError, EvaluationError, TrainingError
 from tvae.metrics import Measurement
+from tvae.metrics.subset import measure_subset
 from tvae.objectives import TERMS
 from tvae.torch_defaults import torch_defaults
 from tvae.training.controller import controlled_weights, controller_loss
@@ -146,6 +148,9 @@ class _Cohort:
         self.device, self.observer, self.watched = device, observer, 0.0
         settings, architecture = members[0].configuration, members[0].model.architecture
         self.n_trits = architecture.n_trits
+        self.unseen = ternary.held_out(settings.holdout, self.n_trits) if settings.holdout else None
+        seen = ternary.valuations(self.n_trits)[... if self.unseen is None else ~self.unseen]
+        self.ceiling = metrics.hierarchy_ceiling(self.n_trits, np.bincount(seen))
         self.step = Step(architecture, settings, device)
         self.controls = architecture.use_controller and self.step.projects
         self.runs = [
@@ -164,7 +169,7 @@ class _Cohort:
             self.weights = Weights(models, self._learning(settings), settings.optimizer, device)
             self.initial_variance = torch.ones(len(members), self.n_trits + 1)
             self.first_terms = torch.ones(len(members), len(TERMS), device=device)
-            self.covered: dict[int, float] = {}
+            self.covered: dict[int, Tensor] = {}
             self.chords: dict[int, Tensor] = {}
             self._end_epoch(0, None)
         self._seat()
@@ -296,13 +301,13 @@ class _Cohort:
     def _end_epoch(self, epoch: int, trained: "_Epoch | None") -> None:
         """Measure every member, keep the weights of its best epoch, and tell the observer."""
         latent = self._posterior_mean()
-        coverage = self._coverage(latent)
+        covered = self._covered(latent)
         unit_norms, directions = self._embedded(latent) if self.step.projects else (None, [])
         for row, run in enumerate(self.active):
             if run.result.error is not None:
                 continue
-            record: Record = {"epoch": float(epoch), "coverage": coverage[row]}
-            measured = None
+            record: Record = {"epoch": float(epoch), "coverage": float(covered[row].double().mean())}
+            known, measured = dict(record), None
             if unit_norms is not None:
                 try:
                     measured = self._measure(run, unit_norms[row], directions[row])
@@ -310,11 +315,20 @@ class _Cohort:
                     self._fail(run, epoch, "a radius", str(error))
                     continue
                 record |= _record(measured)
+            if self.unseen is not None:
+                apart = self._measure_apart(run, covered[row], unit_norms[row] if unit_norms is not None else None)
+                for name, (share, of_these) in apart.items():
+                    record[f"{name}_coverage"] = share
+                    if of_these is not None:
+                        record[f"{name}_hierarchy"] = of_these.hierarchy
+                # What is held out must not choose the epoch either.
+                known["coverage"], measured = apart["seen"]
             if trained is not None:
                 record |= self._trained_record(row, trained)
             elif measured is not None:
                 self.initial_variance[row] = torch.tensor(measured.level_richness) * (self.n_trits + 1)
-            self._select(run, row, record, rank(record, measured, self.n_trits, distances=self.step.distances))
+            reached = rank(record | known, measured, self.ceiling, distances=self.step.distances)
+            self._select(run, row, record, reached)
 
     def _trained_record(self, row: int, trained: "_Epoch") -> Record:
         terms, shares = trained.terms[row].tolist(), trained.weights[row].tolist()
@@ -387,12 +401,27 @@ class _Cohort:
             return self.latents.expand(len(self.active), -1, -1)
         return self.latents[[self.latent_rows[run.place] for run in self.active]]
 
-    def _coverage(self, latent: Tensor) -> list[float]:
-        """Return each active member's coverage, computed once where encoder and decoder do not learn."""
+    def _covered(self, latent: Tensor) -> list[Tensor]:
+        """Return which operations each active member reproduces, found once where encoder and decoder do not learn."""
         if self.step.encodes or not self.covered:
-            covered = metrics.reproduced(self.weights.model, latent).double().mean(-1).tolist()
+            covered = metrics.reproduced(self.weights.model, latent).cpu()
             self.covered = dict(zip((run.place for run in self.active), covered, strict=True))
         return [self.covered[run.place] for run in self.active]
+
+    def _measure_apart(
+        self, run: _Run, covered: Tensor, unit_norm: Tensor | None
+    ) -> dict[str, tuple[float, Measurement | None]]:
+        """Return coverage, and what is measured of radii, of the operations that are seen and of those held out."""
+        found: dict[str, tuple[float, Measurement | None]] = {}
+        assert self.unseen is not None
+        for name, chosen in (("seen", ~self.unseen), ("unseen", self.unseen)):
+            measured = None
+            if unit_norm is not None:
+                measured = measure_subset(
+                    unit_norm, self.chords[run.place], chosen, n_trits=self.n_trits, curvature=run.curvature
+                )
+            found[name] = float(covered.numpy()[chosen].mean()), measured
+        return found
 
     def _embedded(self, latent: Tensor) -> tuple[Tensor, list[Tensor | None]]:
         """Return unit norms `(M, N)` and directions `(N, D)` of every active member, on the CPU.

@@ -75,7 +75,8 @@ def train(
         `model, result = tvae.train(seed=1, curvature=1.0)`
     """
     architecture, configuration = resolve(preset, {**settings, "seed": seed})
-    asked = {"epochs": foundation_epochs, "seed": seed, "beta": settings.get("beta", "auto")}
+    shared = {name: settings.get(name, "auto") for name in ("beta", "holdout")}
+    asked = {"epochs": foundation_epochs, "seed": seed, **shared}
     first_stage, device = resolve_foundation(architecture, asked), resolve_device(device)
     first = train_member(from_scratch(architecture, first_stage), device=device, observer=observer)
     second = train_member(from_foundation(first, configuration), device=device, observer=observer)

@@ -2,7 +2,7 @@
 
 import math
 
-from tvae.metrics import Measurement, hierarchy_ceiling
+from tvae.metrics import Measurement
 from tvae.training.member import Record
 
 __all__ = ["Rank", "rank"]
@@ -17,7 +17,7 @@ Rank = tuple[float, ...]
 """Ranks compare as tuples: the greater is the better epoch."""
 
 
-def rank(record: Record, measured: Measurement | None, n_trits: int, *, distances: bool = False) -> Rank:
+def rank(record: Record, measured: Measurement | None, ceiling: float, *, distances: bool = False) -> Rank:
     """Return what an epoch is compared by.
 
     With a projection: coverage, then hierarchy in steps of 1.5e-4 from its ceiling, then ordered levels, then richness.
@@ -27,13 +27,13 @@ def rank(record: Record, measured: Measurement | None, n_trits: int, *, distance
     Args:
         record: of the epoch; before training it has no loss.
         measured: the embedding's metrics, None where no projection learns.
-        n_trits: number of trits.
+        ceiling: the most negative hierarchy that can be had.
         distances: whether distances are learned.
     """
     coverage = record["coverage"]
     if measured is None:
         return coverage, -record.get("loss", math.inf)
-    shortfall = max(0.0, measured.hierarchy - hierarchy_ceiling(n_trits))
+    shortfall = max(0.0, measured.hierarchy - ceiling)
     hierarchy = -float(int(shortfall / HIERARCHY_STEP))
     ordered = float(measured.ordered_levels)
     if not distances:

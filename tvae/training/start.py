@@ -5,6 +5,7 @@ import torch
 from tvae.checkpoint import Checkpoint, Transfer, transfer
 from tvae.config.architecture import Architecture
 from tvae.config.training import Configuration
+from tvae.errors import CheckpointError
 from tvae.model import COMPONENTS, TernaryVAE
 from tvae.torch_defaults import torch_defaults
 from tvae.training import Member, Result
@@ -41,8 +42,15 @@ def from_checkpoint(
         The run to train, and the statement of what was loaded and what was reinitialised.
 
     Raises:
-        CheckpointError: if the architecture differs from the checkpoint's in what is loaded from it.
+        CheckpointError: if the architecture differs from the checkpoint's in what is loaded from it, or the checkpoint
+            has seen what is to be held out.
     """
+    of_file, held_out = checkpoint.holdout, configuration.holdout
+    if held_out not in (0, of_file):
+        raise CheckpointError(
+            f"{checkpoint.path}: what is held out must have been held out of the checkpoint too: `holdout` is "
+            f"{of_file:g} in the file, {held_out:g} here; set it to {of_file:g}, or start from random weights."
+        )
     generator = torch.Generator().manual_seed(configuration.seed)
     start = transfer(checkpoint, architecture, new_projection=new_projection, generator=generator)
     return Member(configuration, start.model, reinitialised=start.reinitialised, generator=generator), start

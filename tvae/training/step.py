@@ -94,6 +94,7 @@ class Step:
         population = sample.population[:, step * self._size : (step + 1) * self._size]
         if self.distances:
             population = population[:, self._mixed]
+            parted = sample.parted[..., step * self._size : (step + 1) * self._size]
         rows = [population]
         if self.orders:
             rows.append(sample.stratified[:, step].flatten(1))
@@ -125,6 +126,7 @@ class Step:
                     curvature=self._curvature,
                     longest=self._longest,
                     margin=self._margin,
+                    parted=parted.view(*parted.shape[:2], *subtrees[1:]).transpose(1, 2) if parted.numel() else None,
                 )
             if self._about_0:
                 radius = poincare.distance(
@@ -140,6 +142,7 @@ class Step:
                     largest_radius=self._largest_radius,
                     max_radius=self._architecture.max_radius,
                     n_levels=self._levels,
+                    n_strata=sample.stratified.shape[2],
                 )
                 if self._level_mean:
                     terms |= objectives.level_mean_terms(placed, self._initial_variance)

@@ -113,7 +113,9 @@ class Session:
             CheckpointError: if there is none, or it cannot be read.
         """
         if address == "auto":
-            registered = registry.find_foundation(self.client, self.architecture, self.run.folder)
+            registered = registry.find_foundation(
+                self.client, self.architecture, self.run.folder, self.configuration.holdout
+            )
             if registered is None:
                 return self._foundation_apart()
             address, checkpoint = registered
@@ -181,7 +183,9 @@ class Session:
 
     def _foundation_apart(self) -> Start:
         _logger.info("No foundation is registered for this architecture: training one first, in a run of its own.")
-        configuration = resolve_foundation(self.architecture, {"seed": self.configuration.seed})
+        configuration = resolve_foundation(
+            self.architecture, {"seed": self.configuration.seed, "holdout": self.configuration.holdout}
+        )
 
         def train(run: Run) -> Result:
             return replace(self, run=run)._train(from_scratch(self.architecture, configuration), "foundation")

@@ -22,7 +22,6 @@ from tqdm import tqdm
 
 from tvae import registry
 from tvae.checkpoint import Checkpoint, read
-from tvae.config.architecture import Architecture
 from tvae.config.presets import resolve_foundation
 from tvae.config.training import NONE
 from tvae.errors import CheckpointError, ConfigurationError
@@ -238,7 +237,7 @@ class Sweep:
             self.run.log_metrics(self._progress.metrics())
         if not missing:
             return
-        self._find_foundations([trial.architecture for trial in missing], min(t.configuration.seed for t in missing))
+        self._find_foundations(missing, min(t.configuration.seed for t in missing))
         tasks = cohorts(missing, self.workers.width)
         longest = max(trial.configuration.epochs for trial in missing)
         parts = "as one batch" if len(tasks) == 1 else f"in {len(tasks)} batches"
@@ -271,35 +270,37 @@ class Sweep:
         self._starts.update((key, start) for key, (_, start) in started.items())
         return [member for member, _ in started.values()]
 
-    def _find_foundations(self, architectures: Iterable[Architecture], seed: int) -> None:
+    def _find_foundations(self, trials: Iterable[Trial], seed: int) -> None:
         """Have the foundation of each encoder and decoder at hand; train what is missing."""
-        missing: dict[str, Architecture] = {}
-        for architecture in architectures:
-            codec = _codec(architecture)
+        missing: dict[str, Trial] = {}
+        for trial in trials:
+            codec, architecture = _codec(trial), trial.architecture
             if codec in self._foundations or codec in missing:
                 continue
             if self.plan.checkpoint == AUTO:
-                start = registry.find_foundation(self.client, architecture, self.run.folder)
-                start = start or self._unregistered(architecture)
+                holdout = trial.configuration.holdout
+                start = registry.find_foundation(self.client, architecture, self.run.folder, holdout)
+                start = start or self._unregistered(trial)
             else:
                 fetched = registry.fetch(self.plan.checkpoint, self.run.folder)
                 start = self.plan.checkpoint, read(fetched)
             if start is None:
-                missing[codec] = architecture
+                missing[codec] = trial
             else:
                 self._foundations[codec] = start
                 _logger.info(f"Starting from {start[0]} where latent_dim is {architecture.latent_dim}.")
-        members = [partial(_foundation_members, a, seed) for a in missing.values()]
+        members = [partial(_foundation_members, trial, seed) for trial in missing.values()]
         # All first: a verification starts processes, and would take the cores from those that still train.
         for trained in list(self.workers.train(members)):
-            codec, architecture = list(missing.items())[trained.task]
+            codec, trial = list(missing.items())[trained.task]
             self.clock.trained(trained.ended, trained.seconds)
             if trained.error is not None:
-                raise ConfigurationError(f"The foundation for latent_dim={architecture.latent_dim}: {trained.error}")
+                latent_dim = trial.architecture.latent_dim
+                raise ConfigurationError(f"The foundation for latent_dim={latent_dim}: {trained.error}")
             with self.clock.writing():
-                self._foundations[codec] = self._record_foundation(architecture, trained.results[0])
+                self._foundations[codec] = self._record_foundation(trial, trained.results[0])
 
-    def _record_foundation(self, architecture: Architecture, result: Result) -> tuple[str, Checkpoint]:
+    def _record_foundation(self, trial: Trial, result: Result) -> tuple[str, Checkpoint]:
         if result.error is not None:
             raise result.error
 
@@ -307,12 +308,12 @@ class Sweep:
             run.log_epochs(result.history)
             return result
 
-        tags = {SWEEP: self.run.id, **codec_tags(architecture)}
-        return foundation_apart(self.client, architecture, result.configuration, train, tags)
+        tags = {SWEEP: self.run.id, **_codec_tags(trial)}
+        return foundation_apart(self.client, trial.architecture, result.configuration, train, tags)
 
-    def _unregistered(self, architecture: Architecture) -> tuple[str, Checkpoint] | None:
+    def _unregistered(self, trial: Trial) -> tuple[str, Checkpoint] | None:
         """Return the foundation that an earlier attempt of this sweep trained and its address, if it is there."""
-        wanted = {SWEEP: self.run.id, "stage": "foundation", **codec_tags(architecture)}
+        wanted = {SWEEP: self.run.id, "stage": "foundation", **_codec_tags(trial)}
         conditions = [f"tags.`{name}` = '{value}'" for name, value in wanted.items()]
         query = " and ".join([*conditions, "attributes.status = 'FINISHED'"])
         runs = self.client.search_runs([self.run.experiment_id], query, max_results=1)
@@ -327,7 +328,7 @@ class Sweep:
 
     def _start(self, trial: Trial) -> tuple[Member, Mapping[str, Any]]:
         """Return a trial's member, and what its checkpoint says of where it started."""
-        address, checkpoint = self._foundations[_codec(trial.architecture)]
+        address, checkpoint = self._foundations[_codec(trial)]
         start = {"address": address, "digest": checkpoint.digest, "load": trial.load}
         if trial.load == "mismatched":
             member, missing = from_mismatched(checkpoint, trial.architecture, trial.configuration)
@@ -509,9 +510,14 @@ def _close_what_was_open(client: MlflowClient, children: Children) -> None:
         client.set_terminated(run.info.run_id, "KILLED")
 
 
-def _foundation_members(architecture: Architecture, seed: int) -> list[Member]:
-    return [from_scratch(architecture, resolve_foundation(architecture, {"seed": seed}))]
+def _foundation_members(trial: Trial, seed: int) -> list[Member]:
+    asked = {"seed": seed, "holdout": trial.configuration.holdout}
+    return [from_scratch(trial.architecture, resolve_foundation(trial.architecture, asked))]
 
 
-def _codec(architecture: Architecture) -> str:
-    return str(sorted(codec_tags(architecture).items()))
+def _codec_tags(trial: Trial) -> dict[str, str]:
+    return codec_tags(trial.architecture, trial.configuration.holdout)
+
+
+def _codec(trial: Trial) -> str:
+    return str(sorted(_codec_tags(trial).items()))
