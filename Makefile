@@ -21,7 +21,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 $(foreach name,$(filter $(addsuffix %,a b c d e f g h i j k l m n o p q r s t u v w x y z),$(.VARIABLES)),\
 	$(if $(findstring command,$(origin $(name))),$(error Options go into ARGS, as in: make finetune ARGS='--$(name) $($(name))')))
 
-.PHONY: help setup store train finetune scratch stability sweep report verify promote embed ui serve bench bench-serving bench-startup bench-peers test test-clusters test-faults test-server test-ui test-lowest quick lint fix clean
+.PHONY: help setup store train finetune scratch stability sweep report verify promote embed ui serve bench bench-serving bench-startup bench-peers test test-long test-clusters test-faults test-server test-ui test-lowest quick lint fix clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -102,12 +102,15 @@ lint: .venv/ready ## Style and types
 test: lint ## All tests
 	$(BIN)/pytest
 
+test-long: .venv/ready ## The tests that take long: full trainings, probes of the embedding, servers
+	$(BIN)/pytest -m long
+
 test-clusters: .venv/ready ## The tests on Dask and Ray, which they install
 	$(INSTALL) '.[test,dask,ray]'
 	$(BIN)/pytest -m cluster -n 0 tests/test_fanout.py
 
 test-faults: .venv/ready ## The tests of killed processes, lost servers and full disks, as root
-	$(BIN)/pytest -m fault tests/test_faults.py tests/test_faults_store.py tests/test_commands.py tests/test_campaigns.py
+	$(BIN)/pytest -m fault
 
 test-server: .venv/ready ## The tests on a team's server with PostgreSQL, as root; they install its driver
 	$(INSTALL) '.[test,server]'
@@ -119,14 +122,14 @@ test-ui: .venv/ready ## The tests in a browser: the MLflow UI as a person sees i
 	$(BIN)/pytest -m browser -n 0 tests/test_ui.py
 
 quick: .venv/ready ## The tests that start no process
-	$(BIN)/pytest -m 'not integration and not cluster and not fault and not server and not browser'
+	$(BIN)/pytest -m 'not integration and not long and not cluster and not fault and not server and not browser'
 
 test-lowest: ## The quick tests with the oldest versions that pyproject.toml allows, in an environment of their own
 	$(PYTHON) -m venv .venv-lowest
 	$(PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"], sep="\n")' \
 		| sed 's/>=/==/; s/,.*//' > .venv-lowest/constraints.txt
 	.venv-lowest/bin/python -m pip install --quiet --constraint .venv-lowest/constraints.txt --editable '.[test]'
-	.venv-lowest/bin/pytest -m 'not integration and not cluster and not fault and not server and not browser'
+	.venv-lowest/bin/pytest -m 'not integration and not long and not cluster and not fault and not server and not browser'
 
 fix: .venv/ready ## Mend style
 	$(BIN)/ruff check --fix .

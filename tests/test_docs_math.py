@@ -742,6 +742,7 @@ def batch(max_radius: float = 0.95, c: float = 2.0, *, n: int = 30, spread: floa
         largest_radius=poincare.radius(torch.full_like(curvature, max_radius), curvature=curvature),
         max_radius=max_radius,
         n_levels=4,
+        n_strata=4,
     )
 
 
@@ -948,7 +949,8 @@ def epoch(**changes: float) -> tuple[float, ...]:
     at = {"coverage": 0.9, "tree_loss": 0.5, "hierarchy": -0.5, "ordered_levels": 5, "richness": 0.01} | changes
     embedding = Measurement(at["hierarchy"], at["richness"], int(at["ordered_levels"]), 0.0, 0.0, (), (), ())
     learned = not math.isnan(at["tree_loss"])
-    return rank({"coverage": at["coverage"], "tree_loss": at["tree_loss"]}, embedding, 9, distances=learned)
+    record = {"coverage": at["coverage"], "tree_loss": at["tree_loss"]}
+    return rank(record, embedding, metrics.hierarchy_ceiling(), distances=learned)
 
 
 @claim(58)
@@ -992,7 +994,7 @@ def test_best_epoch() -> None:
     assert epoch(richness=1.0) == epoch()
     # Before training there is no tree_loss.
     embedding = Measurement(-0.5, 0.01, 5, 0.0, 0.0, (), (), ())
-    assert epoch(tree_loss=9.0) > rank({"coverage": 0.9}, embedding, 9, distances=True)
+    assert epoch(tree_loss=9.0) > rank({"coverage": 0.9}, embedding, metrics.hierarchy_ceiling(), distances=True)
     # Without a projection.
-    assert rank({"coverage": 1.0, "loss": 2.0}, None, 9) > rank({"coverage": 0.9, "loss": 1.0}, None, 9)
-    assert rank({"coverage": 1.0, "loss": 1.0}, None, 9) > rank({"coverage": 1.0, "loss": 2.0}, None, 9)
+    assert rank({"coverage": 1.0, "loss": 2.0}, None, -1) > rank({"coverage": 0.9, "loss": 1.0}, None, -1)
+    assert rank({"coverage": 1.0, "loss": 1.0}, None, -1) > rank({"coverage": 1.0, "loss": 2.0}, None, -1)

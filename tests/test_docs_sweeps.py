@@ -27,7 +27,7 @@ def facts(text: str) -> list[str]:
     return [re.sub(r"(\d\.\d\d)\d+", r"\1", re.sub(r"about \d+", "about", line)) for line in lines]
 
 
-@pytest.mark.integration
+@pytest.mark.long
 def test_the_worked_example_comes_to_what_the_page_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path(FILE).write_text(GRID, encoding="utf-8")

@@ -84,7 +84,7 @@ def book() -> tvae.Codebook:
     return tvae.codebook(tvae.train().model)
 
 
-@pytest.mark.integration
+@pytest.mark.long
 def test_the_probes_come_to_what_the_page_says(book: tvae.Codebook) -> None:
     """Other machines train other last digits, and so another model: one of 12 epochs was off by 0.08 at most."""
     benchmark = runpy.run_path(str(ROOT / "benchmarks" / "gates.py"))
@@ -99,7 +99,7 @@ def test_the_probes_come_to_what_the_page_says(book: tvae.Codebook) -> None:
             assert float(a) == pytest.approx(float(b), abs=0.1), found
 
 
-@pytest.mark.integration
+@pytest.mark.long
 def test_what_the_page_reads_off_distances_is_so(book: tvae.Codebook) -> None:
     everyone = np.arange(len(TRITS))
     two = TRITS[tvae.nearest_operations(everyone, book, count=2).index]

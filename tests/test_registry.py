@@ -471,7 +471,7 @@ for entry, mode, q in jobs:
 """
 
 
-@pytest.mark.integration
+@pytest.mark.fault
 def test_processes_that_promote_at_once_leave_what_one_after_the_other_would(tmp_path: Path) -> None:
     """Versions are numbered in the order of the locks; replaying them in that order gives the aliases."""
     n_processes, rounds = 4, 3

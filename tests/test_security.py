@@ -477,7 +477,7 @@ def test_listening_sees_every_address() -> None:
         assert {f"0.0.0.0:{ports[0]}", f"127.0.0.1:{ports[1]}"} <= listening([os.getpid()])
 
 
-@pytest.mark.integration
+@pytest.mark.long
 def test_make_serve_verify_and_load_open_no_pickle_and_listen_on_127_0_0_1_only(tmp_path: Path) -> None:
     telltale, opened = tmp_path / "hook", tmp_path / "opened"
     telltale.mkdir()
@@ -505,7 +505,7 @@ def test_make_serve_verify_and_load_open_no_pickle_and_listen_on_127_0_0_1_only(
     assert opened.read_text() == "builtins print\n"
 
 
-@pytest.mark.integration
+@pytest.mark.long
 def test_make_ui_listens_on_127_0_0_1_only(tmp_path: Path) -> None:
     port = free_port()
     with make("ui", port, tmp_path) as mark:

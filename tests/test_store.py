@@ -289,7 +289,7 @@ def test_a_run_that_is_deleted_keeps_its_model_and_says_how_it_comes_back(tmp_pa
 # In a folder of a difficult name, as a person does it
 
 
-@pytest.mark.integration
+@pytest.mark.fault
 def test_mlflow_run_in_a_folder_with_a_space_and_a_relative_store_from_elsewhere(tmp_path: Path) -> None:
     project, elsewhere = tmp_path / "my project #2", tmp_path / "elsewhere"
     elsewhere.mkdir()

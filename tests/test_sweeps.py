@@ -133,6 +133,7 @@ def test_trials_of_one_shape_may_train_as_one_cohort() -> None:
         "unfreeze": {"unfreeze": "all"},
         "encoder_lr_scale": {"encoder_lr_scale": 0.2},
         "decoder_lr_scale": {"decoder_lr_scale": 0.3},
+        "holdout": {"holdout": 0.5},
         "learns_distances": {"distance_weight": 0.0},
         "parts_level_0": {"richness_weight": 1.0},
         "orders_radii": {"hierarchy_weight": 1.0},
