@@ -46,7 +46,7 @@ def accuracy(
 ) -> tuple[float, float]:
     """Return the accuracy of a probe, and its standard error over draws.
 
-    All gates that have the property are classified among as many that have not, reinitialised each time, in five folds:
+    All gates that have the property are classified among as many that have not, drawn again each time, in five folds:
     0.5 is guessing.
 
     Args:

@@ -370,14 +370,19 @@ def random_subtrees(curvatures: tuple[float, ...], trees: int = 2) -> tuple[Tens
 
 
 def cost(
-    radius: Tensor, direction: Tensor, curvatures: tuple[float, ...], margins: tuple[float, ...] = (MARGIN,)
+    radius: Tensor,
+    direction: Tensor,
+    curvatures: tuple[float, ...],
+    margins: tuple[float, ...] = (MARGIN,),
+    parted: Tensor | None = None,
 ) -> Tensor:
     """The distance term, one for each member, where no two points are farther apart than two at the largest radius."""
     c, longest, margin = (
         torch.tensor(values, dtype=radius.dtype)[:, None]
         for values in (curvatures, [2 * largest_radius(c) for c in curvatures], margins * len(curvatures))
     )
-    return distance_term(radius, direction, curvature=c, longest=longest, margin=margin[: len(curvatures)])
+    margin = margin[: len(curvatures)]
+    return distance_term(radius, direction, curvature=c, longest=longest, margin=margin, parted=parted)
 
 
 def naive_distance(r: float, u: Floats, s: float, w: Floats, curvature: float) -> float:
@@ -406,13 +411,17 @@ def partners(place: int, level: int) -> list[int]:
 
 
 def mean_of_violated(costs: Floats) -> float:
-    return sum(costs) / (sum(x > 0 for x in costs) + 0.05 * len(costs))
+    return sum(costs) / (sum(x > 0 for x in costs) + 0.05 * max(1, len(costs)))
 
 
+@pytest.mark.parametrize("branching", [1.0, 0.6], ids=["all nodes branch", "some do"])
 @pytest.mark.parametrize("margin", [0.04, 0.009])
-def test_distance_term_is_what_a_loop_over_operations_and_levels_gives(margin: float) -> None:
+def test_distance_term_is_what_a_loop_over_operations_and_levels_gives(margin: float, branching: float) -> None:
     radius, direction = random_subtrees(CURVATURES)
-    found, every = cost(radius, direction, CURVATURES, (margin,)), range(2**N_BITS)
+    nodes = [torch.rand(*radius.shape[:2], 2**level) < branching for level in range(N_BITS)]
+    parted = torch.stack([one.repeat_interleave(2**N_BITS // one.shape[-1], -1) for one in nodes], 2)
+    found = cost(radius, direction, CURVATURES, (margin,), None if branching == 1 else parted)
+    every = range(2**N_BITS)
     for member, curvature in enumerate(CURVATURES):
         costs: list[Floats] = [[], [], [], []]
         for tree in range(radius.shape[1]):
@@ -422,12 +431,13 @@ def test_distance_term_is_what_a_loop_over_operations_and_levels_gives(margin: f
             for i, k in itertools.product(every, range(N_BITS)):
                 other = i ^ (2**N_BITS - 1)
                 far, near = (i ^ (2 ** (N_BITS - level) - 1) for level in (k, k + 1))  # i itself is nearest to it
-                costs[0].append(max(0.0, margin + d[i][near] - d[i][far]))
-                costs[1].append(max(0.0, margin + d[i][near] - d[other][other ^ i ^ far]))
+                here, there = (bool(parted[member, tree, k, place]) for place in (i, other))
+                costs[0] += here * [max(0.0, margin + d[i][near] - d[i][far])]
+                costs[1] += there * [max(0.0, margin + d[i][near] - d[other][other ^ i ^ far])]
                 if k < N_BITS - 1:
                     farthest = max(d[i][p] for p in partners(i, k + 1))
-                    costs[2].append(max(0.0, margin + farthest - nearest[i][k]))
-                    costs[3].append(max(0.0, margin + farthest - nearest[other][k]))
+                    costs[2] += here * [max(0.0, margin + farthest - nearest[i][k])]
+                    costs[3] += there * [max(0.0, margin + farthest - nearest[other][k])]
         assert float(found[member]) == pytest.approx(sum(map(mean_of_violated, costs)) / 4, rel=1e-9)
 
 

@@ -265,7 +265,7 @@ def distance_term(
             if parted is not None:
                 there = parted[:, :, : near.shape[2]]
                 there = there if compared is far else there.flip(-1)
-                over, asked = over * there, there.sum((1, 2, 3))
+                over, asked = over * there, there.sum((1, 2, 3)).clamp(min=1).to(over.dtype)
             violated = (over.detach() > 0).to(over.dtype).sum((1, 2, 3)) + LEAST_VIOLATED * asked
             total = total + over.sum((1, 2, 3)) / violated / 4
     return total

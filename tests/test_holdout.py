@@ -1,0 +1,193 @@
+"""Operations that are held out: no loss sees them, every metric has its share of them, and the tree holds for them."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from exact_model import exact_model
+from torch import Tensor
+
+import tvae
+from tvae import metrics, ternary
+from tvae.checkpoint import read, save, verify
+from tvae.config.architecture import Architecture
+from tvae.config.presets import resolve, resolve_foundation
+from tvae.config.training import Configuration
+from tvae.errors import CheckpointError
+from tvae.metrics.subset import holdout_metrics, measure_subset
+from tvae.model import COMPONENTS, TernaryVAE
+from tvae.training import Result, train
+from tvae.training.sampling import Sampler, seen_subtrees
+from tvae.training.start import from_checkpoint, from_foundation, from_scratch
+
+FIVE = {"n_trits": 5, "latent_dim": 8, "encoder_hidden": (64,), "decoder_hidden": (32,), "hidden_dim": 32}
+GENERATOR = torch.Generator()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 0.999])
+def test_the_share_is_held_out_and_operation_0_never(share: float) -> None:
+    held = ternary.held_out(share)
+    assert held.sum() == round(share * 3**9)
+    assert not held[0]
+
+
+def test_of_a_smaller_share_are_some_of_those_of_a_larger_one() -> None:
+    small, large = ternary.held_out(0.3, 5), ternary.held_out(0.6, 5)
+    assert not (small & ~large).any()
+
+
+def test_something_is_always_seen_and_something_not() -> None:
+    assert ternary.held_out(0.9999, 2).sum() == 7
+
+
+@pytest.mark.parametrize("weight", [0.0, 5.0], ids=["radii", "distances"])
+@pytest.mark.parametrize("share", [0.1, 0.9, 0.98])
+def test_no_draw_is_of_what_is_held_out(share: float, weight: float) -> None:
+    configuration = Configuration(batch_size=100, distance_weight=weight, holdout=share)
+    draws, held = Sampler(5, configuration, GENERATOR.manual_seed(0)), ternary.held_out(share, 5)
+    for sample in (draws.epoch() for _ in range(5)):
+        assert not held[sample.population.numpy()].any()
+        assert not held[sample.stratified.numpy()].any()
+    seen = np.unique(sample.population.numpy())
+    if weight == 0:
+        assert np.array_equal(seen, np.flatnonzero(~held))
+        assert len(sample.population) == 3**5
+
+
+def test_strata_are_the_levels_of_which_anything_is_seen() -> None:
+    draws = Sampler(5, Configuration(batch_size=100, holdout=0.98), GENERATOR.manual_seed(0))
+    strata = ternary.valuations(5)[draws.epoch().stratified.numpy()]
+    there = np.unique(ternary.valuations(5)[~ternary.held_out(0.98, 5)])
+    assert len(there) < 6
+    assert (strata == there[:, None]).all()
+
+
+@pytest.mark.parametrize("share", [0.3, 0.8, 0.95])
+def test_where_a_node_has_two_branches_places_differ_first_at_the_bit_of_the_valuation(share: float) -> None:
+    seen = torch.from_numpy(~ternary.held_out(share, 5))
+    leaves, parted = seen_subtrees(4, seen, 5, GENERATOR.manual_seed(0))
+    assert seen[leaves].all()
+    for tree, branches in zip(leaves.view(4, 32).numpy(), parted.view(5, 4, 32).transpose(0, 1).numpy(), strict=True):
+        valuations = ternary.valuation(tree[:, None] - tree, 5)
+        for i in range(32):
+            for level in range(5):
+                others = [j for j in range(32) if (i ^ j).bit_length() == 5 - level]
+                if branches[level, i]:
+                    assert (valuations[i, others] == level).all()
+                else:
+                    assert (valuations[i, others] > level).all()
+
+
+# Metrics
+
+
+@pytest.fixture(scope="module")
+def spread() -> tuple[Tensor, Tensor]:
+    """Unit norms, and the chords of directions, of five trits at random."""
+    generator = torch.Generator().manual_seed(1)
+    unit_norm = 0.9 * torch.rand(243, generator=generator)
+    direction = torch.nn.functional.normalize(torch.randn(243, 4, generator=generator), dim=-1)
+    return unit_norm, metrics.pair_chords(direction, n_trits=5)
+
+
+def test_of_all_operations_a_subset_measures_what_is_measured_of_all(spread: tuple[Tensor, Tensor]) -> None:
+    found = measure_subset(*spread, np.ones(243, dtype=bool), n_trits=5, curvature=2.0)
+    expected = metrics.measure_norms(*spread, n_trits=5, curvature=2.0)
+    for name, value in dataclasses.asdict(expected).items():
+        assert getattr(found, name) == pytest.approx(value, rel=1e-5, abs=1e-6), name
+
+
+def test_levels_of_which_nothing_is_chosen_are_left_out(spread: tuple[Tensor, Tensor]) -> None:
+    chosen = np.isin(ternary.valuations(5), (0, 1, 3))
+    found = measure_subset(*spread, chosen, n_trits=5, curvature=2.0)
+    whole = metrics.measure_norms(*spread, n_trits=5, curvature=2.0)
+    assert found.level_radii == pytest.approx([whole.level_radii[level] for level in (0, 1, 3)], rel=1e-5)
+    assert (len(found.level_gaps), found.level_richness[2], len(found.level_richness)) == (2, 0.0, 6)
+
+
+def test_seen_and_unseen_make_up_the_metric_of_all() -> None:
+    architecture = Architecture(n_trits=3, latent_dim=3, encoder_hidden=(6,), decoder_hidden=(6,), hidden_dim=4)
+    model = TernaryVAE(architecture)
+    model.initialise(torch.Generator().manual_seed(0))
+    whole, found = tvae.evaluate(model), holdout_metrics(model, 0.5)
+    unseen = ternary.held_out(0.5, 3).mean()
+    for name in ("coverage", "tree_precision", "sibling_recall", "ball_coverage"):
+        both = (1 - unseen) * found[f"seen_{name}"] + unseen * found[f"unseen_{name}"]
+        assert both == pytest.approx(whole.metrics()[name], abs=1e-6), name
+    assert {name.partition("_")[2] for name in found} == whole.metrics().keys()
+
+
+# Training
+
+
+@pytest.fixture(scope="module")
+def half() -> tuple[Result, Result]:
+    """Foundation and `default` of five trits, half of the operations held out."""
+    architecture, configuration = resolve("default", {**FIVE, "batch_size": 64, "holdout": 0.5})
+    asked = {"batch_size": 64, "holdout": 0.5}
+    foundation = train(from_scratch(architecture, resolve_foundation(architecture, asked)))
+    return foundation, train(from_foundation(foundation, configuration))
+
+
+def test_what_half_of_the_operations_teach_holds_for_the_other_half(half: tuple[Result, Result]) -> None:
+    found = holdout_metrics(half[1].model, 0.5)
+    assert (found["seen_coverage"], found["unseen_coverage"]) == (1.0, 1.0)
+    assert found["unseen_tree_precision"] > 0.97
+    assert found["unseen_hierarchy"] < -0.8
+
+
+def test_every_epoch_has_coverage_and_hierarchy_of_both(half: tuple[Result, Result]) -> None:
+    foundation, result = half
+    assert {"seen_coverage", "unseen_coverage"} <= foundation.history[-1].keys()
+    last = result.history[-1]
+    n_unseen = ternary.held_out(0.5, 5).sum()
+    both = (last["unseen_coverage"] * n_unseen + last["seen_coverage"] * (243 - n_unseen)) / 243
+    assert last["coverage"] == pytest.approx(both)
+    assert {"seen_hierarchy", "unseen_hierarchy"} <= last.keys()
+
+
+def test_without_a_holdout_nothing_is_told_apart() -> None:
+    architecture = Architecture(**FIVE)
+    result = train(from_scratch(architecture, resolve_foundation(architecture, {"epochs": 1, "batch_size": 64})))
+    assert not [name for name in result.history[-1] if "seen" in name]
+
+
+@pytest.mark.parametrize("preset", ["rich", "radii"])
+def test_other_presets_train_with_a_holdout(preset: str, half: tuple[Result, Result]) -> None:
+    _, configuration = resolve(preset, {**FIVE, "batch_size": 64, "holdout": 0.5, "epochs": 3})
+    architecture = resolve(preset, FIVE)[0]
+    model = TernaryVAE(architecture)
+    model.load_state_dict(half[0].model.state_dict())
+    result = train(from_foundation(dataclasses.replace(half[0], model=model), configuration))
+    assert result.history[-1]["loss"] < 2 * result.history[1]["loss"]
+
+
+def test_fewer_operations_are_drawn_more_often() -> None:
+    epochs = {share: resolve("default", {"holdout": share})[1].epochs for share in (0.0, 0.5, 0.9)}
+    assert epochs == {0.0: 16, 0.5: 24, 0.9: 31}
+    assert resolve("default", {"holdout": 0.5, "epochs": 3})[1].epochs == 3
+
+
+def stored(path: Path, holdout: float) -> Path:
+    configuration = {"holdout": holdout} if holdout else {}
+    save(path, exact_model(3), trained=COMPONENTS, training={"configuration": configuration}, metrics={})
+    return path
+
+
+def test_verification_tells_seen_and_unseen_apart(tmp_path: Path) -> None:
+    checkpoint = read(stored(tmp_path / "c.safetensors", 0.5))
+    assert checkpoint.holdout == 0.5
+    found = verify(checkpoint.path, reloads=1).metrics
+    assert found["unseen_coverage"] == 1.0
+    assert "unseen_coverage" not in verify(stored(tmp_path / "d.safetensors", 0.0), reloads=1).metrics
+
+
+def test_a_checkpoint_that_has_seen_what_is_held_out_is_refused(tmp_path: Path) -> None:
+    checkpoint = read(stored(tmp_path / "c.safetensors", 0.0))
+    with pytest.raises(CheckpointError, match=r"`holdout` is 0 in the file, 0\.5 here; set it to 0, or start"):
+        from_checkpoint(checkpoint, checkpoint.architecture, Configuration(holdout=0.5))
+    held = read(stored(tmp_path / "d.safetensors", 0.5))
+    from_checkpoint(held, held.architecture, Configuration(holdout=0.5))
+    from_checkpoint(held, held.architecture, Configuration())
