@@ -196,17 +196,14 @@ def test_the_terminal_shows_the_figures_and_where_to_look(finished: tuple[Desk, 
     assert "\r" not in out
 
 
-def test_a_repeated_run_gives_the_same_file_byte_for_byte(finished: tuple[Desk, str]) -> None:
-    desk, _ = finished
-    run, found = finetuned(desk), []
-    words = ("--checkpoint", run.data.tags["start"], "--epochs", "1", "--promote", "never")
+def test_a_repeated_run_gives_the_same_file_byte_for_byte(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
     for _ in range(2):
-        code, _, err = desk.type("entry_points.finetune", *words)
+        code, _, err = desk.type("entry_points.finetune", "--n_trits", "4", "--epochs", "3", "--promote", "never")
         assert code == 0, err
-        new = next(r for r in desk.runs() if r.data.tags["stage"] == "finetune" and r.info.run_id != run.info.run_id)
-        found.append(desk.artifact(new, "checkpoint/checkpoint.safetensors").read_bytes())
-        desk.client.delete_run(new.info.run_id)
-    assert found[0] == found[1]
+    one, two = (run for run in desk.runs() if run.data.tags["stage"] == "finetune")
+    files = [desk.artifact(run, "checkpoint/checkpoint.safetensors").read_bytes() for run in (one, two)]
+    assert files[0] == files[1]
 
 
 def test_mlflow_run_adopts_the_run_and_finds_the_foundation(finished: tuple[Desk, str]) -> None:
@@ -243,16 +240,14 @@ def test_scratch_does_both_stages_in_one_run(tmp_path: Path) -> None:
     assert checkpoint.trained == ("encoder", "decoder", "projection")
 
 
-def test_the_controller_trains_and_its_weights_are_logged(finished: tuple[Desk, str]) -> None:
-    desk, _ = finished
-    words = ("--preset", "radii", "--use_controller", "true", "--epochs", "3", "--promote", "never")
+def test_the_controller_trains_and_its_weights_are_logged(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    words = ("--n_trits", "4", "--preset", "radii", "--use_controller", "true", "--epochs", "3", "--promote", "never")
     code, _, err = desk.type("entry_points.finetune", *words)
     assert code == 0, err
-    run = next(r for r in desk.runs() if r.data.params.get("use_controller") == "True")
-    history = desk.client.get_metric_history(run.info.run_id, "controller_hierarchy")
+    history = desk.client.get_metric_history(finetuned(desk).info.run_id, "controller_hierarchy")
     assert [m.step for m in history] == [1, 2, 3]
     assert len({m.value for m in history}) == 3
-    desk.client.delete_run(run.info.run_id)
 
 
 BAD_USAGE = [
