@@ -269,7 +269,8 @@ def test_a_run_that_was_stopped_before_it_had_a_plan_says_so(swept: tuple[Desk, 
 
 
 def test_a_sweep_at_work_is_not_gone_on_with(desk: Desk) -> None:
-    desk.start("entry_points.sweep", "--grid", grid(desk, MANY), "--seeds", "1")
+    endless = {"endless": {"epochs": 100_000, "patience": 100_000}}
+    desk.start("entry_points.sweep", "--grid", grid(desk, endless), "--seeds", "1")
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         time.sleep(0.05)
