@@ -163,6 +163,10 @@ def _best(best: tuple[str, Cell] | None, phases: Sequence[Phase]) -> Iterator[tu
 
 def _why(phase: Phase, first: Cell, cell: Cell) -> str:
     if cell is first:
+        others = [other for other in phase.candidates if other is not first]
+        beside = [(m, phase.against_first(other, m)) for other in others for m in MEASURES]
+        if not any(found and (found.is_open or m.better(found) is not None) for m, found in beside):
+            return f"it is the first of {phase.title}, and no cell differs from it by as much as matters: any will do."
         return f"no other cell of {phase.title} is shown to be better by as much as matters without being worse."
     said: dict[bool, list[str]] = {True: [], False: []}
     for measure in MEASURES:
@@ -250,8 +254,9 @@ def _promotion(runs: Runs, cell: Cell) -> Advice:
     if found.decisive is None or not found.better:
         why = "its figures are equal" if found.decisive is None else f"its {found.decisive.label} is better"
         return Advice(f"Keep the champion, version {champion.number}.", f"{measured}; beside the best of these {why}.")
-    of_champion = f"{found.decisive.label} {found.decisive.shown(found.old)}"
-    why = f"{measured}; the champion, version {champion.number}, has {of_champion}."
+    old, new = (found.decisive.shown(metrics) for metrics in (found.old, found.new))
+    beside = f"a {found.decisive.label} of {new}, where the champion, version {champion.number}, has {old}"
+    why = f"{measured}; and {beside}."
     return Advice(f"Use {cell.name}: promote its best run.", why, command)
 
 

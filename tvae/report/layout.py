@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import NamedTuple
 
@@ -198,8 +199,16 @@ def at_best(trial: RunRecord) -> dict[str, float]:
 
 def phases_of(runs: Runs) -> tuple[Phase, ...]:
     """Sort trials into phases, in the order of the sweep."""
+    names = [parent.name for parent in runs.parents]
+
+    def title(name: str, parent: RunRecord) -> str:
+        if len(names) == 1:
+            return name
+        begun = f", begun {datetime.fromtimestamp(parent.started, UTC):%m-%d %H:%M:%S}"
+        return f"{name} of {parent.name}{begun if names.count(parent.name) > 1 else ''}"
+
     return tuple(
-        _phase(name, f"{name} of {parent.name}" if len(runs.parents) > 1 else name, trials)
+        _phase(name, title(name, parent), trials)
         for parent in runs.parents
         for name, trials in _grouped((t for t in runs.trials if t.parent == parent.id), "phase", list(PHASES))
     )

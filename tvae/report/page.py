@@ -90,7 +90,7 @@ def _content(runs: Runs) -> dict[str, object]:
         "contrasts": _contrasts(runs, found.phases) if runs.trials else None,
         "failed": _failed(runs),
         "notes": found.notes,
-        "reading": _reading(),
+        "reading": _reading(found),
     }
 
 
@@ -217,11 +217,14 @@ def _failed(runs: Runs) -> Table | None:
     return Table(["phase", "trial", "status", "reason"], rows, caption=caption) if rows else None
 
 
-def _reading() -> list[tuple[str, str]]:
+def _reading(found: Answer) -> list[tuple[str, str]]:
+    limit = (found.ranked[0][1].limit(HIERARCHY) if found.ranked else None) or hierarchy_ceiling()
     return [
+        ("Coverage", "share of operations that come back whole from the decoder; 1 is the limit."),
+        ("Hierarchy", f"Spearman correlation of valuation and radius; negative is right, {limit:.5f} the limit."),
         (
-            "Hierarchy",
-            f"Spearman correlation of valuation and radius; negative is right, {hierarchy_ceiling():.5f} the limit.",
+            "Distance fidelity",
+            "Spearman correlation of hyperbolic and 3-adic distance. Q adds 1.5·abs(hierarchy).",
         ),
         ("Richness", "variance of the unit norm within a level, averaged over levels."),
         (
