@@ -795,8 +795,11 @@ class TestLogging:
             "trained": ["encoder", "decoder", "projection"],
         }
 
-    def test_requirements_are_among_what_make_installs(self) -> None:
-        assert set(pip_requirements()) <= set((ROOT / "constraints.txt").read_text().split())
+    def test_requirements_are_installed_versions_of_our_dependencies(self) -> None:
+        ours = {re.split("[=><]", line)[0] for line in (ROOT / "constraints.txt").read_text().splitlines()}
+        names, versions = zip(*(pin.split("==") for pin in pip_requirements()), strict=True)
+        assert set(names) <= ours
+        assert list(versions) == [version(name).split("+")[0] for name in names]
 
     def test_it_needs_no_torch(self, saved: Path) -> None:
         assert (saved / "requirements.txt").read_text().split() == pip_requirements()

@@ -16,6 +16,7 @@ import json
 import logging
 import math
 import sys
+import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -110,6 +111,10 @@ def read_table(path: Path) -> tuple[Answers, str]:
         ValueError: if the file is missing, damaged, or holds no such table.
     """
     try:
+        # NumPy reads a member to its last value and not to its end, where the sum of the whole would be checked.
+        with zipfile.ZipFile(path) as members:
+            if damaged := members.testzip():
+                raise ValueError(f"its member {damaged} is damaged")
         with np.load(path, allow_pickle=False) as file:
             digest, arrays = str(file["digest"]), {name: file[name] for name in _ARRAYS}
     # A damaged zip file is one of many errors.
