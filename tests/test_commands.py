@@ -389,7 +389,9 @@ STOPS = [
 
 @pytest.mark.parametrize(("number", "reason"), STOPS)
 def test_a_signal_ends_the_run_as_killed_with_its_reason(desk: Desk, number: signal.Signals, reason: str) -> None:
-    process = desk.start("entry_points.train", "--epochs", "10000", "--patience", "10000", "--promote", "never")
+    words = ("-m", "entry_points.train", "--epochs", "10000", "--patience", "10000", "--promote", "never")
+    # Tests that run under nohup pass on that the signal is ignored.
+    process = desk.launch("env", "--default-signal", sys.executable, *words)
     deadline = time.monotonic() + 120
     while not epochs_logged(desk.folder / "mlflow.db"):
         assert time.monotonic() < deadline
