@@ -533,7 +533,9 @@ def test_a_logged_model_shows_what_its_file_is_worth(work: Work, visit: Callable
     (output,) = run.outputs.model_outputs
     model = work.desk.client.get_logged_model(output.model_id)
     page = visit(f"{work.server}/#/experiments/1/models/{output.model_id}?workflowType=machine_learning")
-    sees(page, model.name, re.compile(r"^Verified: coverage 1, hierarchy -0\.8"), "Metrics (10)", "Parameters (31)")
+    assert len(model.params) > 25
+    counted = ("Metrics (10)", f"Parameters ({len(model.params)})")
+    sees(page, model.name, re.compile(r"^Verified: coverage 1, hierarchy -0\.8"), *counted)
     sees(page, re.compile(r"^ternary-operations \(#"), "tree_precision", "preset", run.info.run_name)
     with page.expect_popup() as opened:
         page.get_by_role("link", name="The run that logged it").click()
