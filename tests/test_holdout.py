@@ -40,6 +40,7 @@ def test_of_a_smaller_share_are_some_of_those_of_a_larger_one() -> None:
 
 def test_something_is_always_seen_and_something_not() -> None:
     assert ternary.held_out(0.9999, 2).sum() == 7
+    assert ternary.held_out(1e-9, 2).sum() == 1
 
 
 @pytest.mark.parametrize("weight", [0.0, 5.0], ids=["radii", "distances"])
@@ -105,6 +106,20 @@ def test_levels_of_which_nothing_is_chosen_are_left_out(spread: tuple[Tensor, Te
     whole = metrics.measure_norms(*spread, n_trits=5, curvature=2.0)
     assert found.level_radii == pytest.approx([whole.level_radii[level] for level in (0, 1, 3)], rel=1e-5)
     assert (len(found.level_gaps), found.level_richness[2], len(found.level_richness)) == (2, 0.0, 6)
+
+
+def test_operations_of_one_level_have_no_gap_and_levels_at_one_radius_are_not_apart() -> None:
+    chords, one = torch.ones(metrics.N_PAIRS), np.arange(243) == 1
+    assert np.isnan(measure_subset(torch.full((243,), 0.5), chords, one, n_trits=5, curvature=2.0).level_gap)
+    together = measure_subset(torch.full((243,), 0.5), chords, ~one, n_trits=5, curvature=2.0)
+    assert together.level_gaps == (-1.0,) * 5
+
+
+def test_a_single_operation_can_be_held_out(tmp_path: Path) -> None:
+    found = verify(stored(tmp_path / "c.safetensors", 1e-9), reloads=1)
+    assert found.metrics["unseen_coverage"] == 1.0
+    assert "unseen_level_gap" not in found.metrics
+    found.write(tmp_path / "verdict.json")
 
 
 def test_seen_and_unseen_make_up_the_metric_of_all() -> None:

@@ -169,7 +169,7 @@ def held_out(share: float, n_trits: int = N_TRITS) -> npt.NDArray[np.bool_]:
     the ball is centred, is never held out.
 
     Args:
-        share: in [0, 1).
+        share: in [0, 1); of any above 0 at least one operation is held out.
         n_trits: number of trits.
 
     Returns:
@@ -178,7 +178,8 @@ def held_out(share: float, n_trits: int = N_TRITS) -> npt.NDArray[np.bool_]:
     n = 3**n_trits
     order = 1 + np.random.default_rng(HOLDOUT_SEED).permutation(n - 1)
     chosen = np.zeros(n, dtype=bool)
-    chosen[order[: min(n - 2, round(share * n))]] = True
+    if share:
+        chosen[order[: min(n - 2, max(1, round(share * n)))]] = True
     return _frozen(chosen)
 
 

@@ -5,6 +5,7 @@ among all operations, chosen or not; a pair of the distance fidelity counts by i
 nothing is chosen are left out.
 """
 
+import math
 from itertools import pairwise
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from tvae import poincare, ternary
 from tvae.metrics.evaluation import (
+    LEAST_SCALE,
     Measurement,
     ball_coverage,
     pair_chords,
@@ -40,12 +42,13 @@ def measure_subset(unit_norm: Tensor, chords: Tensor, chosen: Mask, *, n_trits: 
     Args:
         unit_norm: of all operations in index order, shape `(N,)`, on the CPU, in [0, 1).
         chords: `pair_chords` of the directions.
-        chosen: which operations, shape `(N,)`; at least two levels of them.
+        chosen: which operations, shape `(N,)`, at least one.
         n_trits: number of trits.
         curvature: c > 0.
 
     Returns:
-        The metrics. Radii and gaps by level have an entry for each level that is there, from the lowest up.
+        The metrics. Radii and gaps by level have an entry for each level that is there, from the lowest up; of a single
+        level `level_gap` is NaN.
     """
     radius = poincare.radius(unit_norm, curvature=curvature).double().numpy()
     i, j, apart = sample_pairs(n_trits)
@@ -56,15 +59,16 @@ def measure_subset(unit_norm: Tensor, chords: Tensor, chosen: Mask, *, n_trits: 
     r, norm = radius[chosen], unit_norm.double().numpy()[chosen]
     by_level = [(r[place == k], norm[place == k]) for k in range(len(levels))]
     means = np.array([radii.mean() for radii, _ in by_level])
-    step = abs(means[0] - means[-1]) / (levels[-1] - levels[0])
-    gaps = [(low.min() - high.max()) / step for (low, _), (high, _) in pairwise(by_level)]
+    step = abs(means[0] - means[-1]) / max(1, levels[-1] - levels[0])
+    apart_enough = step > LEAST_SCALE * r.max()
+    gaps = [(low.min() - high.max()) / step if apart_enough else -1.0 for (low, _), (high, _) in pairwise(by_level)]
     variances = np.zeros(n_trits + 1)
     variances[levels] = [norms.var() / (n_trits + 1) for _, norms in by_level]
     return Measurement(
         hierarchy=rank_correlation(ternary.valuations(n_trits)[chosen], r),
         richness=float(variances.sum()),
         ordered_levels=int((np.diff(means) < 0).sum()),
-        level_gap=float(min(gaps)),
+        level_gap=float(min(gaps, default=math.nan)),
         distance_fidelity=rank_correlation(apart[pairs], distance[pairs]),
         level_gaps=tuple(map(float, gaps)),
         level_radii=tuple(map(float, means)),
@@ -81,7 +85,7 @@ def holdout_metrics(model: TernaryVAE, share: float) -> dict[str, float]:
         share: what was held out, in (0, 1).
 
     Returns:
-        By name, as `seen_coverage` and `unseen_coverage`.
+        By name, as `seen_coverage` and `unseen_coverage`; without a level gap where all are of one level.
     """
     n_trits, curvature = model.architecture.n_trits, model.architecture.curvature
     latent = posterior_mean(model)
@@ -104,5 +108,5 @@ def holdout_metrics(model: TernaryVAE, share: float) -> dict[str, float]:
             "ball_coverage": ball_coverage(points, curvature=curvature, chosen=chosen),
             "q": found.q,
         }
-        metrics |= {f"{name}_{metric}": value for metric, value in among.items()}
+        metrics |= {f"{name}_{metric}": value for metric, value in among.items() if math.isfinite(value)}
     return metrics

@@ -22,9 +22,7 @@ _logger = logging.getLogger(__name__)
 FOUNDATION = "tvae-foundation"
 _DESCRIPTION = "Encoders and decoders that finetuning starts from."
 _CODEC = ("n_trits", "latent_dim", "encoder_hidden", "decoder_hidden")
-# Only where something was held out.
 _HOLDOUT = "holdout"
-_TAGS = (*_CODEC, _HOLDOUT)
 
 
 def find_foundation(
@@ -48,7 +46,8 @@ def find_foundation(
         champion = None
     found = client.search_model_versions(f"name = '{FOUNDATION}'", max_results=1000)
     versions = sorted(found, key=lambda v: (v.version == champion, int(v.version)), reverse=True)
-    fitting = [v for v in versions if wanted == {name: v.tags[name] for name in _TAGS if name in v.tags}]
+    # Those of earlier versions say nothing of a holdout: there was none.
+    fitting = [v for v in versions if wanted.items() <= {_HOLDOUT: "0.0", **v.tags}.items()]
     lost: dict[str, str] = {}
     try:
         for address in (f"models:/{FOUNDATION}/{version.version}" for version in fitting):
@@ -111,4 +110,4 @@ def codec_tags(architecture: Architecture, holdout: float) -> dict[str, str]:
     """Return what a foundation must have in common with what starts from it, as tags."""
     values = architecture.to_dict()
     tags = {name: str(values[name]) for name in _CODEC}
-    return {**tags, _HOLDOUT: str(holdout)} if holdout else tags
+    return {**tags, _HOLDOUT: str(float(holdout))}
