@@ -42,7 +42,7 @@ def step_once(architecture: Architecture, configuration: Configuration) -> list[
     latents = metrics.posterior_mean(weights.model)
     covered = metrics.reproduced(weights.model, latents)
     levels = architecture.n_trits + 1
-    step.set_members([1.0, 2.0], [0.04, 0.04], generators, latents, [0, 1], torch.ones(2, levels))
+    step.set_members([1.0, 2.0], [0.04, 0.04], [generators], latents, [0, 1], torch.ones(2, levels))
     drawn = [Sampler(architecture.n_trits, configuration, generator).epoch() for generator in generators]
     sample = Sample(*(torch.stack(parts).to(META) for parts in zip(*drawn, strict=True)))
     terms, statistics = step(weights.model, sample, 0)
@@ -57,6 +57,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     *((preset, {}) for preset in PRESETS),
     ("radii", {"unfreeze": "all", "objective": "level_mean", "use_controller": True}),
     ("rich", {"n_trits": 5, "use_controller": True, "unfreeze": "all"}),
+    ("radii", {"n_trits": 27}),
 ]
 
 

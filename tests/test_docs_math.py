@@ -818,7 +818,7 @@ def test_parting_term() -> None:
 
 @claim(46)
 def test_binary_subtrees() -> None:
-    tree = binary_subtrees(3, 4, torch.Generator().manual_seed(0))
+    tree = binary_subtrees(3, torch.ones(4, dtype=torch.bool), torch.Generator().manual_seed(0))
     assert tree.shape == (3, 2**4)
     for leaves in tree.tolist():
         for k in range(4):

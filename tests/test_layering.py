@@ -40,7 +40,7 @@ ROOMS = {
     "locks": Room("", NOTHING),
     "markdown": Room("", NOTHING),
     "config": Room("errors", NOTHING),
-    "ternary": Room("errors", NUMPY),
+    "ternary": Room("errors config", NUMPY),
     "torch_defaults": Room("", TORCH),
     "poincare": Room("errors", TORCH),
     "model": Room("errors config poincare", TORCH),

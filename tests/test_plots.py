@@ -507,7 +507,7 @@ def apart(z: Floats, i: Any, j: Any) -> Floats:
 
 
 def test_the_depth_of_a_vertex_is_by_how_much_its_members_are_nearer_than_operations_at_valuation_0() -> None:
-    z, partner = a_tree(3, 1.0), metrics.sample_partners(3).numpy()
+    z, partner = a_tree(3, 1.0), metrics.sample_partners(3)[1].numpy()
     top = apart(z, np.arange(27), partner[0]).mean() / 2
     figure = plots.tree(z, curvature=1.0)
     for k in (1, 2):
@@ -549,7 +549,7 @@ def test_the_three_first_trits_have_three_colours_and_the_second_their_shades() 
 def test_the_picture_of_the_tree_says_the_mean_depths() -> None:
     points = a_tree(3, 1.0)
     written = texts(plots.tree(points, curvature=1.0))
-    top = apart(points, np.arange(27), metrics.sample_partners(3)[0].numpy()).mean() / 2
+    top = apart(points, np.arange(27), metrics.sample_partners(3)[1][0].numpy()).mean() / 2
     assert "Mean depth, level by level: 0.00 · " in written
     assert f" · {top:.2f}" in written
     assert "The 3-adic tree of 27 ternary operations" in written
@@ -577,7 +577,7 @@ def test_a_collapsed_ball_has_its_picture(draw: Any, n_trits: int, tmp_path: Pat
 def test_the_histogram_of_a_valuation_counts_the_distances_of_its_pairs() -> None:
     points = ball(4, 2.0)
     axes = plots.distance_by_valuation(points, curvature=2.0).axes[0]
-    z, partner = torch.tensor(points), metrics.sample_partners(4)
+    z, partner = torch.tensor(points), metrics.sample_partners(4)[1]
     for k in range(4):
         apart = poincare.distance_between_points(z, z[partner[k]], curvature=2.0).numpy()
         shape = next(p for p in axes.patches if p.get_gid() == f"k{k}")

@@ -257,7 +257,7 @@ def test_stratified_operations_are_drawn_evenly_within_their_level() -> None:
 
 @pytest.mark.parametrize("n_trits", [2, 5, 9])
 def test_places_in_a_subtree_differ_first_at_the_bit_of_the_valuation(n_trits: int) -> None:
-    (tree,) = binary_subtrees(1, n_trits, torch.Generator().manual_seed(0)).numpy()
+    (tree,) = binary_subtrees(1, torch.ones(n_trits, dtype=torch.bool), torch.Generator().manual_seed(0)).numpy()
     place = np.arange(len(tree))
     highest = np.frexp(place[:, None] ^ place)[1]  # 1 for the least significant bit, 0 for no difference
     assert np.array_equal(ternary.valuation(tree[:, None] - tree, n_trits), n_trits - highest)
@@ -279,14 +279,14 @@ def test_coverage_is_asked_of_the_rare_operations_in_every_step(way: str, monkey
 
 
 def test_a_subtree_is_of_different_operations() -> None:
-    trees = binary_subtrees(50, 5, torch.Generator().manual_seed(0))
+    trees = binary_subtrees(50, torch.ones(5, dtype=torch.bool), torch.Generator().manual_seed(0))
     assert all(len(tree.unique()) == 32 for tree in trees)
     assert trees.min() >= 0
     assert trees.max() < 243
 
 
 def test_operations_are_in_subtrees_as_often_as_each_other_but_for_0_and_its_neighbours() -> None:
-    trees = binary_subtrees(60_000, 3, torch.Generator().manual_seed(0))
+    trees = binary_subtrees(60_000, torch.ones(3, dtype=torch.bool), torch.Generator().manual_seed(0))
     share = np.bincount(trees.flatten().numpy(), minlength=27) / len(trees)
     chance = 8 / 27
     assert share[0] == pytest.approx(chance + 0.3 * (1 - chance), abs=0.01)

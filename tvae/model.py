@@ -221,6 +221,11 @@ class TernaryVAE(nn.Module):
             for parameter in self.projection.direction_net[-1].parameters():
                 nn.init.zeros_(parameter)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
     def encode(self, trits: Tensor) -> tuple[Tensor, Tensor]:
         """Return the posterior's mean and log variance.
 

@@ -240,7 +240,7 @@ def distance_term(
         direction: norm 1, shape `(M, T, 2^n, D)`.
         curvature: c > 0, shape `(M, 1)`.
         longest: the largest distance that two points can have, hyperbolic length, shape `(M, 1)`.
-        margin: in shares of the longest distance, shape `(M, 1)`.
+        margin: in shares of the longest distance, for each level and the next, shape `(M, n)`.
         parted: whether the node of each operation at each level has two branches, shape `(M, T, n, 2^n)`; None if all
             have. Where it has one, all of its places are nearer than the level says, and none is farther.
 
@@ -260,7 +260,7 @@ def distance_term(
     total = torch.zeros_like(radius[:, 0, 0])
     for near, far in ((nearer, of_mirrored), (farthest_near, nearest_far)):
         for compared in (far, far.flip(-1)):
-            over = torch.relu(margin[..., None, None] + near - compared)
+            over = torch.relu(margin[:, None, : near.shape[2], None] + near - compared)
             asked: float | Tensor = over[0].numel()
             if parted is not None:
                 there = parted[:, :, : near.shape[2]]

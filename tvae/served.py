@@ -151,7 +151,8 @@ class InputError(MlflowException):
 class ServedModel:
     """What MLflow loads and serves."""
 
-    def __init__(self, answers: Answers) -> None:
+    def __init__(self, answers: Any) -> None:
+        # `Answers`, or what has its `n_trits` and `records`.
         self.answers = answers
         if _SERVER in sys.modules:
             take_every_format(sys.modules[_SERVER])

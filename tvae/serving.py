@@ -1,9 +1,8 @@
 """How a checkpoint becomes a model that can be served.
 
-The space is finite, so the network runs once, as the model is logged: what it says of every operation is written as a
-table, and the logged model answers from that with the code of `tvae.served`, without torch. Of more operations than
-`MOST_OPERATIONS` the table would be larger than what it takes to make it, and the network makes it as the model is
-loaded.
+Up to `MOST_OPERATIONS` the network runs once, as the model is logged: what it says of every operation is written as a
+table, and the logged model answers from that with the code of `tvae.served`, without torch. Of more operations the
+logged model holds the network, which answers each request as it comes.
 """
 
 import hashlib
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import torch
 from mlflow.models import ModelSignature
@@ -23,12 +23,12 @@ from mlflow.types.schema import Array
 from tvae import poincare, served, ternary
 from tvae.checkpoint import FILE_NAME, Checkpoint, load, read
 from tvae.errors import EvaluationError
-from tvae.metrics import posterior_mean
+from tvae.metrics import CHUNK, embed
 from tvae.model import TernaryVAE
-from tvae.served import TABLE, Answers, Floats, ServedModel, read_table, take_every_format
+from tvae.served import TABLE, Answers, Floats, Record, ServedModel, read_table, take_every_format
 from tvae.torch_defaults import torch_defaults
 
-__all__ = ["MOST_OPERATIONS", "Answers", "answers", "pyfunc_arguments", "require_same_answers"]
+__all__ = ["MOST_OPERATIONS", "Answers", "NetworkAnswers", "answers", "pyfunc_arguments", "require_same_answers"]
 
 # 3^11 operations in 16 dimensions are a table of 28 MB.
 MOST_OPERATIONS = 200_000
@@ -55,7 +55,7 @@ def answers(model: TernaryVAE) -> Answers:
         EvaluationError: if a radius or a point is NaN or infinite.
     """
     n_trits, curvature = model.architecture.n_trits, model.architecture.curvature
-    embedding = model.project(posterior_mean(model))
+    embedding = embed(model)
     radius, points = poincare.radius(embedding.unit_norm, curvature=curvature), embedding.points(curvature).float()
     finite = radius.isfinite() & points.isfinite().all(-1)
     if not bool(finite.all()):
@@ -72,6 +72,44 @@ def answers(model: TernaryVAE) -> Answers:
     for array in (table.radius, table.embedding, table.decoded):
         array.flags.writeable = False
     return table
+
+
+class NetworkAnswers:
+    """What the network says of the operations of a request, at the posterior mean.
+
+    As `Answers`, but that `decoded` is what the decoder reads back from the posterior mean: there is no list of
+    embeddings in which the nearest could be looked up.
+
+    Args:
+        model: one network, on the CPU.
+    """
+
+    def __init__(self, model: TernaryVAE) -> None:
+        self._model, self.n_trits = model, model.architecture.n_trits
+
+    @torch_defaults(threads=1)
+    def records(self, indices: npt.NDArray[np.int64], *, embedding: bool) -> list[Record]:
+        """Return one record an operation, as `Answers.records` does.
+
+        Raises:
+            EvaluationError: if a radius or a point is NaN or infinite.
+        """
+        model, curvature = self._model, self._model.architecture.curvature
+        rows: list[Record] = []
+        for start in range(0, len(indices), CHUNK):
+            some = indices[start : start + CHUNK]
+            mean, _ = model.encode(torch.from_numpy(ternary.to_trits(some, self.n_trits)).float())
+            placed = model.project(mean)
+            radius, points = poincare.radius(placed.unit_norm, curvature=curvature), placed.points(curvature).float()
+            if not bool(radius.isfinite().all() and points.isfinite().all()):
+                raise EvaluationError("Every radius and every point must be finite; the model cannot be served.")
+            part: dict[str, list[Any]] = {"radius": _decimal(radius).tolist()}
+            if embedding:
+                part["embedding"] = _decimal(points).tolist()
+                part["valuation"] = ternary.valuation(some, self.n_trits).tolist()
+                part["decoded"] = (model.decode(mean).argmax(-1) - 1).tolist()
+            rows += [dict(zip(part, row, strict=True)) for row in zip(*part.values(), strict=True)]
+        return rows
 
 
 def pyfunc_arguments(checkpoint: Checkpoint, folder: Path) -> dict[str, Any]:
@@ -176,7 +214,7 @@ def pip_requirements(names: tuple[str, ...] = REQUIREMENTS) -> list[str]:
 
 def _load_pyfunc(path: str) -> ServedModel:
     """Return a model that holds the network, for MLflow: `path` is the folder of the checkpoint."""
-    return ServedModel(answers(load(Path(path) / FILE_NAME)))
+    return ServedModel(NetworkAnswers(load(Path(path) / FILE_NAME)))
 
 
 def _decimal(x: torch.Tensor) -> Floats:

@@ -4,7 +4,7 @@ Conventions, used everywhere: an operation is a row of trits `(t_0, …, t_8)`, 
 first; its index is `i = Σ (t_k + 1)·3^k`, in 0 … 3^9 - 1. The valuation v(i) is the largest k with 3^k dividing i, and
 v(0) = `n_trits` stands for infinity. The 3-adic distance of i and j is 3^(-v(i - j)), and 0 for i = j.
 
-Every function takes `n_trits`, so that growth can be measured on larger and smaller spaces.
+Every function takes `n_trits`. Those that list all operations are for at most `MOST_LISTED`.
 """
 
 from functools import lru_cache
@@ -13,16 +13,20 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from tvae.config.architecture import MOST_LISTED
 from tvae.errors import OperationError
 
 __all__ = [
+    "MOST_LISTED",
     "N_OPERATIONS",
     "N_TRITS",
     "ball",
     "distance",
     "held_out",
     "level_sizes",
+    "of_level",
     "operations",
+    "require_listed",
     "to_index",
     "to_trits",
     "valuation",
@@ -56,7 +60,10 @@ def to_trits(index: npt.ArrayLike, n_trits: int = N_TRITS) -> npt.NDArray[np.int
         [1, 0, -1, -1, -1, -1, -1, -1, -1]
     """
     i = _as_index(index, n_trits)
-    return (i[..., None] // 3 ** np.arange(n_trits) % 3 - 1).astype(np.int8)
+    trits = np.empty((*i.shape, n_trits), dtype=np.int8)
+    for k in range(n_trits):
+        trits[..., k] = i // 3**k % 3 - 1
+    return trits
 
 
 def to_index(trits: npt.ArrayLike) -> IntArray:
@@ -85,7 +92,12 @@ def to_index(trits: npt.ArrayLike) -> IntArray:
 
 @lru_cache
 def operations(n_trits: int = N_TRITS) -> npt.NDArray[np.int8]:
-    """Return all operations in index order, shape `(3^n_trits, n_trits)`, read-only."""
+    """Return all operations in index order, shape `(3^n_trits, n_trits)`, read-only.
+
+    Raises:
+        OperationError: if there are more than can be listed.
+    """
+    require_listed(n_trits)
     return _frozen(to_trits(np.arange(3**n_trits), n_trits))
 
 
@@ -104,15 +116,40 @@ def valuation(i: npt.ArrayLike, n_trits: int = N_TRITS) -> IntArray:
         [0, 1, 2, 9]
     """
     integers = np.asarray(i, dtype=np.int64)
-    powers = 3 ** np.arange(1, n_trits + 1)
-    v: IntArray = (integers[..., None] % powers == 0).sum(-1)
+    v = np.zeros(integers.shape, dtype=np.int64)
+    for k in range(1, n_trits + 1):
+        v += integers % 3**k == 0
     return v
 
 
 @lru_cache
 def valuations(n_trits: int = N_TRITS) -> IntArray:
-    """Return the valuation of every operation in index order, shape `(3^n_trits,)`, read-only."""
+    """Return the valuation of every operation in index order, shape `(3^n_trits,)`, read-only.
+
+    Raises:
+        OperationError: if there are more than can be listed.
+    """
+    require_listed(n_trits)
     return _frozen(valuation(np.arange(3**n_trits), n_trits))
+
+
+def of_level(valuation: npt.ArrayLike, place: npt.ArrayLike, n_trits: int = N_TRITS) -> IntArray:
+    """Return the operations at given places among those of their valuation, in ascending order.
+
+    Args:
+        valuation: in 0 … n_trits.
+        place: in 0 … `level_sizes` - 1, of a shape that broadcasts with `valuation`.
+        n_trits: number of trits.
+
+    Returns:
+        The broadcast shape: 3^v·u with u = 1, 2, 4, 5, 7, …, and 0 for the valuation of 0.
+
+    Example:
+        >>> of_level(1, [0, 1, 2]).tolist()
+        [3, 6, 12]
+    """
+    v, m = np.asarray(valuation, dtype=np.int64), np.asarray(place, dtype=np.int64)
+    return np.where(v == n_trits, 0, 3**v * (m + m // 2 + 1))
 
 
 def level_sizes(n_trits: int = N_TRITS) -> IntArray:
@@ -174,13 +211,29 @@ def held_out(share: float, n_trits: int = N_TRITS) -> npt.NDArray[np.bool_]:
 
     Returns:
         Boolean, shape `(3^n_trits,)`, in index order.
+
+    Raises:
+        OperationError: if there are more operations than can be listed.
     """
+    require_listed(n_trits)
     n = 3**n_trits
     order = 1 + np.random.default_rng(HOLDOUT_SEED).permutation(n - 1)
     chosen = np.zeros(n, dtype=bool)
     if share:
         chosen[order[: min(n - 2, max(1, round(share * n)))]] = True
     return _frozen(chosen)
+
+
+def require_listed(n_trits: int) -> None:
+    """Refuse what needs all operations where there are too many.
+
+    Raises:
+        OperationError: if there are more than 3^13.
+    """
+    if n_trits > MOST_LISTED:
+        raise OperationError(
+            f"All operations are listed up to n_trits = {MOST_LISTED} ({3**MOST_LISTED:,}), got n_trits = {n_trits}."
+        )
 
 
 def _as_index(index: npt.ArrayLike, n_trits: int) -> IntArray:

@@ -18,11 +18,12 @@ from tvae import poincare
 from tvae.checkpoint import atomic
 from tvae.checkpoint.file import Checkpoint, read
 from tvae.checkpoint.refusal import cut, reason
+from tvae.config.architecture import MOST_LISTED
 from tvae.config.bounds import RELOADS, Bounds
 from tvae.errors import CheckpointError, EvaluationError
 from tvae.fresh import FreshProcess, ProcessError
 from tvae.markdown import escaped
-from tvae.metrics import Evaluation, evaluate, hierarchy_ceiling, posterior_mean, reproduced
+from tvae.metrics import Evaluation, embed, evaluate, hierarchy_ceiling, posterior_mean, reproduced
 from tvae.metrics.subset import holdout_metrics
 from tvae.ternary import held_out
 from tvae.torch_defaults import torch_defaults
@@ -229,7 +230,7 @@ def judge_model(checkpoint: Checkpoint, bounds: Bounds) -> Judgement:
         bounds: what it must reach.
     """
     model, n_trits = checkpoint.model, checkpoint.architecture.n_trits
-    unit_norm, direction = model.project(posterior_mean(model))
+    unit_norm, direction = embed(model)
     not_finite = int((~(unit_norm.isfinite() & direction.isfinite().all(-1))).sum())
     outside = int((~((unit_norm >= 0) & (unit_norm < 1))).sum())
     ordered = n_trits if bounds.ordered_levels is None else bounds.ordered_levels
@@ -288,12 +289,14 @@ def judge_foundation(checkpoint: Checkpoint, bounds: Bounds) -> Judgement:
 def _promised_gap(checkpoint: Checkpoint) -> float | None:
     """Return 0 for a model that was trained to have no two levels overlap, and None for any other.
 
-    Richness is had from levels that reach as far as the next, and so is not promised apart; nor is what was held out.
+    Richness is had from levels that reach as far as the next, and so is not promised apart; nor is what was held out,
+    nor all of more operations than can be listed.
     """
     settings = checkpoint.training.get("configuration")
     told = settings if isinstance(settings, Mapping) else {}
     distances = told.get("distance_weight") not in (None, 0) and told.get("richness_weight") == 0
-    return 0.0 if checkpoint.architecture.centred and distances and not checkpoint.holdout else None
+    listed = checkpoint.architecture.n_trits <= MOST_LISTED
+    return 0.0 if checkpoint.architecture.centred and distances and listed and not checkpoint.holdout else None
 
 
 def _distinct(points: Tensor) -> float:
@@ -334,7 +337,7 @@ def _claims_check(checkpoint: Checkpoint, recomputed: Mapping[str, float], bound
 def _loaded(checkpoint: Checkpoint) -> Loaded:
     model = checkpoint.model
     mean = posterior_mean(model)
-    radii = poincare.radius(model.project(mean).unit_norm, curvature=model.architecture.curvature)
+    radii = poincare.radius(embed(model).unit_norm, curvature=model.architecture.curvature)
     return Loaded(checkpoint.digest, *(hashlib.sha256(x.numpy().tobytes()).hexdigest() for x in (mean, radii)))
 
 

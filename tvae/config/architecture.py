@@ -8,7 +8,10 @@ from typing import Any, NamedTuple
 from tvae.config.setting import Rule, boolean, check, documented, integer, number, setting
 from tvae.errors import ArchitectureError
 
-__all__ = ["Architecture", "Difference", "differences"]
+__all__ = ["MOST_LISTED", "Architecture", "Difference", "differences"]
+
+MOST_LISTED = 13
+"""Up to as many trits all operations are listed; of more they are drawn."""
 
 
 _WIDTHS = Rule(
@@ -26,8 +29,10 @@ class Architecture:
         ArchitectureError: names every field that is of the wrong type or out of range.
     """
 
-    # Up to 13 trits all operations fit in memory.
-    n_trits: int = setting(9, "Trits of an operation; 9 is the table of a gate with two inputs.", integer(2, 13))
+    # Of more than 39 an index would not be an int64.
+    n_trits: int = setting(
+        9, "Trits of an operation: 3, 9 or 27 are the table of a gate with one input, two or three.", integer(2, 39)
+    )
     latent_dim: int = setting(16, "Dimension of the latent and of the ball.", integer(2, 4096))
     encoder_hidden: tuple[int, ...] = setting((256, 128, 64), "Widths of the encoder's hidden layers.", _WIDTHS)
     decoder_hidden: tuple[int, ...] = setting((32, 64), "Widths of the decoder's hidden layers.", _WIDTHS)

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from tvae.config.architecture import Architecture
+from tvae.config.architecture import MOST_LISTED, Architecture
 from tvae.config.training import FOUNDATION, Configuration, check_known
+from tvae.errors import ConfigurationError
 
 __all__ = ["PRESETS", "PRESET_SETTINGS", "nearest_preset", "resolve", "resolve_foundation"]
 
@@ -51,6 +52,7 @@ PRESET_SETTINGS = (
     "max_radius",
     "centred",
     "hidden_dim",
+    "latent_dim",
     "optimizer",
     "lr",
     "epochs",
@@ -75,6 +77,24 @@ PRESET_SETTINGS = (
 # A latent with fewer dimensions than an operation has trits must pack them: that takes a longer training, and a prior
 # that presses less.
 _NARROW = {"epochs": 30, "beta": 1e-4}
+_LONG = {"epochs": 10, "beta": 1e-3}
+
+
+def _of_size(n_trits: int) -> dict[str, Any]:
+    """Return what a longer operation needs than those that can be listed: a wider net, and room for more margins."""
+    if n_trits <= MOST_LISTED:
+        return {}
+    return {
+        "latent_dim": -(-n_trits // 8) * 8,
+        "encoder_hidden": (256, 256),
+        "decoder_hidden": (256, 256),
+        "hidden_dim": 256,
+        "lr": 1e-2,
+        "epochs": 16,
+        "hierarchy_weight": 5.0,
+        "beta": 1e-3,
+        "distance_margin": Configuration().distance_margin * Architecture().n_trits / n_trits,
+    }
 
 
 def resolve(preset: str, asked: Mapping[str, Any]) -> tuple[Architecture, Configuration]:
@@ -96,9 +116,10 @@ def resolve(preset: str, asked: Mapping[str, Any]) -> tuple[Architecture, Config
     check_known([preset], list(PRESETS), "preset")
     check_known(asked, [*of_architecture, *(f.name for f in fields(Configuration))], "setting")
     given = {name: value for name, value in asked.items() if value != "auto"}
-    values = PRESETS[preset] | given
+    recipe = _of_size(given.get("n_trits", Architecture().n_trits)) | PRESETS[preset]
+    values = recipe | given
     architecture = Architecture(**{k: v for k, v in values.items() if k in of_architecture})
-    tuned = {k: v for k, v in PRESETS[preset].items() if k not in of_architecture}
+    tuned = {k: v for k, v in recipe.items() if k not in of_architecture}
     given = {k: v for k, v in given.items() if k not in of_architecture}
     return architecture, _with_epochs(Configuration(), tuned, given, architecture.n_trits)
 
@@ -135,7 +156,11 @@ def resolve_foundation(architecture: Architecture, asked: Mapping[str, Any]) -> 
         ConfigurationError: if a setting is unknown or out of range.
     """
     given = {name: value for name, value in asked.items() if value != "auto"}
-    tuned = _NARROW if architecture.latent_dim < architecture.n_trits else {}
+    tuned = {}
+    if architecture.latent_dim < architecture.n_trits:
+        tuned = _NARROW
+    elif architecture.n_trits > MOST_LISTED:
+        tuned = _LONG
     return _with_epochs(FOUNDATION, tuned, given, architecture.n_trits)
 
 
@@ -145,6 +170,11 @@ def _with_epochs(
     """Combine settings; epochs give as many steps as the training was tuned for, and patience all epochs."""
     recipe = base.replace(**tuned)
     configuration = recipe.replace(**given)
+    if configuration.holdout and n_trits > MOST_LISTED:
+        raise ConfigurationError(
+            f"`holdout` must be 0 where operations are drawn, above n_trits = {MOST_LISTED}, got "
+            f"{configuration.holdout:g} at n_trits = {n_trits}: nearly all of them are never seen as it is."
+        )
     if "epochs" not in given:
         # The fewer operations are seen, the more draws it takes until pairs of every kind have met.
         steps = round((1 + configuration.holdout) * recipe.epochs * recipe.steps_per_epoch(Architecture().n_trits))

@@ -49,6 +49,11 @@ SHARED_SETTINGS = (
 """What shapes the batch, and so must be one for all runs that train as one cohort."""
 
 
+LARGEST_EPOCH = 3**11
+"""An epoch draws all operations once, or as many as these if there are more."""
+MOST_BRANCHINGS = 10
+"""Of more trits a subtree of a batch branches at as many levels only, which are drawn for each step."""
+
 _WEIGHT = number("in 0 … 1e6", lambda value: 0 <= value <= 1e6)
 _SCALE = number("in (0, 10]", lambda value: 0 < value <= 10)
 
@@ -130,15 +135,27 @@ class Configuration:
         ordered = self.hierarchy_weight > 0 or self.separation_weight > 0 or spread
         return self.objective == "level_mean" or (self.objective == "ranking" and ordered)
 
+    def branchings(self, n_trits: int) -> int:
+        """Return at how many levels a subtree of a batch branches, where distances are learned."""
+        return min(n_trits, MOST_BRANCHINGS)
+
     def operations_per_step(self, n_trits: int) -> int:
         """Return how many operations the population part of a step has: where distances are learned, whole subtrees."""
-        subtree = 2**n_trits
+        subtree = 2 ** self.branchings(n_trits)
         return max(1, self.batch_size // subtree) * subtree if self.learns_distances else self.batch_size
 
+    @property
+    def operations_of_level_per_step(self) -> int:
+        """How many operations of each level the stratified part of a step has."""
+        return max(4, self.batch_size // 32)
+
+    def operations_per_epoch(self, n_trits: int) -> int:
+        """Return how many operations an epoch draws: as many as there are, but at most 3^11."""
+        return min(3**n_trits, LARGEST_EPOCH)
+
     def steps_per_epoch(self, n_trits: int) -> int:
-        """Return how many steps take all operations once."""
-        steps: int = -(-(3**n_trits) // self.operations_per_step(n_trits))
-        return steps
+        """Return how many steps take the operations of an epoch."""
+        return -(-self.operations_per_epoch(n_trits) // self.operations_per_step(n_trits))
 
     def replace(self, /, **changes: Any) -> "Configuration":
         """Return a copy with some settings changed.

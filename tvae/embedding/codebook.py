@@ -17,7 +17,7 @@ from torch import Tensor
 
 from tvae import poincare, ternary
 from tvae.errors import EvaluationError, PointError
-from tvae.metrics import posterior_mean
+from tvae.metrics import embed
 from tvae.metrics.nearest import nearest
 from tvae.model import TernaryVAE, require_model
 from tvae.torch_defaults import torch_defaults
@@ -84,13 +84,15 @@ def codebook(source: TernaryVAE | Codebook) -> Codebook:
 
     Raises:
         EvaluationError: if a point is not finite or not inside the ball.
+        OperationError: if there are more operations than can be listed.
         TypeError: if it is neither.
     """
     if isinstance(source, Codebook):
         return source
     require_model(source)
     n_trits, curvature = source.architecture.n_trits, source.architecture.curvature
-    points = source.project(posterior_mean(source)).points(curvature).cpu()
+    ternary.require_listed(n_trits)
+    points = embed(source).points(curvature)
     inside = poincare.inside(points, curvature=curvature)
     if not bool(inside.all()):
         raise EvaluationError(

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tvae import poincare, ternary
-from tvae.metrics import measure, posterior_mean
-from tvae.model import Embedding, TernaryVAE
+from tvae.metrics import embed, measure
+from tvae.model import TernaryVAE
 from tvae.torch_defaults import torch_defaults
 
 __all__ = ["NPZ", "PARQUET", "embeddings", "to_npz", "to_parquet"]
@@ -34,11 +34,12 @@ def embeddings(model: TernaryVAE) -> dict[str, npt.NDArray[Any]]:
         and norm are those of `tvae.evaluate`.
 
     Raises:
+        OperationError: if there are more operations than can be listed.
         EvaluationError: if a radius is NaN, infinite or outside the ball, or a direction is not finite.
     """
     n_trits, curvature = model.architecture.n_trits, model.architecture.curvature
-    unit_norm, direction = model.project(posterior_mean(model))
-    embedding = Embedding(unit_norm.cpu(), direction.cpu())
+    ternary.require_listed(n_trits)
+    embedding = embed(model)
     measure(embedding, n_trits=n_trits, curvature=curvature)
     norm = embedding.unit_norm.double().numpy() / math.sqrt(curvature)
     return {

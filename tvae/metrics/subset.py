@@ -15,18 +15,17 @@ import torch
 from torch import Tensor
 
 from tvae import poincare, ternary
-from tvae.metrics.evaluation import (
+from tvae.metrics.measurement import (
     LEAST_SCALE,
     Measurement,
-    ball_coverage,
+    embed,
     pair_chords,
     posterior_mean,
     rank_correlation,
     reproduced,
-    sample_pairs,
-    sibling_recall,
-    tree_precision_by_level,
 )
+from tvae.metrics.population import sample_pairs
+from tvae.metrics.tree import ball_coverage, sibling_recall, tree_precision_by_level
 from tvae.model import TernaryVAE
 from tvae.torch_defaults import torch_defaults
 
@@ -88,8 +87,7 @@ def holdout_metrics(model: TernaryVAE, share: float) -> dict[str, float]:
         By name, as `seen_coverage` and `unseen_coverage`; without a level gap where all are of one level.
     """
     n_trits, curvature = model.architecture.n_trits, model.architecture.curvature
-    latent = posterior_mean(model)
-    covered, embedding = reproduced(model, latent).numpy(), model.project(latent)
+    covered, embedding = reproduced(model, posterior_mean(model)).cpu().numpy(), embed(model)
     chords, points = pair_chords(embedding.direction, n_trits=n_trits), embedding.points(curvature).float()
     unseen = ternary.held_out(share, n_trits)
     where: dict[str, Any] = {"n_trits": n_trits, "curvature": curvature}

@@ -65,6 +65,9 @@ _RADII = "radius_v0"
 PAPER, SERIF = "#fbfaf6", "DejaVu Serif"
 BRANCHES = ("#1f4e79", "#b0472a", "#2c6e5a")
 
+# Of more levels the tree is drawn to this one: a picture has no room for more leaves.
+MOST_BRANCHES = 10
+
 # A distance to the ceiling below this is rounding, not a difference; the logarithmic scale ends here.
 FLOOR = 1e-6
 # Successive multiples of it, modulo 1, fill an interval evenly: jitter that needs no random numbers.
@@ -254,7 +257,8 @@ def distance_by_valuation(points: npt.ArrayLike, *, curvature: float) -> Figure:
     falls, steps = int((np.diff(means) < 0).sum()), n_trits - 1
     figure = _figure(
         f"Mean distance {means[0]:.3g} at valuation 0, {means[-1]:.3g} at valuation {steps}",
-        f"the mean falls at {falls} of {steps} steps · {3**n_trits:,} pairs a valuation · curvature −{curvature:g}",
+        f"the mean falls at {falls} of {steps} steps · {distances.shape[1]:,} pairs a valuation · "
+        f"curvature −{curvature:g}",
     )
     axes = figure.add_axes((0.07, 0.09, 0.87, 0.77))
     _style(axes)
@@ -296,7 +300,8 @@ def tree(points: npt.ArrayLike, *, curvature: float) -> Figure:
     centre.
 
     Args:
-        points: embeddings of all operations in index order, shape `(3^n_trits, D)`, D >= 2, inside the ball.
+        points: embeddings of all operations in index order, shape `(3^n_trits, D)`, D >= 2, inside the ball; of more
+            than ten trits the first ten levels are drawn.
         curvature: c > 0.
 
     Raises:
@@ -306,7 +311,7 @@ def tree(points: npt.ArrayLike, *, curvature: float) -> Figure:
         Semple & Steel, Phylogenetics (2003), section 7.2: an ultrametric as a tree with leaves of one depth.
     """
     embedding, n_trits = polar(points, curvature)
-    depths = _depths(embedding, n_trits, curvature)
+    depths = _depths(embedding, n_trits, curvature)[: MOST_BRANCHES + 1]
     vertices = [_vertices(k, depth, curvature) for k, depth in enumerate(depths)]
     figure = Figure(figsize=(9.0, 9.9), dpi=DPI, facecolor=PAPER)
     FigureCanvasAgg(figure)
@@ -314,7 +319,7 @@ def tree(points: npt.ArrayLike, *, curvature: float) -> Figure:
     axes.set_axis_off()
     axes.set_xlim(-1.01, 1.01)
     axes.set_ylim(-1.01, 1.01)
-    for k in range(n_trits, 0, -1):
+    for k in range(len(depths) - 1, 0, -1):
         child = np.arange(3**k)
         edges = _arcs(vertices[k - 1][child % 3 ** (k - 1)], vertices[k], 24 if k <= 5 else 6)
         axes.add_collection(
@@ -688,7 +693,7 @@ def _best(history: Sequence[Record], best_epoch: int | None) -> Record:
 
 def _by_level(radii: Floats, n_trits: int) -> list[Floats]:
     """Return the radii of each level, ascending, from valuation 0 up."""
-    valuations = ternary.valuations(n_trits)
+    valuations = metrics.population(n_trits).valuations
     return [np.sort(radii[valuations == v]) for v in range(n_trits + 1)]
 
 
@@ -706,12 +711,13 @@ def _spread(level: Floats, bins: Floats) -> Floats:
 
 
 def _depths(embedding: Embedding, n_trits: int, curvature: float) -> list[Floats]:
-    """Return the depth of every 3-adic ball at every level 0 … n_trits, shapes `(3^k,)`."""
+    """Return the depth of every 3-adic ball at every level 0 … n_trits, shapes `(3^k,)`; up to 10 of more levels."""
     distances = metrics.distances_by_valuation(embedding, n_trits=n_trits, curvature=curvature) / 2
     top = float(distances[0].mean())
     # Row i of the table holds the ball's members where an index is read as (rest, first k trits).
-    depths = [(top - d.reshape(-1, 3**k).mean(0)).clip(0) for k, d in enumerate(distances)]
-    return [*depths, np.full(3**n_trits, top)]
+    there = distances[: MOST_BRANCHES + 1]
+    depths = [(top - d.reshape(-1, 3**k).mean(0)).clip(0) for k, d in enumerate(there)]
+    return [*depths, np.full(3**n_trits, top)] if n_trits <= MOST_BRANCHES else depths
 
 
 def _vertices(k: int, depth: Floats, curvature: float) -> Floats:

@@ -237,7 +237,13 @@ def _dask(distributed: Any, address: str | None, workers: int | None, _: str) ->
     with ExitStack() as opened:
         # Above 10 MB Dask advises to load data where they are needed: a cohort of 30 models is as large. And by itself
         # it would give what killed a worker to three more.
-        settings = {"admin.large-graph-warning-threshold": "1 GiB", "scheduler.allowed-failures": 0}
+        # By itself too it would have its workers give memory back to the system at once, and take it again at the next
+        # step: a cohort then trains for twice as long.
+        settings = {
+            "admin.large-graph-warning-threshold": "1 GiB",
+            "scheduler.allowed-failures": 0,
+            "nanny.pre-spawn-environ": {},
+        }
         opened.enter_context(config.set({f"distributed.{name}": value for name, value in settings.items()}))
         cluster: Any = address
         if address is None:

@@ -4,12 +4,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tvae.checkpoint import Checkpoint, Verification
-from tvae.config.architecture import Architecture
+from tvae.config.architecture import MOST_LISTED, Architecture
 from tvae.config.presets import PRESETS, nearest_preset
 from tvae.config.training import Configuration
 from tvae.errors import TVAEError
 from tvae.markdown import escaped
-from tvae.metrics import Evaluation, distance_fidelity_ceiling, hierarchy_ceiling, q_ceiling, richness_ceiling
+from tvae.metrics import (
+    Evaluation,
+    distance_fidelity_ceiling,
+    hierarchy_ceiling,
+    population,
+    q_ceiling,
+    richness_ceiling,
+)
 from tvae.sweeps import reference
 from tvae.sweeps.trial import Trial
 from tvae.training import Result
@@ -20,7 +27,9 @@ __all__ = [
     "describe_foundation",
     "describe_model",
     "describe_trial",
+    "estimated",
     "level_gap",
+    "measured_on",
     "model_settings",
     "preformatted",
     "richness_shares",
@@ -65,7 +74,12 @@ def describe_embedding(
     summary, levels = result.summary(), architecture.n_trits
     rows = [
         ("", "this run", "limit", "reference sweep"),
-        ("coverage", f"{evaluation.coverage:.5f}", "1", f"{REFERENCE['coverage']} from scratch"),
+        (
+            "coverage",
+            f"{evaluation.coverage:.5f}{estimated(evaluation, 'coverage')}",
+            "1",
+            f"{REFERENCE['coverage']} from scratch",
+        ),
         (
             "hierarchy",
             f"{evaluation.hierarchy:.5f}",
@@ -87,9 +101,15 @@ def describe_embedding(
             "not measured",
         ),
         ("Q", f"{evaluation.q:.4f}", f"{q_ceiling(levels):.4f}", "not measured"),
-        ("tree precision", f"{evaluation.tree_precision:.4f}", "1", "not measured"),
-        ("sibling recall", f"{evaluation.sibling_recall:.4f}", "1", "not measured"),
-        ("ball coverage", f"{evaluation.ball_coverage:.5f}", "1", "not measured"),
+        *(
+            (
+                name.replace("_", " "),
+                f"{getattr(evaluation, name):.5f}{estimated(evaluation, name)}",
+                "1",
+                "not measured",
+            )
+            for name in ("tree_precision", "sibling_recall", "ball_coverage")
+        ),
     ]
     verdict = "Verified." if verified else "**Verification failed.**"
     return "\n".join(
@@ -102,7 +122,7 @@ def describe_embedding(
             f"{title}, curvature {architecture.curvature:g}, largest unit norm {architecture.max_radius:g}, seed "
             f"{result.configuration.seed}, objective `{result.configuration.objective}`. {start}",
             "",
-            "On all operations, at the posterior mean, with the weights of the best epoch:",
+            f"On {measured_on(levels)}, at the posterior mean, with the weights of the best epoch:",
             "",
             preformatted(rows),
             "",
@@ -116,6 +136,21 @@ def describe_embedding(
             *_repeat(command),
         ]
     )
+
+
+def measured_on(n_trits: int) -> str:
+    """Return what metrics were taken of: all operations, or how many of how many."""
+    if n_trits <= MOST_LISTED:
+        return "all operations"
+    return f"a fixed sample of {population(n_trits).n_even:,} of 3^{n_trits} operations"
+
+
+def estimated(evaluation: Evaluation, name: str) -> str:
+    """Return the 95 % interval of a metric that is an estimate, in parentheses; nothing of others."""
+    if name not in evaluation.intervals:
+        return ""
+    low, high = evaluation.intervals[name]
+    return f" ({low:.5f} to {high:.5f})"
 
 
 def describe_foundation(result: Result, coverage: float, *, command: str, look: Mapping[str, str]) -> str:

@@ -12,9 +12,11 @@ from mlflow import MlflowClient
 from tvae.checkpoint import FILE_NAME, Checkpoint, Verification, save, verify
 from tvae.checkpoint.verification import FILE_NAME as VERDICT
 from tvae.checkpoint.verification import Digests, load_afresh
+from tvae.config.architecture import MOST_LISTED
 from tvae.errors import CheckpointError
 from tvae.fresh import FreshProcess, ProcessError
-from tvae.metrics import Evaluation, trit_table
+from tvae.metrics import Evaluation, embed
+from tvae.model import TernaryVAE
 from tvae.plots import disk
 from tvae.plots.draw import draw
 from tvae.torch_defaults import torch_defaults
@@ -118,15 +120,9 @@ def log_embedding(
     saved = save_result(run.folder / FILE_NAME, result, MEASURED, trained, training)
     loaded = process.submit(load_afresh, str(saved.path))
     architecture, figures = saved.architecture, _Figures(run, process)
-    points = result.model(trit_table(architecture.n_trits)).numpy()
-    curvature = architecture.curvature
     figures.draw("training_curves", result.history, best_epoch=result.best_epoch)
-    figures.draw("poincare_disk", points, curvature=curvature)
-    figures.draw("poincare_disk", points, curvature=curvature, angle="3-adic", file="poincare_disk_3-adic.png")
-    if architecture.n_trits <= disk.MOST_TRITS:
-        figures.draw("disk", points, curvature=curvature, file=disk.FILE_NAME)
-    figures.draw("tree", points, curvature=curvature)
-    figures.draw("distance_by_valuation", points, curvature=curvature)
+    if architecture.n_trits <= MOST_LISTED:
+        _draw_points(figures, result.model)
     _log_checkpoint(run, saved, result)
     verification = _verify(run, saved, loaded)
     checkpoint, evaluation = _read_back(verification), verification.evaluation
@@ -136,6 +132,18 @@ def log_embedding(
     run.log_metrics(result.summary())
     model_id = log_model(client, run.id, verification, step=result.best_epoch)
     return Outcome(verification, checkpoint, figures.log()), evaluation, model_id
+
+
+def _draw_points(figures: "_Figures", model: TernaryVAE) -> None:
+    """Draw the figures that show every operation."""
+    curvature = model.architecture.curvature
+    points = embed(model).points(curvature).numpy()
+    figures.draw("poincare_disk", points, curvature=curvature)
+    figures.draw("poincare_disk", points, curvature=curvature, angle="3-adic", file="poincare_disk_3-adic.png")
+    if model.architecture.n_trits <= disk.MOST_TRITS:
+        figures.draw("disk", points, curvature=curvature, file=disk.FILE_NAME)
+    figures.draw("tree", points, curvature=curvature)
+    figures.draw("distance_by_valuation", points, curvature=curvature)
 
 
 def save_result(

@@ -21,6 +21,7 @@ from tvae.torch_defaults import torch_defaults
 from tvae.training.controller import controlled_weights, controller_loss
 from tvae.training.member import Member, Observer, Record, Result
 from tvae.training.optimizer import Weights
+from tvae.training.parallel import Parts
 from tvae.training.sampling import Sample, Sampler
 from tvae.training.schedule import Schedule
 from tvae.training.selection import Rank, rank
@@ -45,27 +46,37 @@ CONTROLLER_LR_SHARE = 0.1
 _ADVICE = "Try a lower `lr`; smaller weights of the terms help too."
 
 
-def train(member: Member, *, device: str = "cpu", observer: Observer | None = None) -> Result:
+def train(
+    member: Member, *, device: str = "cpu", observer: Observer | None = None, parts: Parts | None = None
+) -> Result:
     """Train one run: a cohort of one.
 
     Args:
         member: the run.
         device: a torch device.
         observer: is told of every epoch and event.
+        parts: into which each step is cut, for several processes or in turn; None leaves steps whole.
 
     Returns:
         The trained run, with the weights of its best epoch.
 
     Raises:
+        ConfigurationError: if steps cannot be cut into as many parts.
         TrainingError: on NaN or infinity in a loss, a gradient or a radius, with the epoch and the term.
     """
-    (result,) = train_cohort([member], device=device, observer=observer)
+    (result,) = train_cohort([member], device=device, observer=observer, parts=parts)
     if result.error is not None:
         raise result.error
     return result
 
 
-def train_cohort(members: Sequence[Member], *, device: str = "cpu", observer: Observer | None = None) -> list[Result]:
+def train_cohort(
+    members: Sequence[Member],
+    *,
+    device: str = "cpu",
+    observer: Observer | None = None,
+    parts: Parts | None = None,
+) -> list[Result]:
     """Train runs of one shape as one batch.
 
     A member's result does not depend on who trains beside it: it has draws, learning rate, schedule, patience and best
@@ -76,6 +87,7 @@ def train_cohort(members: Sequence[Member], *, device: str = "cpu", observer: Ob
         members: runs whose architectures differ at most in curvature, and whose settings agree in `SHARED_SETTINGS`.
         device: a torch device.
         observer: is told of every epoch and event.
+        parts: as in `train`.
 
     Returns:
         A result for each member, in their order.
@@ -94,7 +106,9 @@ def train_cohort(members: Sequence[Member], *, device: str = "cpu", observer: Ob
         return [
             result
             for first in range(0, len(members), size)
-            for result in _Cohort(members[first : first + size], torch.device(device), observer, first).run()
+            for result in _Cohort(
+                members[first : first + size], torch.device(device), observer, first, parts or Parts()
+            ).run()
         ]
 
 
@@ -117,8 +131,11 @@ class _Epoch(NamedTuple):
 class _Run:
     """What the loop keeps of one member."""
 
-    def __init__(self, place: int, member: Member, sampler: Sampler) -> None:
+    def __init__(self, place: int, member: Member, sampler: Sampler, parts: int) -> None:
         self.place, self.generator, self.sampler = place, member.generator, sampler
+        # Each part of a step has a source of noise of its own, so that it matters not which process computes it.
+        seeds = torch.randint(2**62, (parts,), generator=self.generator).tolist() if parts > 1 else []
+        self.noise = [torch.Generator().manual_seed(seed) for seed in seeds] or [self.generator]
         self.schedule = Schedule(member.configuration, sampler.steps)
         self.result = Result(member.configuration, copy.deepcopy(member.model))
         self.best: Rank | None = None
@@ -143,18 +160,25 @@ class _Cohort:
     """One cohort in training. The rows of every tensor are the members that still train, in the order of `active`."""
 
     def __init__(
-        self, members: Sequence[Member], device: torch.device, observer: Observer | None, first: int = 0
+        self,
+        members: Sequence[Member],
+        device: torch.device,
+        observer: Observer | None,
+        first: int,
+        parts: Parts,
     ) -> None:
+        self.parts = parts
         self.device, self.observer, self.watched = device, observer, 0.0
         settings, architecture = members[0].configuration, members[0].model.architecture
         self.n_trits = architecture.n_trits
         self.unseen = ternary.held_out(settings.holdout, self.n_trits) if settings.holdout else None
-        seen = ternary.valuations(self.n_trits)[... if self.unseen is None else ~self.unseen]
-        self.ceiling = metrics.hierarchy_ceiling(self.n_trits, np.bincount(seen))
-        self.step = Step(architecture, settings, device)
+        seen = None if self.unseen is None else np.bincount(ternary.valuations(self.n_trits)[~self.unseen])
+        self.ceiling = metrics.hierarchy_ceiling(self.n_trits, seen)
+        self.even = metrics.population(self.n_trits).n_even
+        self.step = Step(architecture, settings, device, parts.count)
         self.controls = architecture.use_controller and self.step.projects
         self.runs = [
-            _Run(place, member, Sampler(self.n_trits, settings, member.generator))
+            _Run(place, member, Sampler(self.n_trits, settings, member.generator), parts.count)
             for place, member in enumerate(members)
         ]
         self.first = first
@@ -248,7 +272,7 @@ class _Cohort:
         self.step.set_members(
             [run.curvature for run in self.active],
             [run.configuration.distance_margin for run in self.active],
-            [run.generator for run in self.active],
+            [[run.noise[part] for run in self.active] for part in range(self.parts.count)],
             self.latents,
             [self.latent_rows[place] for place in places],
             self.initial_variance[places],
@@ -264,16 +288,25 @@ class _Cohort:
         shares = torch.zeros_like(totals)
         for step in range(steps):
             lr = [run.schedule.lr((epoch - 1) * steps + step) for run in self.active]
-            terms, statistics = self.step(self.weights.model, sample, step)
-            share, loss = self._weigh(terms, statistics, first=epoch == 1 and step == 0)
-            gradient = self.weights.gradient(loss)
+            terms, share, gradient = self._step(sample, step, first=epoch == 1 and step == 0)
             self._check(epoch, terms, gradient)
             self.weights.step(gradient, torch.tensor(lr, device=self.device))
-            totals += terms.detach()
+            totals += terms
             shares += share
         with torch.no_grad():
             self._end_epoch(epoch, _Epoch(totals / steps, shares / steps, lr))
         self._keep([run for run in self.active if not self._is_over(run, epoch)])
+
+    def _step(self, sample: Sample, step: int, *, first: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the terms of a step, without gradient, their weights, and the gradient: means over its parts."""
+        sums: list[Tensor] = []
+        for part in self.parts.mine:
+            terms, statistics = self.step(self.weights.model, sample, step, part)
+            share, loss = self._weigh(terms, statistics, first)
+            found = [terms.detach(), share, self.weights.gradient(loss)]
+            sums = [a + b for a, b in zip(sums, found, strict=True)] if sums else found
+        terms, share, gradient = map(self.parts.mean, sums)
+        return terms, share, gradient
 
     def _weigh(self, terms: Tensor, statistics: Tensor, first: bool) -> tuple[Tensor, Tensor]:
         """Return the weights of the terms, `(M, terms)`, and the loss of all members, the controllers' own included."""
@@ -306,7 +339,7 @@ class _Cohort:
         for row, run in enumerate(self.active):
             if run.result.error is not None:
                 continue
-            record: Record = {"epoch": float(epoch), "coverage": float(covered[row].double().mean())}
+            record: Record = {"epoch": float(epoch), "coverage": float(covered[row][: self.even].double().mean())}
             known, measured = dict(record), None
             if unit_norms is not None:
                 try:

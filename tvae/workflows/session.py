@@ -20,7 +20,7 @@ from tvae.errors import CheckpointError, RegistryError, TrackingError
 from tvae.fresh import FreshProcess
 from tvae.metrics import Evaluation, hierarchy_ceiling, richness_ceiling
 from tvae.tracking import links
-from tvae.tracking.description import describe_embedding, richness_shares, settings_table
+from tvae.tracking.description import describe_embedding, estimated, richness_shares, settings_table
 from tvae.tracking.outcome import Outcome, log_embedding, process_for_outcome
 from tvae.tracking.run import Run, open_run
 from tvae.tracking.store import STORE_ERRORS, connect
@@ -330,13 +330,14 @@ def _table(architecture: Architecture, result: Result, evaluation: Evaluation, v
     levels = architecture.n_trits
     limit = richness_ceiling(architecture.max_radius, levels)
     return [
-        ("coverage", f"{evaluation.coverage:8.5f}   limit 1"),
+        ("coverage", f"{evaluation.coverage:8.5f}   limit 1{estimated(evaluation, 'coverage')}"),
         ("hierarchy", f"{evaluation.hierarchy:8.5f}   limit {hierarchy_ceiling(levels):.5f}"),
         (
             "level gap",
             f"{evaluation.level_gap:8.5f}   {'two levels overlap' if evaluation.level_gap < 0 else 'limit 1'}",
         ),
         ("richness", f"{evaluation.richness:8.5f}   limit {limit:.5f}; by valuation {richness_shares(evaluation)}"),
+        ("tree precision", f"{evaluation.tree_precision:8.5f}   limit 1{estimated(evaluation, 'tree_precision')}"),
         ("degradation", f"{result.summary()['degradation']:+z8.5f}   best epoch {result.best_epoch}"),
         ("training time", f"{result.seconds:.1f} s"),
         ("verification", "passed" if verified else "FAILED: see verification.json in the run"),

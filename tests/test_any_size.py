@@ -1,0 +1,201 @@
+"""Spaces of other sizes than 3^9: what is drawn where operations cannot be listed, and what is measured of it."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from exact_model import exact_model
+
+import tvae
+from tvae import metrics, serving, ternary
+from tvae.checkpoint import read, save, verify
+from tvae.config.architecture import MOST_LISTED, Architecture
+from tvae.config.presets import resolve, resolve_foundation
+from tvae.config.training import Configuration
+from tvae.errors import ConfigurationError, OperationError
+from tvae.metrics.drawn import drawn_tree
+from tvae.metrics.evaluation import interval
+from tvae.metrics.population import population, sample_partners
+from tvae.metrics.tree import sibling_hits, tree_precisions, tree_sample
+from tvae.model import TernaryVAE
+from tvae.training.sampling import Sampler, binary_subtrees, seen_subtrees
+
+# Three inputs.
+MANY = 27
+NARROW = {"encoder_hidden": (32,), "decoder_hidden": (32,), "hidden_dim": 16}
+
+
+def drawn_model(n_trits: int, seed: int = 0) -> TernaryVAE:
+    model = TernaryVAE(Architecture(n_trits=n_trits, latent_dim=max(16, n_trits), **NARROW))
+    model.initialise(torch.Generator().manual_seed(seed))
+    return model
+
+
+def test_the_operations_of_a_level_are_those_of_that_valuation() -> None:
+    for level, size in enumerate(ternary.level_sizes(6)):
+        assert np.array_equal(
+            ternary.of_level(level, np.arange(size), 6), np.flatnonzero(ternary.valuations(6) == level)
+        )
+
+
+@pytest.mark.parametrize("n_trits", [MOST_LISTED + 1, MANY, 39])
+def test_what_stands_for_a_space_has_every_level(n_trits: int) -> None:
+    some = population(n_trits)
+    assert ((some.index >= 0) & (some.index < 3**n_trits)).all()
+    assert np.array_equal(some.valuations, ternary.valuation(some.index, n_trits))
+    assert (some.level_sizes == np.bincount(some.valuations, minlength=n_trits + 1)).all()
+    assert (some.level_sizes >= np.minimum(ternary.level_sizes(n_trits), 243)).all()
+    even = some.index[: some.n_even]
+    digits = ternary.to_trits(even, n_trits)
+    # Three standard errors of a share of a third, of each trit alike.
+    assert np.abs((digits == 0).mean(0) - 1 / 3).max() < 3.5 * np.sqrt(2 / 9 / len(even))
+
+
+def test_a_space_that_can_be_listed_is_measured_whole() -> None:
+    assert np.array_equal(population(7).index, np.arange(3**7))
+    assert population(7).n_even == 3**7
+
+
+@pytest.mark.parametrize("n_trits", [6, 12])
+def test_partners_have_the_valuation_asked_for(n_trits: int) -> None:
+    i, partners = sample_partners(n_trits)
+    for k, j in enumerate(partners):
+        assert (ternary.valuation((i - j).numpy(), n_trits) == k).all()
+    assert np.array_equal(i.numpy() % 3 ** min(n_trits, 10), np.arange(len(i)))
+
+
+@pytest.mark.parametrize("call", [ternary.operations, ternary.valuations, lambda n: ternary.held_out(0.1, n)])
+def test_a_list_that_is_too_long_is_refused(call: object) -> None:
+    assert callable(call)
+    with pytest.raises(OperationError, match=r"up to n_trits = 13 \(1,594,323\), got n_trits = 14"):
+        call(14)
+
+
+def places_apart(size: int) -> np.ndarray:
+    """The first bit at which two places differ, counted from the most significant: shape `(size, size)`."""
+    place = np.arange(size)
+    return size.bit_length() - 1 - np.ceil(np.log2((place[:, None] ^ place) + 1)).astype(int)
+
+
+@pytest.mark.parametrize("held_out", [False, True], ids=["all", "seen"])
+def test_subtrees_branch_at_the_levels_asked_for(held_out: bool) -> None:
+    branches = torch.tensor([False, True, True, False, False, True, False])
+    generator, n = torch.Generator().manual_seed(1), 3**7
+    if held_out:
+        seen = torch.rand(n, generator=generator) < 0.9
+        nodes, parted = seen_subtrees(50, seen, branches, generator)
+        assert seen[nodes].all()
+        assert parted.shape == (3, 400)
+        nodes = nodes.view(50, 8)
+    else:
+        nodes = binary_subtrees(50, branches, generator)
+    levels = np.flatnonzero(branches.numpy())
+    for subtree in nodes.numpy():
+        valuations = ternary.valuation(subtree[:, None] - subtree, 7)
+        differ = valuations < 7
+        assert (valuations[differ] == levels[places_apart(8)[differ]]).all()
+    assert held_out or differ.sum() == 8 * 7
+
+
+@pytest.mark.parametrize("n_trits", [4, 9, 12, MANY])
+@pytest.mark.parametrize("weight", [0.0, 5.0], ids=["radii", "distances"])
+def test_an_epoch_draws_as_many_operations_as_it_says(n_trits: int, weight: float) -> None:
+    configuration = Configuration(distance_weight=weight)
+    sampler = Sampler(n_trits, configuration, torch.Generator().manual_seed(0))
+    sample = sampler.epoch()
+    draws = configuration.operations_per_epoch(n_trits)
+    assert draws == 3 ** min(n_trits, 11)
+    assert draws <= len(sample.population) + (draws % 512) or weight
+    assert abs(len(sample.population) - draws) < configuration.operations_per_step(n_trits)
+    assert sample.stratified.shape == (sampler.steps, n_trits + 1, sampler.per_level)
+    for level in range(n_trits + 1):
+        assert (ternary.valuation(sample.stratified[:, level].numpy(), n_trits) == level).all()
+    if weight:
+        # All levels are spanned, from the first that branches to the leaves.
+        assert (sample.steps_down.sum(1) <= n_trits).all()
+        assert (sample.steps_down >= 1).all()
+
+
+def test_against_all_partners_tree_precision_is_that_of_the_list() -> None:
+    """Of four trits no operation has more than 54 partners of any valuation."""
+    model = drawn_model(4)
+    found, embedding = drawn_tree(model, 81), metrics.embed(model)
+    exact = tree_precisions(embedding, np.arange(81), n_trits=4, curvature=2.0, dtype=torch.float64)
+    assert np.allclose(found.precisions, exact, atol=1e-9)
+    assert found.sibling_hits.mean() == pytest.approx(metrics.sibling_recall(embedding, n_trits=4, curvature=2.0))
+
+
+def test_from_eleven_trits_on_a_sample_is_looked_at() -> None:
+    assert len(tree_sample(10)) == len(tree_sample(11)) == 1024
+    assert len(tree_sample(13)) == 1024 // 9
+    model = drawn_model(11)
+    assert len(sibling_hits(metrics.embed(model), n_trits=11, curvature=2.0)) == 3**7
+
+
+def test_an_interval_holds_the_share_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(0)
+    for share in (0.5, 0.99):
+        ends = np.array([interval(float(rng.binomial(400, share)) / 400, 400) for _ in range(2000)])
+        held = float(((ends[:, 0] <= share) & (share <= ends[:, 1])).mean())
+        assert 0.935 < held < 0.985
+    assert interval(1.0, 1000)[0] == pytest.approx(0.99617, abs=1e-5)
+
+
+def test_metrics_of_an_estimate_have_their_interval() -> None:
+    evaluation = tvae.evaluate(drawn_model(14))
+    assert set(evaluation.intervals) == {"coverage", "tree_precision", "sibling_recall", "ball_coverage"}
+    for name, (low, high) in evaluation.intervals.items():
+        assert low <= evaluation.metrics()[name] <= high
+        assert evaluation.metrics()[f"{name}_low"] == low
+    assert len(evaluation.radii) == len(population(14))
+    assert not tvae.evaluate(exact_model(6)).intervals
+
+
+def test_the_network_answers_as_its_table_does() -> None:
+    model, some = exact_model(6), np.array([0, 5, 728])
+    network, table = serving.NetworkAnswers(model), serving.answers(model)
+    assert network.records(some, embedding=True) == table.records(some, embedding=True)
+    assert network.records(some, embedding=False) == table.records(some, embedding=False)
+
+
+def test_what_cannot_be_listed_is_saved_verified_and_answered(tmp_path: Path) -> None:
+    model = drawn_model(MANY)
+    evaluation = tvae.evaluate(model)
+    claims = {name: evaluation.metrics()[name] for name in ("coverage", "hierarchy", "richness", "distance_fidelity")}
+    save(tmp_path / "m.safetensors", model, trained=("encoder", "decoder", "projection"), training={}, metrics=claims)
+    verdict = {check.name: check.passed for check in verify(tmp_path / "m.safetensors", reloads=1).checks}
+    assert verdict["claimed metrics"]
+    assert verdict["reloads"]
+    assert verdict["inside the ball"]
+    assert not verdict["coverage"]
+    model = read(tmp_path / "m.safetensors").model
+    (last,) = serving.NetworkAnswers(model).records(np.array([3**MANY - 1]), embedding=True)
+    assert last["valuation"] == 0
+    assert len(last["embedding"]) == MANY
+
+
+@pytest.mark.parametrize("what", ["codebook", "embeddings"])
+def test_what_needs_a_list_says_so(what: str) -> None:
+    from tvae.embedding.codebook import codebook
+    from tvae.embedding.export import embeddings
+
+    call = {"codebook": codebook, "embeddings": embeddings}[what]
+    with pytest.raises(OperationError, match="up to n_trits = 13"):
+        call(drawn_model(14))
+
+
+def test_a_long_operation_has_a_wider_net_unless_another_is_asked_for() -> None:
+    architecture, configuration = resolve("default", {"n_trits": MANY, "lr": 0.02})
+    assert architecture.latent_dim == 32
+    assert configuration.lr == 0.02
+    assert configuration.distance_margin * MANY == pytest.approx(Configuration().distance_margin * 9)
+    assert resolve("default", {"n_trits": MANY, "latent_dim": 16})[0].latent_dim == 16
+    assert resolve("default", {"n_trits": 13})[0] == Architecture(n_trits=13)
+
+
+def test_nothing_is_held_out_of_what_is_drawn() -> None:
+    with pytest.raises(ConfigurationError, match="nearly all of them are never seen"):
+        resolve("default", {"n_trits": MANY, "holdout": 0.1})
+    with pytest.raises(ConfigurationError, match="nearly all of them are never seen"):
+        resolve_foundation(Architecture(n_trits=MANY), {"holdout": 0.1})
