@@ -21,7 +21,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 $(foreach name,$(filter $(addsuffix %,a b c d e f g h i j k l m n o p q r s t u v w x y z),$(.VARIABLES)),\
 	$(if $(findstring command,$(origin $(name))),$(error Options go into ARGS, as in: make finetune ARGS='--$(name) $($(name))')))
 
-.PHONY: help setup store train finetune scratch stability sweep report verify promote embed ui serve bench bench-serving bench-startup bench-peers test test-long test-clusters test-faults test-server test-ui test-lowest quick lint fix clean
+.PHONY: help setup store train finetune scratch stability sweep report verify promote embed ui serve bench bench-serving bench-startup bench-growth bench-peers test test-long test-clusters test-faults test-server test-ui test-lowest quick lint fix clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -89,6 +89,10 @@ bench-serving: .venv/ready ## What serving costs, beside a model that does nothi
 
 bench-startup: .venv/ready ## What a command costs beside its training, in imports of torch and mlflow
 	$(BIN)/python benchmarks/startup.py $(ARGS)
+
+bench-growth: .venv/ready ## How time and memory grow with the space, beside gensim, which it installs; writes benchmarks/GROWTH.md
+	$(INSTALL) '.[test,peers]'
+	$(BIN)/python benchmarks/growth.py
 
 bench-peers: .venv/ready ## The same operations through pythae and gensim, which it installs; writes benchmarks/PEERS.md
 	$(INSTALL) '.[test,peers]'

@@ -6,9 +6,11 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import cache
 from multiprocessing import get_context
+from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 
 import mlflow
@@ -16,11 +18,15 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
+from tvae.fresh import FreshProcess, answer
+
 ROOT = Path(__file__).parent.parent
 
 # What commands import takes seconds. Here one process imports it for all of them, and each is a fork of that one.
 _FORKS = get_context("forkserver")
-_FORKS.set_forkserver_preload(["tvae.cli.main", "tvae.workflows.session", "tvae.workflows.sweep", "tvae.report"])
+_FORKS.set_forkserver_preload(
+    ["tvae.cli.main", "tvae.workflows.session", "tvae.workflows.sweep", "tvae.report", "tvae.plots.figures"]
+)
 
 
 class Desk:
@@ -111,7 +117,38 @@ def _run(words: tuple[str, ...], folder: Path, environment: dict[str, str], out:
             os.dup2(file.fileno(), number)
     sys.argv = list(words)
     sys.path[:0] = [str(folder), str(ROOT)]
+    _have_a_process_ready()
     runpy.run_module(words[0], run_name="__main__", alter_sys=True)
+
+
+def _have_a_process_ready() -> None:
+    """Let the first `FreshProcess` of a command be a fork that is made now: it has imported all that it needs.
+
+    It has seen no model, and so is as fresh; that the real one is a process of its own is for `test_fresh`.
+    """
+    connection, theirs = Pipe()
+    process = get_context("fork").Process(target=_answer, args=(connection, theirs), daemon=True)
+    process.start()
+    theirs.close()
+    begin = FreshProcess.__init__
+
+    def take(self: FreshProcess, *modules: str) -> None:
+        FreshProcess.__init__ = begin  # type: ignore[method-assign]
+        self._connection, self._said = connection, tempfile.TemporaryFile()  # noqa: SIM115
+        process.wait = process.join  # type: ignore[attr-defined]
+        self._process = process  # type: ignore[assignment]
+        self._calls = ThreadPoolExecutor(1)
+
+    FreshProcess.__init__ = take  # type: ignore[method-assign]
+
+
+def _answer(connection: Connection, theirs: Connection) -> None:
+    connection.close()
+    os.environ["MPLBACKEND"] = "agg"
+    with open(os.devnull, "wb") as nowhere:
+        for number in (1, 2):
+            os.dup2(nowhere.fileno(), number)
+    answer(theirs)
 
 
 def put_store(folder: Path) -> None:

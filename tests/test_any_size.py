@@ -144,7 +144,7 @@ def test_an_interval_holds_the_share_as_often_as_it_says() -> None:
 
 def test_metrics_of_an_estimate_have_their_interval() -> None:
     evaluation = tvae.evaluate(drawn_model(14))
-    assert set(evaluation.intervals) == {"coverage", "tree_precision", "sibling_recall", "ball_coverage"}
+    assert set(evaluation.intervals) == {"coverage", "hierarchy", "tree_precision", "sibling_recall", "ball_coverage"}
     for name, (low, high) in evaluation.intervals.items():
         assert low <= evaluation.metrics()[name] <= high
         assert evaluation.metrics()[f"{name}_low"] == low

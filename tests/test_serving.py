@@ -739,9 +739,7 @@ class TestLoading:
         )
         assert run(script, tmp_path, PYTHONPATH=str(ROOT)).splitlines()[1:] == [""]
 
-    def test_above_a_size_the_network_makes_the_table_as_it_is_loaded(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_above_a_size_the_network_answers(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("tvae.serving.MOST_OPERATIONS", 26)
         saved = save_model(tmp_path, write(tmp_path / "checkpoint.safetensors", exact_model(3)))
         assert not list(saved.rglob(TABLE))

@@ -92,22 +92,27 @@ class FreshProcess:
 
 
 def main() -> None:
-    """Answer calls until whoever started this process has closed the socket."""
+    """Be the process."""
     number, *modules = sys.argv[1:]
+    for module in modules:
+        # What cannot be imported fails the calls that need it, and no others.
+        with suppress(Exception):
+            import_module(module)
     with Connection(int(number)) as connection:
-        for module in modules:
-            # What cannot be imported fails the calls that need it, and no others.
-            with suppress(Exception):
-                import_module(module)
-        while True:
-            try:
-                module, name, args, kwargs = connection.recv()
-            except EOFError:
-                return
-            try:
-                connection.send((None, getattr(import_module(module), name)(*args, **kwargs)))
-            except Exception as error:
-                connection.send((f"{type(error).__name__}: {error}", None))
+        answer(connection)
+
+
+def answer(connection: Connection) -> None:
+    """Answer calls until whoever makes them has closed the connection."""
+    while True:
+        try:
+            module, name, args, kwargs = connection.recv()
+        except EOFError:
+            return
+        try:
+            connection.send((None, getattr(import_module(module), name)(*args, **kwargs)))
+        except Exception as error:
+            connection.send((f"{type(error).__name__}: {error}", None))
 
 
 if __name__ == "__main__":

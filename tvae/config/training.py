@@ -151,7 +151,8 @@ class Configuration:
 
     def operations_per_epoch(self, n_trits: int) -> int:
         """Return how many operations an epoch draws: as many as there are, but at most 3^11."""
-        return min(3**n_trits, LARGEST_EPOCH)
+        draws: int = min(3**n_trits, LARGEST_EPOCH)
+        return draws
 
     def steps_per_epoch(self, n_trits: int) -> int:
         """Return how many steps take the operations of an epoch."""

@@ -35,8 +35,8 @@ import numpy.typing as npt
 
 from tvae import poincare, ternary
 from tvae.metrics.drawn import drawn_tree
-from tvae.metrics.measurement import embed, measure, posterior_mean, reproduced
-from tvae.metrics.population import population
+from tvae.metrics.measurement import embed, measure, posterior_mean, rank_correlation, reproduced
+from tvae.metrics.population import SAMPLE_SEED, population
 from tvae.metrics.tree import ball_coverage, distances_by_valuation, sibling_hits, tree_precisions, tree_sample
 from tvae.model import TernaryVAE, require_model
 from tvae.torch_defaults import torch_defaults
@@ -45,6 +45,7 @@ __all__ = ["MOST_EXACT", "Evaluation", "evaluate", "interval"]
 
 # Up to as many trits tree precision alone is an estimate, over a sample that is part of its definition.
 MOST_EXACT = 10
+RESAMPLES = 200
 # Of the normal distribution, for intervals of 95 %.
 TWO_SIDED = 1.959964
 
@@ -143,14 +144,16 @@ def evaluate(model: TernaryVAE) -> Evaluation:
         precisions, hits, distances, back = drawn_tree(model)
         alone = float(back.mean())
     by_level = tuple(precisions.mean(0).tolist())
-    estimates = {
-        "tree_precision": (float(np.mean(by_level)), len(precisions)),
-        "sibling_recall": (hits.mean(), len(hits)),
-    }
-    if n_trits > ternary.MOST_LISTED:
-        estimates |= {"coverage": (float(covered.mean()), len(covered)), "ball_coverage": (alone, len(hits))}
+    intervals: dict[str, tuple[float, float]] = {}
+    if n_trits > MOST_EXACT:
+        intervals["tree_precision"] = interval(float(np.mean(by_level)), len(precisions))
+        intervals["sibling_recall"] = interval(float(hits.mean()), len(hits))
     radii = poincare.radius(embedding.unit_norm, curvature=curvature).double().numpy()
     norms = embedding.unit_norm.double().numpy() / math.sqrt(curvature)
+    if n_trits > ternary.MOST_LISTED:
+        intervals["coverage"] = interval(float(covered.mean()), len(covered))
+        intervals["ball_coverage"] = interval(alone, len(hits))
+        intervals["hierarchy"] = hierarchy_interval(radii, n_trits)
     radii.flags.writeable = norms.flags.writeable = False
     return Evaluation(
         coverage=float(covered.mean()),
@@ -169,8 +172,27 @@ def evaluate(model: TernaryVAE) -> Evaluation:
         level_richness=measured.level_richness,
         radii=radii,
         norms=norms,
-        intervals={name: interval(*of) for name, of in estimates.items()} if n_trits > MOST_EXACT else {},
+        intervals=intervals,
     )
+
+
+def hierarchy_interval(radii: Floats, n_trits: int) -> tuple[float, float]:
+    """Return the 95 % interval of the hierarchy of all operations, from the sample that stands for them.
+
+    It is that of the bootstrap: of as many operations, drawn again and again from the sample. The limit of hierarchy
+    differs from sample to sample by about as much.
+
+    Args:
+        radii: of the population, shape `(N,)`.
+        n_trits: number of trits.
+
+    Source:
+        Efron & Tibshirani, An Introduction to the Bootstrap (1993), section 13.3.
+    """
+    people, rng = population(n_trits), np.random.default_rng(SAMPLE_SEED)
+    drawn = (rng.integers(people.n_even, size=people.n_even) for _ in range(RESAMPLES))
+    low, high = np.quantile([rank_correlation(people.valuations[some], radii[some]) for some in drawn], [0.025, 0.975])
+    return float(low), float(high)
 
 
 def interval(mean: float, n: int) -> tuple[float, float]:

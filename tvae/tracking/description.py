@@ -74,15 +74,10 @@ def describe_embedding(
     summary, levels = result.summary(), architecture.n_trits
     rows = [
         ("", "this run", "limit", "reference sweep"),
-        (
-            "coverage",
-            f"{evaluation.coverage:.5f}{estimated(evaluation, 'coverage')}",
-            "1",
-            f"{REFERENCE['coverage']} from scratch",
-        ),
+        ("coverage", _value(evaluation, "coverage"), "1", f"{REFERENCE['coverage']} from scratch"),
         (
             "hierarchy",
-            f"{evaluation.hierarchy:.5f}",
+            _value(evaluation, "hierarchy"),
             f"{hierarchy_ceiling(levels):.5f}",
             f"{REFERENCE['hierarchy']} at best",
         ),
@@ -102,12 +97,7 @@ def describe_embedding(
         ),
         ("Q", f"{evaluation.q:.4f}", f"{q_ceiling(levels):.4f}", "not measured"),
         *(
-            (
-                name.replace("_", " "),
-                f"{getattr(evaluation, name):.5f}{estimated(evaluation, name)}",
-                "1",
-                "not measured",
-            )
+            (name.replace("_", " "), _value(evaluation, name), "1", "not measured")
             for name in ("tree_precision", "sibling_recall", "ball_coverage")
         ),
     ]
@@ -151,6 +141,10 @@ def estimated(evaluation: Evaluation, name: str) -> str:
         return ""
     low, high = evaluation.intervals[name]
     return f" ({low:.5f} to {high:.5f})"
+
+
+def _value(evaluation: Evaluation, name: str) -> str:
+    return f"{getattr(evaluation, name):.5f}{estimated(evaluation, name)}"
 
 
 def describe_foundation(result: Result, coverage: float, *, command: str, look: Mapping[str, str]) -> str:

@@ -331,7 +331,10 @@ def _table(architecture: Architecture, result: Result, evaluation: Evaluation, v
     limit = richness_ceiling(architecture.max_radius, levels)
     return [
         ("coverage", f"{evaluation.coverage:8.5f}   limit 1{estimated(evaluation, 'coverage')}"),
-        ("hierarchy", f"{evaluation.hierarchy:8.5f}   limit {hierarchy_ceiling(levels):.5f}"),
+        (
+            "hierarchy",
+            f"{evaluation.hierarchy:8.5f}   limit {hierarchy_ceiling(levels):.5f}{estimated(evaluation, 'hierarchy')}",
+        ),
         (
             "level gap",
             f"{evaluation.level_gap:8.5f}   {'two levels overlap' if evaluation.level_gap < 0 else 'limit 1'}",
