@@ -35,7 +35,7 @@ import numpy.typing as npt
 
 from tvae import poincare, ternary
 from tvae.metrics.drawn import drawn_tree
-from tvae.metrics.measurement import embed, measure, posterior_mean, rank_correlation, reproduced
+from tvae.metrics.measurement import embed, measure, posterior_mean, q, rank_correlation, reproduced
 from tvae.metrics.population import SAMPLE_SEED, population
 from tvae.metrics.tree import ball_coverage, distances_by_valuation, sibling_hits, tree_precisions, tree_sample
 from tvae.model import TernaryVAE, require_model
@@ -96,8 +96,8 @@ class Evaluation:
 
     @property
     def q(self) -> float:
-        """Distance fidelity + 1.5·|hierarchy|."""
-        return self.distance_fidelity + 1.5 * abs(self.hierarchy)
+        """Of distance fidelity and hierarchy."""
+        return q(self.distance_fidelity, self.hierarchy)
 
     def metrics(self) -> dict[str, float]:
         """Return the scalar metrics under the names they are logged with, and the ends of intervals as `NAME_low`."""

@@ -30,6 +30,7 @@ __all__ = [
     "measure_norms",
     "pair_chords",
     "posterior_mean",
+    "q",
     "q_ceiling",
     "rank_correlation",
     "reproduced",
@@ -72,8 +73,8 @@ class Measurement:
 
     @property
     def q(self) -> float:
-        """Distance fidelity + 1.5·|hierarchy|."""
-        return self.distance_fidelity + 1.5 * abs(self.hierarchy)
+        """Of distance fidelity and hierarchy."""
+        return q(self.distance_fidelity, self.hierarchy)
 
 
 @torch_defaults()
@@ -250,6 +251,11 @@ def distance_fidelity_ceiling(n_trits: int = ternary.N_TRITS) -> float:
     return math.sqrt(_untied(sizes) / _untied(times))
 
 
+def q(distance_fidelity: float, hierarchy: float) -> float:
+    """Return Q, distance fidelity + 1.5·|hierarchy|."""
+    return distance_fidelity + 1.5 * abs(hierarchy)
+
+
 def q_ceiling(n_trits: int = ternary.N_TRITS) -> float:
     """Return the largest Q that embeddings with distinct radii and distances can reach.
 
@@ -257,7 +263,7 @@ def q_ceiling(n_trits: int = ternary.N_TRITS) -> float:
         >>> round(q_ceiling(), 4)
         2.0797
     """
-    return distance_fidelity_ceiling(n_trits) + 1.5 * abs(hierarchy_ceiling(n_trits))
+    return q(distance_fidelity_ceiling(n_trits), hierarchy_ceiling(n_trits))
 
 
 def _untied(sizes: Ints) -> float:

@@ -154,11 +154,13 @@ def radius_by_valuation(evaluation: Evaluation) -> Figure:
     n_trits = len(evaluation.level_gaps)
     levels = _by_level(evaluation.radii, n_trits)
     figure = _figure(*_order_finding(evaluation))
-    axes = figure.add_axes((0.07, 0.125, 0.915, 0.665))
+    axes = figure.add_axes((0.07, 0.125, 0.915, 0.665) if n_trits <= 13 else (0.07, 0.16, 0.915, 0.6))
     _style(axes)
     axes.grid(visible=False, axis="x")
     top = 1.04 * (float(evaluation.radii.max()) or 1.0)
     bins = np.linspace(0, top, 101)
+    # Of more levels than this, numbers side by side would run into one another.
+    turned = 90 if n_trits > 13 else 0
     for v, (level, colour) in enumerate(zip(levels, _colours(n_trits), strict=True)):
         _dots(axes, v + _spread(level, bins), level, colour, {"ms": 1.4 + 3.6 / math.sqrt(len(level))}, v)
     bars = [[(v - 0.47, mean), (v + 0.47, mean)] for v, mean in enumerate(evaluation.level_radii)]
@@ -169,14 +171,17 @@ def radius_by_valuation(evaluation: Evaluation) -> Figure:
             axes.add_patch(Rectangle((v, low), 1, high - low, color=ALARM, alpha=0.2, lw=0, zorder=1.5, gid="overlap"))
         else:
             axes.plot([v + 0.5] * 2, [low, high], color=MUTED, lw=1.6, solid_capstyle="butt", gid="gap")
-        axes.text(v + 0.5, 1.02 * top, _gap(gap), ha="center", va="bottom", fontsize=9, color=ALARM if gap < 0 else INK)
+        colour = ALARM if gap < 0 else INK
+        axes.text(v + 0.5, 1.02 * top, _gap(gap), ha="center", va="bottom", fontsize=9, color=colour, rotation=turned)
     key = "line: mean · bar and number: level gap, in shares of an even step · shaded, below 0: two levels overlap"
-    axes.text(0, 1.07, key, transform=axes.transAxes, va="bottom", fontsize=9, color=MUTED)
+    axes.text(0, 1.12 if turned else 1.07, key, transform=axes.transAxes, va="bottom", fontsize=9, color=MUTED)
     axes.set_xlim(-0.55, n_trits + 0.55)
     axes.set_ylim(-0.025 * top, top)
     axes.xaxis.set_major_locator(FixedLocator(list(range(n_trits + 1))))
-    axes.set_xticklabels([f"{v}\n{len(level):,}" for v, level in enumerate(levels)])
-    axes.set_xlabel("valuation, and how many operations have it", fontsize=10, color=INK)
+    count = " · " if turned else "\n"
+    axes.set_xticklabels([f"{v}{count}{len(level):,}" for v, level in enumerate(levels)], rotation=turned)
+    whose = "have it" if n_trits <= ternary.MOST_LISTED else "of it were drawn"
+    axes.set_xlabel(f"valuation, and how many operations {whose}", fontsize=10, color=INK)
     axes.set_ylabel("radius (hyperbolic length)", fontsize=10, color=INK)
     return figure
 

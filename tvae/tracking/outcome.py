@@ -79,7 +79,7 @@ def log_foundation(
     saved = save_result(run.folder / FILE_NAME, result, ("coverage",), ("encoder", "decoder"), training)
     loaded = process.submit(load_afresh, str(saved.path))
     figures = _Figures(run, process)
-    figures.draw("training_curves", result.history, best_epoch=result.best_epoch)
+    figures.draw("training_curves", result.history, n_trits=saved.architecture.n_trits, best_epoch=result.best_epoch)
     _log_checkpoint(run, saved, result)
     run.log_metrics(result.summary())
     verification = _verify(run, saved, loaded)
@@ -120,7 +120,7 @@ def log_embedding(
     saved = save_result(run.folder / FILE_NAME, result, MEASURED, trained, training)
     loaded = process.submit(load_afresh, str(saved.path))
     architecture, figures = saved.architecture, _Figures(run, process)
-    figures.draw("training_curves", result.history, best_epoch=result.best_epoch)
+    figures.draw("training_curves", result.history, n_trits=saved.architecture.n_trits, best_epoch=result.best_epoch)
     if architecture.n_trits <= MOST_LISTED:
         _draw_points(figures, result.model)
     _log_checkpoint(run, saved, result)

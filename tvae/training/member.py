@@ -7,6 +7,7 @@ import torch
 
 from tvae.config.training import Configuration
 from tvae.errors import TrainingError
+from tvae.metrics import q
 from tvae.model import TernaryVAE
 
 __all__ = ["AT_BEST", "Member", "Observer", "Record", "Result"]
@@ -83,7 +84,7 @@ class Result:
             summary["init_hierarchy"], summary["final_hierarchy"] = placed[0], placed[-1]
             summary["degradation"] = placed[-1] - at_best["hierarchy"]
             summary |= {f"best_{name}": at_best[name] for name in AT_BEST}
-            summary["best_q"] = at_best["distance_fidelity"] + 1.5 * abs(at_best["hierarchy"])
+            summary["best_q"] = q(at_best["distance_fidelity"], at_best["hierarchy"])
         return summary
 
 

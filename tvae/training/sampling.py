@@ -22,8 +22,8 @@ class Sample(NamedTuple):
         population: a random order of all operations, shape `(N,)`, of which step s sees the next `operations_per_step`;
             or, where distances are learned, the binary subtrees of all steps, one after another.
         stratified: operations drawn evenly within each level that has any, shape `(steps, levels, S)`.
-        steps_down: how many levels lie between the levels at which the subtrees of a step branch, and the last, shape
-            `(steps, branchings)`: 1 where they branch at all.
+        steps_down: by how many levels each level at which the subtrees of a step branch lies above the next, or above
+            the leaves, shape `(steps, branchings)`: 1 where they branch at all.
         parted: whether the node of each operation at each of these levels has two branches in its subtree, shape
             `(branchings, N)` beside `population`; empty where nothing is held out, or no distances are learned.
     """
@@ -93,12 +93,13 @@ class Sampler:
         """Draw the subtrees of all steps, how far apart the levels are at which they branch, and what branches."""
         levels, count = self.branchings, self._size // 2**self.branchings
         nodes, parted = [], []
+        thinned = levels < self.n_trits
         # Where all levels branch, one call draws the subtrees of all steps.
-        calls, count = (1, self.steps * count) if levels == self.n_trits else (self.steps, count)
+        calls, count = (self.steps, count) if thinned else (1, self.steps * count)
         down = torch.ones(self.steps, levels)
         for step in range(calls):
             branches = torch.ones(self.n_trits, dtype=torch.bool)
-            if calls > 1:
+            if thinned:
                 chosen = torch.randperm(self.n_trits, generator=self._generator)[:levels].sort().values
                 branches = torch.zeros_like(branches).index_fill(0, chosen, True)
                 down[step] = torch.diff(chosen, append=torch.tensor([self.n_trits]))
