@@ -8,7 +8,7 @@ import torch
 from exact_model import exact_model
 
 import tvae
-from tvae import metrics, serving, ternary
+from tvae import metrics, served, serving, ternary
 from tvae.checkpoint import read, save, verify
 from tvae.config.architecture import MOST_LISTED, Architecture
 from tvae.config.presets import resolve, resolve_foundation
@@ -19,7 +19,7 @@ from tvae.metrics.evaluation import interval
 from tvae.metrics.population import population, sample_partners
 from tvae.metrics.tree import sibling_hits, tree_precisions, tree_sample
 from tvae.model import TernaryVAE
-from tvae.training.sampling import Sampler, binary_subtrees, seen_subtrees
+from tvae.training.sampling import Sampler, binary_subtrees, seen_below, seen_subtrees
 
 # Three inputs.
 MANY = 27
@@ -39,7 +39,7 @@ def test_the_operations_of_a_level_are_those_of_that_valuation() -> None:
         )
 
 
-@pytest.mark.parametrize("n_trits", [MOST_LISTED + 1, MANY, 39])
+@pytest.mark.parametrize("n_trits", [MOST_LISTED + 1, MANY, 33])
 def test_what_stands_for_a_space_has_every_level(n_trits: int) -> None:
     some = population(n_trits)
     assert ((some.index >= 0) & (some.index < 3**n_trits)).all()
@@ -84,7 +84,7 @@ def test_subtrees_branch_at_the_levels_asked_for(held_out: bool) -> None:
     generator, n = torch.Generator().manual_seed(1), 3**7
     if held_out:
         seen = torch.rand(n, generator=generator) < 0.9
-        nodes, parted = seen_subtrees(50, seen, branches, generator)
+        nodes, parted = seen_subtrees(50, seen_below(seen, 7), branches, generator)
         assert seen[nodes].all()
         assert parted.shape == (3, 400)
         nodes = nodes.view(50, 8)
@@ -106,15 +106,25 @@ def test_an_epoch_draws_as_many_operations_as_it_says(n_trits: int, weight: floa
     sample = sampler.epoch()
     draws = configuration.operations_per_epoch(n_trits)
     assert draws == 3 ** min(n_trits, 11)
-    assert draws <= len(sample.population) + (draws % 512) or weight
     assert abs(len(sample.population) - draws) < configuration.operations_per_step(n_trits)
     assert sample.stratified.shape == (sampler.steps, n_trits + 1, sampler.per_level)
     for level in range(n_trits + 1):
         assert (ternary.valuation(sample.stratified[:, level].numpy(), n_trits) == level).all()
     if weight:
-        # All levels are spanned, from the first that branches to the leaves.
-        assert (sample.steps_down.sum(1) <= n_trits).all()
-        assert (sample.steps_down >= 1).all()
+        # The first subtree of each step tells at which levels it branches.
+        size = 2 ** configuration.branchings(n_trits)
+        for step, down in enumerate(sample.steps_down):
+            subtree = sample.population[step * configuration.operations_per_step(n_trits) :][:size].numpy()
+            levels = np.unique(ternary.valuation(subtree[1:] - subtree[0], n_trits))
+            assert np.array_equal(down, np.diff(levels, append=n_trits))
+
+
+@pytest.mark.parametrize("weight", [0.0, 5.0], ids=["radii", "distances"])
+def test_nothing_held_out_is_drawn_where_an_epoch_is_no_pass(weight: float) -> None:
+    configuration = Configuration(distance_weight=weight, holdout=0.1)
+    sample, held = Sampler(12, configuration, torch.Generator().manual_seed(0)).epoch(), ternary.held_out(0.1, 12)
+    assert not held[sample.population.numpy()].any()
+    assert not held[sample.stratified.numpy()].any()
 
 
 def test_against_all_partners_tree_precision_is_that_of_the_list() -> None:
@@ -173,6 +183,29 @@ def test_what_cannot_be_listed_is_saved_verified_and_answered(tmp_path: Path) ->
     (last,) = serving.NetworkAnswers(model).records(np.array([3**MANY - 1]), embedding=True)
     assert last["valuation"] == 0
     assert len(last["embedding"]) == MANY
+
+
+@pytest.mark.parametrize("n_trits", [MANY, 33])
+def test_a_request_names_the_operation_that_is_answered(n_trits: int) -> None:
+    index = np.random.default_rng(0).integers(3**n_trits, size=1000)
+    assert np.array_equal(served.to_indices(index, n_trits), index)
+    assert np.array_equal(served.to_indices(ternary.to_trits(index, n_trits), n_trits), index)
+    assert np.array_equal(served.to_indices(ternary.to_trits(index, n_trits).tolist(), n_trits), index)
+
+
+def test_a_foundation_of_what_is_drawn_is_what_it_claims(tmp_path: Path) -> None:
+    """Its decoder says operation 0 to everything, which is there for its level alone, and counts for no other."""
+    model = drawn_model(14)
+    last = model.decoder.layers[-1]
+    with torch.no_grad():
+        last.weight.zero_()  # type: ignore[union-attr, operator]
+        last.bias.copy_(torch.tensor([1.0, 0, 0]).repeat(14))  # type: ignore[union-attr, operator]
+    claims = {"coverage": tvae.evaluate(model).coverage}
+    assert claims["coverage"] == 0
+    assert metrics.reproduced(model, metrics.posterior_mean(model)).any()
+    save(tmp_path / "f.safetensors", model, trained=("encoder", "decoder"), training={}, metrics=claims)
+    verdict = {check.name: check.passed for check in verify(tmp_path / "f.safetensors", reloads=1).checks}
+    assert verdict["claimed metrics"]
 
 
 @pytest.mark.parametrize("what", ["codebook", "embeddings"])

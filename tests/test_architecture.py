@@ -27,7 +27,7 @@ OTHER = Architecture(
 )
 
 REFUSED = {
-    "n_trits": [1, 40, -9, True, 9.0, "9", None, NAN],
+    "n_trits": [1, 34, -9, True, 9.0, "9", None, NAN],
     "latent_dim": [1, 0, 4097, True, 16.0, "16", None, INF],
     "encoder_hidden": [(), 64, "64", None, (0,), (4097,), (True,), (64.0,), (64, None), (1,) * 17, {64: 64}, {64}],
     "decoder_hidden": [(), 64, "64", None, (-1,), (4097,), (False,), ("64",), [[64]], (1,) * 17],
@@ -40,7 +40,7 @@ REFUSED = {
 }
 
 ACCEPTED = {
-    "n_trits": [2, 39],
+    "n_trits": [2, 33],
     "latent_dim": [2, 4096],
     "encoder_hidden": [(1,), (4096,), (8,) * 16],
     "decoder_hidden": [(1,), (4096,), (8,) * 16],

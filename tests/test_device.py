@@ -58,6 +58,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("radii", {"unfreeze": "all", "objective": "level_mean", "use_controller": True}),
     ("rich", {"n_trits": 5, "use_controller": True, "unfreeze": "all"}),
     ("radii", {"n_trits": 27}),
+    ("default", {"n_trits": 27}),
 ]
 
 

@@ -24,7 +24,7 @@ from tvae.config.architecture import Architecture
 from tvae.config.bounds import Bounds
 from tvae.config.presets import resolve
 from tvae.config.training import FOUNDATION, Configuration
-from tvae.metrics import Evaluation, evaluate
+from tvae.metrics import evaluate
 from tvae.model import COMPONENTS
 from tvae.objectives import TERMS, level_margin
 from tvae.registry.comparison import RANKING
@@ -342,7 +342,7 @@ def test_limits_on_the_page() -> None:
     }
     assert {name: found[0] for name, found in said.items() if found} == limits
     assert "`distance_fidelity` + 1.5·abs(`hierarchy`)" in PROSE
-    assert Evaluation.q.__doc__ == "Distance fidelity + 1.5·|hierarchy|."
+    assert metrics.q.__doc__ == "Return Q, distance fidelity + 1.5·|hierarchy|."
 
 
 def test_figures_of_a_collapse_and_of_redraws() -> None:

@@ -19,7 +19,7 @@ from tvae.errors import CheckpointError
 from tvae.metrics.subset import holdout_metrics, measure_subset
 from tvae.model import COMPONENTS, TernaryVAE
 from tvae.training import Result, train
-from tvae.training.sampling import Sampler, seen_subtrees
+from tvae.training.sampling import Sampler, seen_below, seen_subtrees
 from tvae.training.start import from_checkpoint, from_foundation, from_scratch
 
 FIVE = {"n_trits": 5, "latent_dim": 8, "encoder_hidden": (64,), "decoder_hidden": (32,), "hidden_dim": 32}
@@ -68,7 +68,7 @@ def test_strata_are_the_levels_of_which_anything_is_seen() -> None:
 @pytest.mark.parametrize("share", [0.3, 0.8, 0.95])
 def test_where_a_node_has_two_branches_places_differ_first_at_the_bit_of_the_valuation(share: float) -> None:
     seen = torch.from_numpy(~ternary.held_out(share, 5))
-    leaves, parted = seen_subtrees(4, seen, torch.ones(5, dtype=torch.bool), GENERATOR.manual_seed(0))
+    leaves, parted = seen_subtrees(4, seen_below(seen, 5), torch.ones(5, dtype=torch.bool), GENERATOR.manual_seed(0))
     assert seen[leaves].all()
     for tree, branches in zip(leaves.view(4, 32).numpy(), parted.view(5, 4, 32).transpose(0, 1).numpy(), strict=True):
         valuations = ternary.valuation(tree[:, None] - tree, 5)

@@ -23,7 +23,7 @@ from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -148,11 +148,21 @@ class InputError(MlflowException):
             self._message = text
 
 
+class Answering(Protocol):
+    """What a model answers from: `Answers`, or a network."""
+
+    @property
+    def n_trits(self) -> int:
+        """Number of trits of an operation."""
+
+    def records(self, indices: npt.NDArray[np.int64], *, embedding: bool) -> list[Record]:
+        """Return one record an operation, as `Answers.records` does."""
+
+
 class ServedModel:
     """What MLflow loads and serves."""
 
-    def __init__(self, answers: Any) -> None:
-        # `Answers`, or what has its `n_trits` and `records`.
+    def __init__(self, answers: "Answering") -> None:
         self.answers = answers
         if _SERVER in sys.modules:
             take_every_format(sys.modules[_SERVER])

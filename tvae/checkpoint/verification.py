@@ -23,7 +23,7 @@ from tvae.config.bounds import RELOADS, Bounds
 from tvae.errors import CheckpointError, EvaluationError
 from tvae.fresh import FreshProcess, ProcessError
 from tvae.markdown import escaped
-from tvae.metrics import Evaluation, embed, evaluate, hierarchy_ceiling, posterior_mean, reproduced
+from tvae.metrics import Evaluation, embed, evaluate, hierarchy_ceiling, population, posterior_mean, reproduced
 from tvae.metrics.subset import holdout_metrics
 from tvae.ternary import held_out
 from tvae.torch_defaults import torch_defaults
@@ -268,7 +268,7 @@ def judge_foundation(checkpoint: Checkpoint, bounds: Bounds) -> Judgement:
         bounds: what it must reach; only coverage counts.
     """
     covered = reproduced(checkpoint.model, posterior_mean(checkpoint.model)).double()
-    coverage = float(covered.mean())
+    coverage = float(covered[: population(checkpoint.architecture.n_trits).n_even].mean())
     recomputed = {"coverage": coverage}
     if checkpoint.holdout:
         unseen = torch.tensor(held_out(checkpoint.holdout, checkpoint.architecture.n_trits))

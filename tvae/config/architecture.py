@@ -29,9 +29,9 @@ class Architecture:
         ArchitectureError: names every field that is of the wrong type or out of range.
     """
 
-    # Of more than 39 an index would not be an int64.
+    # Of more than 33 an index would not be exact as a float64, which requests and draws go through.
     n_trits: int = setting(
-        9, "Trits of an operation: 3, 9 or 27 are the table of a gate with one input, two or three.", integer(2, 39)
+        9, "Trits of an operation: 3, 9 or 27 are the table of a gate with one input, two or three.", integer(2, 33)
     )
     latent_dim: int = setting(16, "Dimension of the latent and of the ball.", integer(2, 4096))
     encoder_hidden: tuple[int, ...] = setting((256, 128, 64), "Widths of the encoder's hidden layers.", _WIDTHS)

@@ -8,7 +8,7 @@ from tvae.config.architecture import MOST_LISTED, Architecture
 from tvae.config.training import FOUNDATION, Configuration, check_known
 from tvae.errors import ConfigurationError
 
-__all__ = ["PRESETS", "PRESET_SETTINGS", "nearest_preset", "resolve", "resolve_foundation"]
+__all__ = ["PRESETS", "PRESET_SETTINGS", "nearest_preset", "of_size", "resolve", "resolve_foundation"]
 
 # The order of radii alone: the encoder stays as it is, and only the radius net learns.
 _RADII: dict[str, Any] = {
@@ -80,9 +80,12 @@ _NARROW = {"epochs": 30, "beta": 1e-4}
 _LONG = {"epochs": 10, "beta": 1e-3}
 
 
-def _of_size(n_trits: int) -> dict[str, Any]:
-    """Return what a longer operation needs than those that can be listed: a wider net, and room for more margins."""
-    if n_trits <= MOST_LISTED:
+def of_size(n_trits: object) -> dict[str, Any]:
+    """Return what a longer operation needs than those that can be listed: a wider net, and room for more margins.
+
+    What is no number of trits is for `Architecture` to refuse. Tuned at 27.
+    """
+    if not isinstance(n_trits, int) or n_trits <= MOST_LISTED:
         return {}
     return {
         "latent_dim": -(-n_trits // 8) * 8,
@@ -116,7 +119,7 @@ def resolve(preset: str, asked: Mapping[str, Any]) -> tuple[Architecture, Config
     check_known([preset], list(PRESETS), "preset")
     check_known(asked, [*of_architecture, *(f.name for f in fields(Configuration))], "setting")
     given = {name: value for name, value in asked.items() if value != "auto"}
-    recipe = _of_size(given.get("n_trits", Architecture().n_trits)) | PRESETS[preset]
+    recipe = of_size(given.get("n_trits", Architecture().n_trits)) | PRESETS[preset]
     values = recipe | given
     architecture = Architecture(**{k: v for k, v in values.items() if k in of_architecture})
     tuned = {k: v for k, v in recipe.items() if k not in of_architecture}
@@ -177,7 +180,8 @@ def _with_epochs(
         )
     if "epochs" not in given:
         # The fewer operations are seen, the more draws it takes until pairs of every kind have met.
-        steps = round((1 + configuration.holdout) * recipe.epochs * recipe.steps_per_epoch(Architecture().n_trits))
+        tuned_at = n_trits if n_trits > MOST_LISTED else Architecture().n_trits
+        steps = round((1 + configuration.holdout) * recipe.epochs * recipe.steps_per_epoch(tuned_at))
         epochs = max(recipe.epochs, -(-steps // configuration.steps_per_epoch(n_trits)))
         configuration = configuration.replace(epochs=epochs)
     stops_early = "patience" in {**tuned, **given}

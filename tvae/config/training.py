@@ -79,7 +79,7 @@ class Configuration:
         one_of(*OPTIMIZERS),
     )
     lr: float = setting(1.5e-2, "Peak learning rate.", _SCALE)
-    epochs: int = setting(16, "Passes over all operations.", integer(1, 100_000))
+    epochs: int = setting(16, "Passes over all operations, or over 3^11 of more.", integer(1, 100_000))
     batch_size: int = setting(1024, "Operations in a step.", integer(1, 100_000))
     patience: int = setting(16, "Epochs without a better one before training stops.", integer(1, 100_000))
     scheduler: str = setting("linear", "How the learning rate moves from step to step.", one_of(*SCHEDULERS))

@@ -73,7 +73,8 @@ class Evaluation:
         level_richness: the summand of richness that each level has, from valuation 0 up.
         radii: hyperbolic distance from the origin of every operation in index order, shape `(N,)`, read-only.
         norms: Euclidean norm of every operation's point in the ball, shape `(N,)`, in [0, 1/sqrt(c)), read-only.
-        intervals: low and high of those metrics that are estimates, by name: 95 % intervals for the whole space.
+        intervals: low and high of metrics that are taken of a sample, by name: 95 % intervals of what a larger sample
+            would have. Above 13 trits those of neighbours are against drawn partners, as the metrics are.
     """
 
     coverage: float
@@ -102,7 +103,7 @@ class Evaluation:
     def metrics(self) -> dict[str, float]:
         """Return the scalar metrics under the names they are logged with, and the ends of intervals as `NAME_low`."""
         ends = {f"{name}_{end}": of[k] for name, of in self.intervals.items() for k, end in enumerate(("low", "high"))}
-        return ends | {
+        found = {
             "coverage": self.coverage,
             "hierarchy": self.hierarchy,
             "richness": self.richness,
@@ -114,6 +115,7 @@ class Evaluation:
             "ball_coverage": self.ball_coverage,
             "q": self.q,
         }
+        return found | ends
 
 
 @torch_defaults(threads=1)

@@ -133,7 +133,7 @@ def measure(embedding: Embedding, *, n_trits: int, curvature: float) -> Measurem
     Raises:
         EvaluationError: if a radius is NaN, infinite or outside the ball, or a direction is not finite.
     """
-    _require_inside(embedding.unit_norm)
+    _require_inside(embedding.unit_norm, n_trits)
     chords = pair_chords(embedding.direction, n_trits=n_trits)
     return measure_norms(embedding.unit_norm, chords, n_trits=n_trits, curvature=curvature)
 
@@ -151,7 +151,7 @@ def measure_norms(unit_norm: Tensor, chords: Tensor, *, n_trits: int, curvature:
     Raises:
         EvaluationError: if a radius is NaN, infinite or outside the ball.
     """
-    _require_inside(unit_norm)
+    _require_inside(unit_norm, n_trits)
     radius = poincare.radius(unit_norm, curvature=curvature)
     i, j, _ = sample_pairs(n_trits)
     # Ranks need no more of a distance than something that grows with it.
@@ -291,14 +291,14 @@ def richness_ceiling(max_radius: float, n_trits: int = ternary.N_TRITS) -> float
     return max_radius**2 / (4 * (n_trits + 1))
 
 
-def _require_inside(unit_norm: Tensor) -> None:
+def _require_inside(unit_norm: Tensor, n_trits: int) -> None:
     inside = (unit_norm >= 0) & (unit_norm < 1)
     if not bool(inside.all()):
         worst = int(torch.nonzero(~inside)[0])
         raise EvaluationError(
-            f"Every radius must be finite and inside the ball; operation {worst} has unit norm "
-            f"{float(unit_norm[worst])}, and {int((~inside).sum())} of {len(unit_norm)} operations are outside [0, 1). "
-            "The model is not usable."
+            f"Every radius must be finite and inside the ball; operation {population(n_trits).index[worst]} has unit "
+            f"norm {float(unit_norm[worst])}, and {int((~inside).sum())} of {len(unit_norm)} operations are outside "
+            "[0, 1). The model is not usable."
         )
 
 

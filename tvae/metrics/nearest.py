@@ -21,8 +21,9 @@ from tvae.torch_defaults import torch_defaults
 
 __all__ = ["nearest"]
 
-# Points that are searched for at a time: 20 MB of bounds for 19,683 points to search among.
+# Points that are searched for at a time: 20 MB of bounds for 19,683 points to search among, and never more than 256 MB.
 ROWS = 128
+MOST_BOUNDS = 32_000_000
 # Columns whose least bound is looked at first; 19,683 is 27 x 729.
 GROUP = 27
 # Measured beside those that are asked for.
@@ -60,9 +61,10 @@ def nearest(points: Tensor, among: Tensor, *, curvature: float, count: int = 1) 
     left, right, share = _factors(z, w, curvature, rounding)
     index, distance = torch.empty(len(z), count, dtype=torch.int64), z.new_empty(len(z), count)
     undecided = [torch.empty(0, dtype=torch.int64)]
-    buffer = z.new_empty(min(ROWS, len(z)), right.shape[1])
-    for start in range(0, len(z), ROWS):
-        here = slice(start, start + ROWS)
+    rows = max(1, min(ROWS, MOST_BOUNDS // right.shape[1]))
+    buffer = z.new_empty(min(rows, len(z)), right.shape[1])
+    for start in range(0, len(z), rows):
+        here = slice(start, start + rows)
         candidates, unmeasured = _least(torch.mm(left[here], right, out=buffer[: len(left[here])]), count)
         index[here], distance[here] = _measure(z[here], w, candidates, curvature, count)
         last = index[here, -1]

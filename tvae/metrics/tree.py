@@ -43,13 +43,13 @@ def tree_sample(n_trits: int, chosen: Mask | None = None, sample: int = N_TREE_S
         sample: how many; all of them if there are no more, and fewer of more than 3^11.
     """
     anchors = np.arange(3**n_trits) if chosen is None else np.flatnonzero(chosen)
-    sample = min(sample, N_TREE_DISTANCES // 3**n_trits)
+    if n_trits > 11:
+        sample = min(sample, N_TREE_DISTANCES // 3**n_trits)
     if sample < len(anchors):
         anchors = anchors[np.random.default_rng(SAMPLE_SEED).choice(len(anchors), sample, replace=False)]
     return anchors
 
 
-@torch_defaults()
 def tree_precision_by_level(
     embedding: Embedding,
     *,
@@ -57,37 +57,11 @@ def tree_precision_by_level(
     curvature: float,
     sample: int = N_TREE_SAMPLE,
     dtype: torch.dtype = torch.float32,
-    chosen: npt.NDArray[np.bool_] | None = None,
+    chosen: Mask | None = None,
 ) -> tuple[float, ...]:
-    """Return tree precision at k = 1 … n_trits - 1, before averaging over k.
-
-    Where several operations are equally far, the expected share under random tie-breaking counts.
-
-    Args:
-        embedding: unit norms `(N,)` and directions `(N, D)` of all operations in index order.
-        n_trits: number of trits.
-        curvature: c > 0.
-        sample: how many operations to average over; all of them if there are no more.
-        dtype: of the distances. float32 is enough of a radius and a direction, if not of a unit norm near 1, in a ball
-            as small as a model's.
-        chosen: the operations to average over, or to take the sample from, shape `(N,)`; None means all.
-    """
-    anchors = np.arange(3**n_trits) if chosen is None else np.flatnonzero(chosen)
-    if sample < len(anchors):
-        anchors = anchors[np.random.default_rng(SAMPLE_SEED).choice(len(anchors), sample, replace=False)]
-    radius = poincare.radius(embedding.unit_norm, curvature=curvature).to(dtype)
-    direction = embedding.direction.to(dtype)
-    shares = np.empty((len(anchors), n_trits - 1))
-    for start in range(0, len(anchors), ANCHORS):
-        some = anchors[start : start + ANCHORS]
-        # Differences, not products: between near points the squared chord would cancel.
-        chord = torch.cdist(direction[some], direction, compute_mode="donot_use_mm_for_euclid_dist").square()
-        distances = poincare.distance_from_chord(radius[some, None], radius, chord, curvature=curvature).numpy()
-        distances[np.arange(len(some)), some] = -1.0  # the operation itself comes first, and is not counted
-        ordered = np.sort(distances, axis=1)
-        for row, i in enumerate(some):
-            for k in range(1, n_trits):
-                shares[start + row, k - 1] = share_of_nearest(distances[row, i % 3**k :: 3**k], ordered[row])
+    """Return the mean of `tree_precisions` over `tree_sample`, at k = 1 … n_trits - 1."""
+    anchors = tree_sample(n_trits, chosen, sample)
+    shares = tree_precisions(embedding, anchors, n_trits=n_trits, curvature=curvature, dtype=dtype)
     return tuple(shares.mean(0).tolist())
 
 

@@ -154,13 +154,13 @@ def radius_by_valuation(evaluation: Evaluation) -> Figure:
     n_trits = len(evaluation.level_gaps)
     levels = _by_level(evaluation.radii, n_trits)
     figure = _figure(*_order_finding(evaluation))
-    axes = figure.add_axes((0.07, 0.125, 0.915, 0.665) if n_trits <= 13 else (0.07, 0.16, 0.915, 0.6))
+    axes = figure.add_axes((0.07, 0.125, 0.915, 0.665) if n_trits <= ternary.MOST_LISTED else (0.07, 0.16, 0.915, 0.6))
     _style(axes)
     axes.grid(visible=False, axis="x")
     top = 1.04 * (float(evaluation.radii.max()) or 1.0)
     bins = np.linspace(0, top, 101)
-    # Of more levels than this, numbers side by side would run into one another.
-    turned = 90 if n_trits > 13 else 0
+    # Of more levels numbers side by side would run into one another.
+    turned = 90 if n_trits > ternary.MOST_LISTED else 0
     for v, (level, colour) in enumerate(zip(levels, _colours(n_trits), strict=True)):
         _dots(axes, v + _spread(level, bins), level, colour, {"ms": 1.4 + 3.6 / math.sqrt(len(level))}, v)
     bars = [[(v - 0.47, mean), (v + 0.47, mean)] for v, mean in enumerate(evaluation.level_radii)]
@@ -392,13 +392,13 @@ def _hierarchy_finding(history: Sequence[Record], best: Record, n_trits: int) ->
 
 
 def _coverage_finding(history: Sequence[Record], best: Record, n_trits: int) -> tuple[str, str]:
-    n = 3**n_trits
+    n = metrics.population(n_trits).n_even
     back = round(best["coverage"] * n)
     full = next((r["epoch"] for r in history if round(r["coverage"] * n) == n), None)
     reached = "never all of them" if full is None else f"all of them first at epoch {full:.0f}"
     lost = back - round(history[-1]["coverage"] * n)
     after = f"{lost:,} lost again by the end" if lost else "none lost again"
-    title = f"Coverage {_percent(best['coverage'])}: {back:,} of {n:,} operations come back"
+    title = f"Coverage {_percent(best['coverage'])}: {back:,} of {n:,} {_operations(n_trits)} come back"
     return title, f"best epoch {best['epoch']:.0f} of {history[-1]['epoch']:.0f} · {reached} · {after}"
 
 
@@ -456,6 +456,10 @@ def _draw_distance(axes: Axes, history: Sequence[Record], best: Record, n_trits:
     _mark_best(axes, best, best_distance)
 
 
+def _operations(n_trits: int) -> str:
+    return "operations" if n_trits <= ternary.MOST_LISTED else f"operations drawn of 3^{n_trits}"
+
+
 def _draw_coverage(axes: Axes, history: Sequence[Record], best: Record) -> None:
     _title(axes, "coverage")
     axes.axhline(1.0, color=ALARM, lw=1.4, zorder=2, gid="ceiling")
@@ -466,7 +470,7 @@ def _draw_coverage(axes: Axes, history: Sequence[Record], best: Record) -> None:
 
 
 def _draw_missing(axes: Axes, history: Sequence[Record], best: Record, n_trits: int) -> None:
-    n = 3**n_trits
+    n = metrics.population(n_trits).n_even
     epochs, coverage = _series(history, "coverage")
     _title(axes, "operations that do not come back (log scale, with 0)")
     axes.set_yscale("symlog", linthresh=1)

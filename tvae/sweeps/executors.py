@@ -242,7 +242,7 @@ def _dask(distributed: Any, address: str | None, workers: int | None, _: str) ->
         settings = {
             "admin.large-graph-warning-threshold": "1 GiB",
             "scheduler.allowed-failures": 0,
-            "nanny.pre-spawn-environ": {},
+            "nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": None,
         }
         opened.enter_context(config.set({f"distributed.{name}": value for name, value in settings.items()}))
         cluster: Any = address

@@ -5,7 +5,7 @@ from typing import Any
 
 from tvae.checkpoint import Checkpoint, Verification
 from tvae.config.architecture import MOST_LISTED, Architecture
-from tvae.config.presets import PRESETS, nearest_preset
+from tvae.config.presets import PRESETS, nearest_preset, of_size
 from tvae.config.training import Configuration
 from tvae.errors import TVAEError
 from tvae.markdown import escaped
@@ -156,11 +156,12 @@ def describe_foundation(result: Result, coverage: float, *, command: str, look: 
         command: the exact command that repeats the run.
         look: pages within the UI by name.
     """
+    n_trits = result.model.architecture.n_trits
     first = next((int(r["epoch"]) for r in result.history if r["coverage"] >= 1.0), None)
     reached = f"Full coverage from epoch {first} on." if first is not None else "Full coverage was not reached."
     return "\n".join(
         [
-            f"**Coverage {coverage:.5f}** of all operations. {reached}",
+            f"**Coverage {coverage:.5f}** of {measured_on(n_trits)}. {reached}",
             _links(look),
             "",
             f"Foundation: encoder and decoder, seed {result.configuration.seed}, {_best(result)}, trained in "
@@ -236,10 +237,11 @@ def settings_table(asked: Mapping[str, Any], used: Mapping[str, Any], defaults: 
         used: what they came to; those that are `auto` still are left out.
         defaults: of the options.
     """
-    preset = str(asked.get("preset", "default"))
+    preset, sized = str(asked.get("preset", "default")), of_size(used.get("n_trits", 0))
     origin = {
         name: "the user" if asked[name] != defaults.get(name)
         else f"preset {preset}" if name in PRESETS[preset]
+        else "n_trits" if name in sized
         else "default"
         for name, value in used.items()
         if value != "auto"

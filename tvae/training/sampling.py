@@ -1,5 +1,6 @@
 """Which operations a step sees. Every draw comes from the run's own generator, whoever trains beside it."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +12,8 @@ from tvae.config.training import Configuration
 
 __all__ = ["Sample", "Sampler", "binary_subtrees"]
 
-# A random binary subtree holds the operation 0 in one case of (3/2)^n_trits: too seldom to place it and its neighbours.
+# A random binary subtree of nine trits holds the operation 0 in one case of (3/2)^9: too seldom to place it and its
+# neighbours.
 SUBTREES_WITH_ZERO = 0.3
 
 
@@ -19,7 +21,7 @@ class Sample(NamedTuple):
     """The operations of one epoch, by index; never one that is held out.
 
     Attributes:
-        population: a random order of all operations, shape `(N,)`, of which step s sees the next `operations_per_step`;
+        population: operations drawn evenly, shape `(draws,)`, of which step s sees the next `operations_per_step`;
             or, where distances are learned, the binary subtrees of all steps, one after another.
         stratified: operations drawn evenly within each level that has any, shape `(steps, levels, S)`.
         steps_down: by how many levels each level at which the subtrees of a step branch lies above the next, or above
@@ -55,6 +57,7 @@ class Sampler:
         self._held_out = bool(configuration.holdout)
         if self._held_out:
             self._seen = torch.from_numpy(~ternary.held_out(configuration.holdout, n_trits))
+            self._below = seen_below(self._seen, n_trits)
             seen = np.flatnonzero(self._seen.numpy())
             valuations = ternary.valuations(n_trits)[seen]
             sizes = np.bincount(valuations, minlength=n_trits + 1)
@@ -84,9 +87,10 @@ class Sampler:
         seen = torch.nonzero(self._seen).flatten() if self._held_out else None
         there = 3**self.n_trits if seen is None else len(seen)
         if there > self._draws:
-            return torch.randint(there, (self._draws,), generator=self._generator)
-        orders = [torch.randperm(there, generator=self._generator) for _ in range(-(-self._draws // there))]
-        drawn = torch.cat(orders)[: self._draws]
+            drawn = torch.randint(there, (self._draws,), generator=self._generator)
+        else:
+            orders = [torch.randperm(there, generator=self._generator) for _ in range(-(-self._draws // there))]
+            drawn = torch.cat(orders)[: self._draws]
         return drawn if seen is None else seen[drawn]
 
     def _subtrees(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -104,7 +108,7 @@ class Sampler:
                 branches = torch.zeros_like(branches).index_fill(0, chosen, True)
                 down[step] = torch.diff(chosen, append=torch.tensor([self.n_trits]))
             if self._held_out:
-                drawn, there = seen_subtrees(count, self._seen, branches, self._generator)
+                drawn, there = seen_subtrees(count, self._below, branches, self._generator)
                 parted.append(there)
             else:
                 drawn = binary_subtrees(count, branches, self._generator).flatten()
@@ -144,7 +148,14 @@ def binary_subtrees(count: int, branches: Tensor, generator: torch.Generator) ->
     return nodes
 
 
-def seen_subtrees(count: int, seen: Tensor, branches: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def seen_below(seen: Tensor, n_trits: int) -> list[Tensor]:
+    """Return for each level which of its nodes' children have anything seen below them, shapes `(3^(level + 1),)`."""
+    return [seen.view(-1, 3 ** (level + 1)).any(0) for level in range(n_trits)]
+
+
+def seen_subtrees(
+    count: int, below: Sequence[Tensor], branches: Tensor, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
     """Draw binary subtrees of which every leaf is an operation that is seen.
 
     Every node keeps two, or one, of those of its children below which there is anything seen. Where it is to keep two
@@ -153,7 +164,7 @@ def seen_subtrees(count: int, seen: Tensor, branches: Tensor, generator: torch.G
 
     Args:
         count: how many.
-        seen: boolean, shape `(3^n_trits,)`.
+        below: as `seen_below` returns it.
         branches: as in `binary_subtrees`.
         generator: of every draw.
 
@@ -165,7 +176,7 @@ def seen_subtrees(count: int, seen: Tensor, branches: Tensor, generator: torch.G
     parted: list[Tensor] = []
     for level, two in enumerate(branches.tolist()):
         children = nodes[..., None] + torch.arange(3) * 3**level
-        there = seen.view(-1, 3 ** (level + 1)).any(0)[children]
+        there = below[level][children]
         order = (torch.rand(children.shape, generator=generator) + ~there).argsort(-1)
         if not two:
             nodes = children.gather(-1, order[..., :1]).flatten(1)

@@ -50,9 +50,10 @@ class Step:
         self._branchings = settings.branchings(architecture.n_trits)
         per_level = settings.operations_of_level_per_step
         least = self._size // 2**self._branchings if self.distances else self._size
+        last = self._size if self.distances else settings.operations_per_epoch(architecture.n_trits) % self._size
         if parts > 1 and architecture.use_controller:
             raise ConfigurationError("A training with a controller must have whole steps; set use_controller to false.")
-        if parts > 1 and (least % parts or (self.orders and per_level % parts)):
+        if parts > 1 and (least % parts or 0 < last < parts or (self.orders and per_level % parts)):
             raise ConfigurationError(
                 f"`batch_size` must give steps that can be cut into {parts} equal parts; of {settings.batch_size} a "
                 f"step has {least} {'binary subtrees' if self.distances else 'operations'}. Set it to a multiple."

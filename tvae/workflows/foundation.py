@@ -9,6 +9,7 @@ from mlflow import MlflowClient
 from tvae import registry
 from tvae.checkpoint import Checkpoint
 from tvae.config.architecture import Architecture
+from tvae.config.presets import resolve
 from tvae.config.training import Configuration
 from tvae.fresh import FreshProcess
 from tvae.tracking.description import describe_foundation
@@ -95,7 +96,9 @@ def record_foundation(
 def foundation_command(architecture: Architecture, configuration: Configuration) -> str:
     """Return the command that trains a foundation as it is trained where nobody asks for one."""
     asked = {"n_trits": architecture.n_trits, "latent_dim": architecture.latent_dim, "seed": configuration.seed}
-    return command_line("train", asked, {**Architecture().to_dict(), "seed": Configuration().seed})
+    left_out = resolve("default", {"n_trits": architecture.n_trits})[0].to_dict()
+    left_out |= {"n_trits": Architecture().n_trits, "seed": Configuration().seed}
+    return command_line("train", asked, left_out)
 
 
 def training_record(stage: str, configuration: Configuration, **further: Any) -> dict[str, Any]:
