@@ -195,11 +195,11 @@ def test_a_request_names_the_operation_that_is_answered(n_trits: int) -> None:
 
 def test_a_foundation_of_what_is_drawn_is_what_it_claims(tmp_path: Path) -> None:
     """Its decoder says operation 0 to everything, which is there for its level alone, and counts for no other."""
-    model = drawn_model(14)
+    model = drawn_model(MANY)
     last = model.decoder.layers[-1]
     with torch.no_grad():
         last.weight.zero_()  # type: ignore[union-attr, operator]
-        last.bias.copy_(torch.tensor([1.0, 0, 0]).repeat(14))  # type: ignore[union-attr, operator]
+        last.bias.copy_(torch.tensor([1.0, 0, 0]).repeat(MANY))  # type: ignore[union-attr, operator]
     claims = {"coverage": tvae.evaluate(model).coverage}
     assert claims["coverage"] == 0
     assert metrics.reproduced(model, metrics.posterior_mean(model)).any()
