@@ -375,13 +375,14 @@ def cost(
     curvatures: tuple[float, ...],
     margins: tuple[float, ...] = (MARGIN,),
     parted: Tensor | None = None,
+    down: tuple[float, ...] = (1.0,) * N_BITS,
 ) -> Tensor:
     """The distance term, one for each member, where no two points are farther apart than two at the largest radius."""
     c, longest, margin = (
         torch.tensor(values, dtype=radius.dtype)[:, None]
         for values in (curvatures, [2 * largest_radius(c) for c in curvatures], margins * len(curvatures))
     )
-    margin = margin[: len(curvatures)]
+    margin = margin[: len(curvatures)] * torch.tensor(down)
     return distance_term(radius, direction, curvature=c, longest=longest, margin=margin, parted=parted)
 
 
@@ -415,12 +416,15 @@ def mean_of_violated(costs: Floats) -> float:
 
 
 @pytest.mark.parametrize("branching", [1.0, 0.6], ids=["all nodes branch", "some do"])
+@pytest.mark.parametrize("down", [(1.0, 1.0, 1.0), (2.0, 1.0, 4.0)], ids=["all levels", "some"])
 @pytest.mark.parametrize("margin", [0.04, 0.009])
-def test_distance_term_is_what_a_loop_over_operations_and_levels_gives(margin: float, branching: float) -> None:
+def test_distance_term_is_what_a_loop_over_operations_and_levels_gives(
+    margin: float, down: tuple[float, ...], branching: float
+) -> None:
     radius, direction = random_subtrees(CURVATURES)
     nodes = [torch.rand(*radius.shape[:2], 2**level) < branching for level in range(N_BITS)]
     parted = torch.stack([one.repeat_interleave(2**N_BITS // one.shape[-1], -1) for one in nodes], 2)
-    found = cost(radius, direction, CURVATURES, (margin,), None if branching == 1 else parted)
+    found = cost(radius, direction, CURVATURES, (margin,), None if branching == 1 else parted, down)
     every = range(2**N_BITS)
     for member, curvature in enumerate(CURVATURES):
         costs: list[Floats] = [[], [], [], []]
@@ -431,13 +435,14 @@ def test_distance_term_is_what_a_loop_over_operations_and_levels_gives(margin: f
             for i, k in itertools.product(every, range(N_BITS)):
                 other = i ^ (2**N_BITS - 1)
                 far, near = (i ^ (2 ** (N_BITS - level) - 1) for level in (k, k + 1))  # i itself is nearest to it
+                asked = margin * down[k]
                 here, there = (bool(parted[member, tree, k, place]) for place in (i, other))
-                costs[0] += here * [max(0.0, margin + d[i][near] - d[i][far])]
-                costs[1] += there * [max(0.0, margin + d[i][near] - d[other][other ^ i ^ far])]
+                costs[0] += here * [max(0.0, asked + d[i][near] - d[i][far])]
+                costs[1] += there * [max(0.0, asked + d[i][near] - d[other][other ^ i ^ far])]
                 if k < N_BITS - 1:
                     farthest = max(d[i][p] for p in partners(i, k + 1))
-                    costs[2] += here * [max(0.0, margin + farthest - nearest[i][k])]
-                    costs[3] += there * [max(0.0, margin + farthest - nearest[other][k])]
+                    costs[2] += here * [max(0.0, asked + farthest - nearest[i][k])]
+                    costs[3] += there * [max(0.0, asked + farthest - nearest[other][k])]
         assert float(found[member]) == pytest.approx(sum(map(mean_of_violated, costs)) / 4, rel=1e-9)
 
 
