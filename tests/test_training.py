@@ -1248,3 +1248,11 @@ def test_a_member_of_the_default_shape_trains_as_alone(start: Callable[..., Memb
         assert found.best_epoch == alone.best_epoch
         for beside, by_itself in zip(found.history, alone.history, strict=True):
             assert beside == pytest.approx(by_itself, rel=1e-4, abs=1e-4)
+
+
+def test_of_equal_epochs_the_later_is_kept_and_patience_counts_from_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tvae.training.cohort.rank", lambda *_, **__: (1.0,))
+    architecture, configuration = resolve("default", {"n_trits": 2, "epochs": 9, "patience": 3, "hidden_dim": 8})
+    result = train(from_scratch(architecture, configuration))
+    assert len(result.history) == 1 + 3
+    assert result.best_epoch == 3

@@ -139,6 +139,7 @@ class _Run:
         self.schedule = Schedule(member.configuration, sampler.steps)
         self.result = Result(member.configuration, copy.deepcopy(member.model))
         self.best: Rank | None = None
+        self.improved_at = 0
         self.best_weights: dict[str, Tensor] = {}
         self.warned: set[str] = set()
 
@@ -382,6 +383,9 @@ class _Cohort:
         improved = run.best is None or reached > run.best
         run.result.history.append(record)
         if improved:
+            run.improved_at = epoch
+        # Of equals the later one: where an epoch is one step, a tree loss of 0 may be luck, and less so at the end.
+        if improved or reached == run.best:
             run.best, run.result.best_epoch = reached, epoch
             run.best_weights = self.weights.snapshot(row)
         if epoch > 0:
@@ -411,7 +415,7 @@ class _Cohort:
             self._event(run, warnings[name])
 
     def _is_over(self, run: _Run, epoch: int) -> bool:
-        stale = epoch - run.result.best_epoch >= run.configuration.patience
+        stale = epoch - run.improved_at >= run.configuration.patience
         return stale or epoch >= run.configuration.epochs or run.result.error is not None
 
     def _keep(self, going_on: list[_Run]) -> None:
