@@ -21,8 +21,8 @@ def rank(record: Record, measured: Measurement | None, ceiling: float, *, distan
     """Return what an epoch is compared by.
 
     With a projection: coverage, then hierarchy in steps of 1.5e-4 from its ceiling, then ordered levels, then richness.
-    Of equal epochs the later one is kept. Where distances are learned, the tree's loss comes right after coverage, in steps of 0.005, and as it is instead of
-    richness. Without a projection: coverage, then the loss.
+    Of equal epochs the later one is kept. Where distances are learned, the tree's loss comes right after coverage, in
+    steps of 0.005, and as it is instead of richness. Without a projection: coverage, then the loss.
 
     Args:
         record: of the epoch; before training it has no loss.
