@@ -1,10 +1,9 @@
 """How far a model is the 3-adic tree where its operations cannot be listed: against partners that are drawn.
 
 Each of some operations, the anchors, has partners of every valuation k of the difference: all 2·3^(n_trits - 1 - k) of
-them, or 54 that are drawn if there are more. Tree precision at k is then the share of an anchor's nearest partners, as
-many as it has in its 3-adic ball i + 3^k·Z, that lie in the ball. So each level counts its own operations and as many
-of every level farther out; among all operations, of which there are three times as many with every level, the nearest
-of the far ones would be nearer.
+them, or 54 that are drawn if there are more. If m of an anchor's partners lie in its 3-adic ball i + 3^k·Z, tree
+precision at k is the share of its m nearest partners that do. Among all operations, of which there are three times as
+many with every level farther out, the nearest of the far ones would be nearer, and the figure lower.
 """
 
 from typing import NamedTuple
