@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from desk import Desk
+from desk import Desk, fork_fresh_processes
 
 # The tensors of a test are small. On a busy machine threads that wait for one another made them ten times slower.
 torch.set_num_threads(1)
@@ -21,6 +21,13 @@ def seed() -> None:
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def forked_processes() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        fork_fresh_processes(patch)
+        yield
 
 
 @pytest.fixture

@@ -6,14 +6,15 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import cache
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, Pipe
+from multiprocessing.context import BaseContext
 from pathlib import Path
 
 import mlflow
+import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
@@ -22,10 +23,13 @@ from tvae.fresh import FreshProcess, answer
 
 ROOT = Path(__file__).parent.parent
 
-# What commands import takes seconds. Here one process imports it for all of them, and each is a fork of that one.
+# What commands and this file import takes seconds. Here one process imports it for all of them, and each is a fork.
 _FORKS = get_context("forkserver")
 _FORKS.set_forkserver_preload(
-    ["tvae.cli.main", "tvae.workflows.session", "tvae.workflows.sweep", "tvae.report", "tvae.plots.figures"]
+    [
+        *("tvae.cli.main", "tvae.workflows.session", "tvae.workflows.sweep", "tvae.report", "tvae.plots.figures"),
+        *("mlflow.store.tracking.sqlalchemy_store", "optuna", "runpy"),
+    ]
 )
 
 
@@ -121,29 +125,45 @@ def _run(words: tuple[str, ...], folder: Path, environment: dict[str, str], out:
     runpy.run_module(words[0], run_name="__main__", alter_sys=True)
 
 
-def _have_a_process_ready() -> None:
-    """Let the first `FreshProcess` of a command be a fork that is made now: it has imported all that it needs.
+class _Forked:
+    """A process that answers the calls of a `FreshProcess` as if it were new: a fork that has seen no model.
 
-    It has seen no model, and so is as fresh; that the real one is a process of its own is for `test_fresh`.
+    What a real one must import takes seconds; that it is a process of its own is for `test_fresh`.
     """
-    connection, theirs = Pipe()
-    process = get_context("fork").Process(target=_answer, args=(connection, theirs), daemon=True)
-    process.start()
+
+    def __init__(self, context: BaseContext, *connections: Connection) -> None:
+        self._process = context.Process(target=_answer, args=connections, daemon=True)  # type: ignore[attr-defined]
+        self._process.start()
+        self.kill = self._process.kill
+
+    def wait(self) -> int | None:
+        self._process.join()
+        return self._process.exitcode
+
+
+def fork_fresh_processes(patch: pytest.MonkeyPatch) -> None:
+    """Let the fresh processes that a test asks for be forks."""
+    patch.setattr(FreshProcess, "_start", lambda _, theirs, *__: _Forked(_FORKS, theirs))
+
+
+def _have_a_process_ready() -> None:
+    """Let the first fresh process of a command be a fork that is made now, before the command has threads."""
+    ours, theirs = Pipe()
+    forked, start = _Forked(get_context("fork"), theirs, ours), FreshProcess._start
+
+    def take(self: FreshProcess, unused: Connection, *_: str) -> _Forked:
+        FreshProcess._start = start  # type: ignore[method-assign]
+        self._connection.close()
+        self._connection = ours
+        return forked
+
     theirs.close()
-    begin = FreshProcess.__init__
-
-    def take(self: FreshProcess, *modules: str) -> None:
-        FreshProcess.__init__ = begin  # type: ignore[method-assign]
-        self._connection, self._said = connection, tempfile.TemporaryFile()  # noqa: SIM115
-        process.wait = process.join  # type: ignore[attr-defined]
-        self._process = process  # type: ignore[assignment]
-        self._calls = ThreadPoolExecutor(1)
-
-    FreshProcess.__init__ = take  # type: ignore[method-assign]
+    FreshProcess._start = take  # type: ignore[assignment, method-assign]
 
 
-def _answer(connection: Connection, theirs: Connection) -> None:
-    connection.close()
+def _answer(theirs: Connection, *others: Connection) -> None:
+    for other in others:
+        other.close()
     os.environ["MPLBACKEND"] = "agg"
     with open(os.devnull, "wb") as nowhere:
         for number in (1, 2):

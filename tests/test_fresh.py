@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,14 @@ from tvae.plots.draw import draw
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.integration
+START = FreshProcess._start
+
+
+@pytest.fixture(autouse=True, scope="module")
+def real_processes(forked_processes: None) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FreshProcess, "_start", START)
+        yield
 
 
 @pytest.fixture

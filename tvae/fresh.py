@@ -38,22 +38,25 @@ class FreshProcess:
     """
 
     def __init__(self, *modules: str) -> None:
-        root = str(Path(__file__).parents[1])
-        path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
         self._connection, theirs = Pipe()
         # A file: a pipe that nobody reads would stop a process that says much, as under PYTHONVERBOSE.
         self._said = tempfile.TemporaryFile()  # noqa: SIM115
         with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", __name__, str(theirs.fileno()), *modules],
-                # A notebook's MPLBACKEND names a module that is not here.
-                env=os.environ | {"PYTHONPATH": path, "MPLBACKEND": "agg"},
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=self._said,
-                pass_fds=[theirs.fileno()],
-            )
+            self._process = self._start(theirs, *modules)
         self._calls = ThreadPoolExecutor(1)
+
+    def _start(self, theirs: Connection, *modules: str) -> "subprocess.Popen[bytes]":
+        root = str(Path(__file__).parents[1])
+        path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", __name__, str(theirs.fileno()), *modules],
+            # A notebook's MPLBACKEND names a module that is not here.
+            env=os.environ | {"PYTHONPATH": path, "MPLBACKEND": "agg"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=self._said,
+            pass_fds=[theirs.fileno()],
+        )
 
     def submit(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Call a function of a module there, after those submitted before.
