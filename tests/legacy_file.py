@@ -6,7 +6,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-N = 9
 LATENT = 16
 RADIUS = 32
 CONFIG = {
@@ -20,13 +19,13 @@ CONFIG = {
 }
 
 
-def exact_legacy_file(path: Path, **config: object) -> Path:
+def exact_legacy_file(path: Path, n_trits: int = 9, **config: object) -> Path:
     """Write a file whose branch A has coverage 1 and a hierarchy at its ceiling."""
-    torch.save({"model_state_dict": _state(), "config": CONFIG | config}, path)
+    torch.save({"model_state_dict": _state(n_trits), "config": CONFIG | config}, path)
     return path
 
 
-def _state() -> OrderedDict[str, Tensor]:
+def _state(n: int) -> OrderedDict[str, Tensor]:
     generator = torch.Generator().manual_seed(0)
     state: OrderedDict[str, Tensor] = OrderedDict()
 
@@ -34,20 +33,20 @@ def _state() -> OrderedDict[str, Tensor]:
         state[f"{name}.weight"], state[f"{name}.bias"] = torch.zeros(n_out, n_in), torch.zeros(n_out)
         return state[f"{name}.weight"], state[f"{name}.bias"]
 
-    identity = torch.eye(N)
+    identity = torch.eye(n)
     both_signs = torch.cat([identity, -identity])
 
-    # Nine trits go through as their positive and negative parts.
-    linear("encoder_A.encoder.0", N, 256)[0][: 2 * N] = both_signs
-    linear("encoder_A.encoder.2", 256, 128)[0][: 2 * N, : 2 * N] = torch.eye(2 * N)
-    linear("encoder_A.encoder.4", 128, 64)[0][: 2 * N, : 2 * N] = torch.eye(2 * N)
-    linear("encoder_A.fc_mu", 64, LATENT)[0][:N, : 2 * N] = both_signs.T
+    # The trits go through as their positive and negative parts.
+    linear("encoder_A.encoder.0", n, 256)[0][: 2 * n] = both_signs
+    linear("encoder_A.encoder.2", 256, 128)[0][: 2 * n, : 2 * n] = torch.eye(2 * n)
+    linear("encoder_A.encoder.4", 128, 64)[0][: 2 * n, : 2 * n] = torch.eye(2 * n)
+    linear("encoder_A.fc_mu", 64, LATENT)[0][:n, : 2 * n] = both_signs.T
     linear("encoder_A.fc_logvar", 64, LATENT)[1].fill_(-8.0)
-    linear("decoder_A.decoder.0", LATENT, 32)[0][: 2 * N, :N] = both_signs
-    linear("decoder_A.decoder.2", 32, 64)[0][: 2 * N, : 2 * N] = torch.eye(2 * N)
-    logits, bias = linear("decoder_A.decoder.4", 64, 3 * N)
-    for k in range(N):
-        logits[3 * k, N + k] = logits[3 * k + 2, k] = 1.0
+    linear("decoder_A.decoder.0", LATENT, 32)[0][: 2 * n, :n] = both_signs
+    linear("decoder_A.decoder.2", 32, 64)[0][: 2 * n, : 2 * n] = torch.eye(2 * n)
+    logits, bias = linear("decoder_A.decoder.4", 64, 3 * n)
+    for k in range(n):
+        logits[3 * k, n + k] = logits[3 * k + 2, k] = 1.0
         bias[3 * k + 1] = 0.5
 
     projection = "projection.proj_A."
@@ -58,7 +57,7 @@ def _state() -> OrderedDict[str, Tensor]:
     linear(f"{projection}direction_net.3", 64, LATENT)[0].normal_(0, 0.1, generator=generator)
     # SiLU is the identity far from 0, so one unit carries Σ (t_k + 1)·3^-k through, 32 above it.
     weight, bias = linear(f"{projection}radius_net.0", LATENT, RADIUS)
-    weight[0, :N] = 3.0 ** -torch.arange(N)
+    weight[0, :n] = 3.0 ** -torch.arange(n)
     bias[0] = 32.0 + float(weight[0].sum())
     weight, bias = linear(f"{projection}radius_net.2", RADIUS, 1)
     weight[0, 0] = 2.0

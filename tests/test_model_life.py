@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
-from exact_model import random_model
+from exact_model import architecture, random_model
 from legacy_file import exact_legacy_file
 from mlflow import MlflowClient
 from mlflow.entities import Run
@@ -25,6 +25,7 @@ from tvae.checkpoint.legacy import BRANCHES
 from tvae.config.architecture import Architecture
 from tvae.config.bounds import Bounds
 from tvae.embedding.export import embeddings, to_npz, to_parquet
+from tvae.model import COMPONENTS
 from tvae.registry import CHAMPION, MODEL, MODES
 
 ROOT = Path(__file__).parent.parent
@@ -74,8 +75,8 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
 
 @pytest.fixture(scope="module")
 def converted(desk: Desk) -> tuple[Path, Said]:
-    """A good legacy file, brought in."""
-    legacy, out = exact_legacy_file(desk.folder / "legacy.pt"), desk.folder / "converted.safetensors"
+    """A good legacy file, brought in. Operations of five trits are logged, drawn and verified in an instant."""
+    legacy, out = exact_legacy_file(desk.folder / "legacy.pt", 5), desk.folder / "converted.safetensors"
     return out, desk.type(convert.main, "--path", legacy, "--out", out)
 
 
@@ -89,7 +90,7 @@ def promoted(desk: Desk, converted: tuple[Path, Said]) -> Said:
 def bad(tmp_path: Path) -> Path:
     """A checkpoint that loads, and is worth nothing."""
     path = tmp_path / "bad.safetensors"
-    save(path, random_model(Architecture()), trained=("encoder", "decoder", "projection"), training={}, metrics={})
+    save(path, random_model(architecture(5)), trained=COMPONENTS, training={}, metrics={})
     return path
 
 
@@ -98,7 +99,7 @@ class TestConvert:
         path, said = converted
         assert (said.code, said.err) == (0, "")
         assert "coverage            1.00000" in said.out
-        assert "hierarchy          -0.83205" in said.out
+        assert "hierarchy          -0.83206" in said.out
         assert str(path) in said.out
         assert tvae.evaluate(tvae.load(path)).coverage == 1.0
 
@@ -111,7 +112,7 @@ class TestConvert:
     def test_points_outside_the_ball_are_refused_with_the_option_that_reads_them_anew(
         self, desk: Desk, tmp_path: Path
     ) -> None:
-        legacy = exact_legacy_file(tmp_path / "outside.pt", curvature=2.0, max_radius=0.99)
+        legacy = exact_legacy_file(tmp_path / "outside.pt", 5, curvature=2.0, max_radius=0.99)
         out = tmp_path / "out.safetensors"
         refused = desk.type(convert.main, "--path", legacy, "--out", out)
         assert refused.code == 1
@@ -133,14 +134,14 @@ class TestConvert:
         assert checkpoint.training["legacy_given"] == {"curvature": 1.0, "max_radius": 0.99, "override": True}
 
     def test_a_file_that_cannot_be_written_fails_the_run(self, desk: Desk, tmp_path: Path) -> None:
-        legacy = exact_legacy_file(tmp_path / "legacy.pt")
+        legacy = exact_legacy_file(tmp_path / "legacy.pt", 5)
         said = desk.type(convert.main, "--path", legacy, "--out", tmp_path / "none" / "out.safetensors")
         assert said.code == 1
         assert "was not written; found:" in said.err
         assert said.run.info.status == "FAILED"
 
     def test_the_legacy_file_is_never_overwritten(self, desk: Desk, tmp_path: Path) -> None:
-        legacy = exact_legacy_file(tmp_path / "legacy.pt")
+        legacy = exact_legacy_file(tmp_path / "legacy.pt", 5)
         content = legacy.read_bytes()
         said = desk.type(convert.main, "--path", legacy, "--out", tmp_path / "." / "legacy.pt")
         assert (said.code, said.run) == (2, None)
@@ -244,10 +245,10 @@ class TestLife:
         out = tmp_path / "verification.json"
         said = desk.type(verify.main, "--checkpoint", converted[0], "--reloads", 2, "--out", out)
         assert (said.code, said.err) == (0, "")
-        assert ["hierarchy", "-0.83205", "<=", "-0.8", "passed"] in [line.split() for line in said.out.splitlines()]
+        assert ["hierarchy", "-0.832057", "<=", "-0.8", "passed"] in [line.split() for line in said.out.splitlines()]
         assert said.run.info.status == "FINISHED"
         assert said.run.data.tags["verified"] == "true"
-        assert said.run.data.metrics["hierarchy"] == pytest.approx(-0.83205, abs=1e-5)
+        assert said.run.data.metrics["hierarchy"] == pytest.approx(-0.832057, abs=1e-6)
         content = json.loads(out.read_text())
         assert content["passed"]
         assert content["file"] == str(converted[0])
@@ -290,12 +291,13 @@ class TestLife:
         assert (versions(desk.client), aliases(desk.client)) == ([1], {"champion": "1"})
 
     def test_the_champion_can_be_served(self, promoted: Said, converted: tuple[Path, Said]) -> None:
-        served = mlflow.pyfunc.load_model(f"models:/{MODEL}@{CHAMPION}").predict(np.array([[0], [19682]]))
+        served = mlflow.pyfunc.load_model(f"models:/{MODEL}@{CHAMPION}").predict(np.array([[0], [242]]))
         radii = tvae.evaluate(tvae.load(converted[0])).radii
-        assert [record["radius"] for record in served] == pytest.approx(radii[[0, 19682]], abs=1e-5)
+        assert [record["radius"] for record in served] == pytest.approx(radii[[0, 242]], abs=1e-5)
 
     def test_finetune_starts_from_the_champion_and_promotes_its_result(self, desk: Desk, promoted: Said) -> None:
         settings: dict[str, Any] = {
+            "n_trits": 5,
             "preset": "radii",
             "curvature": 1.0,
             "hidden_dim": 64,
@@ -360,8 +362,8 @@ class TestLife:
         (model,) = [model for model in found if model.source_run_id == promoted.run.info.run_id]
         verdict = json.loads(desk.artifact(promoted.run, "verification.json").read_text())
         assert {m.key: m.value for m in model.metrics} == verdict["metrics"]
-        assert {m.dataset_name for m in model.metrics} == {"ternary-operations"}
-        assert [data.dataset.name for data in promoted.run.inputs.dataset_inputs] == ["ternary-operations"]
+        assert {m.dataset_name for m in model.metrics} == {"ternary-operations-5"}
+        assert [data.dataset.name for data in promoted.run.inputs.dataset_inputs] == ["ternary-operations-5"]
 
     def test_embed_writes_what_the_evaluation_says(self, desk: Desk, tmp_path: Path) -> None:
         said = desk.type(embed.main, "--out", tmp_path / "new" / "folder")
