@@ -15,6 +15,7 @@ from pathlib import Path
 
 import mlflow
 import pytest
+import torch
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
@@ -43,7 +44,8 @@ class Desk:
         self.folder = folder
         # Not make's either: by it a command tells how it was started.
         ours = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_") and k != "MAKELEVEL"}
-        self.environment = ours | {"PYTHONPATH": str(ROOT), "MLFLOW_DISABLE_TELEMETRY": "true"}
+        ours |= {"PYTHONPATH": str(ROOT), "MLFLOW_DISABLE_TELEMETRY": "true", "OMP_NUM_THREADS": "1"}
+        self.environment = ours
         self.uri = uri or f"sqlite:///{folder}/mlflow.db"
         if uri:
             self.environment["MLFLOW_TRACKING_URI"] = uri
@@ -119,6 +121,8 @@ def _run(words: tuple[str, ...], folder: Path, environment: dict[str, str], out:
     for number, path in ((1, out), (2, err)):
         with path.open("wb") as file:
             os.dup2(file.fileno(), number)
+    # A fork has its threads by now: the variable comes too late.
+    torch.set_num_threads(1)
     sys.argv = list(words)
     sys.path[:0] = [str(folder), str(ROOT)]
     _have_a_process_ready()
