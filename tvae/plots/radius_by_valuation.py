@@ -30,7 +30,12 @@ def radius_by_valuation(evaluation: Evaluation) -> Figure:
     valuations = metrics.population(n_trits).valuations
     levels = [np.sort(evaluation.radii[valuations == v]) for v in range(n_trits + 1)]
     listed = n_trits <= ternary.MOST_LISTED
-    figure = titled(*_finding(evaluation))
+    smallest, ceiling = evaluation.level_gap, metrics.hierarchy_ceiling(n_trits)
+    figure = titled(
+        f"Levels overlap: level gap {_gap(smallest)}" if smallest < 0 else f"Smallest level gap {_gap(smallest)}",
+        "1: thin levels, evenly spaced; 0: two of them touch · "
+        + signed(f"hierarchy {evaluation.hierarchy:.5f}, ceiling {ceiling:.5f}"),
+    )
     axes = figure.add_axes((0.07, 0.125, 0.915, 0.665) if listed else (0.07, 0.16, 0.915, 0.6))
     plain_axes(axes)
     axes.grid(visible=False, axis="x")
@@ -61,15 +66,6 @@ def radius_by_valuation(evaluation: Evaluation) -> Figure:
     axes.set_xlabel(f"valuation, and how many operations {whose}", fontsize=10, color=INK)
     axes.set_ylabel("radius (hyperbolic length)", fontsize=10, color=INK)
     return figure
-
-
-def _finding(evaluation: Evaluation) -> tuple[str, str]:
-    gap, ceiling = evaluation.level_gap, metrics.hierarchy_ceiling(len(evaluation.level_gaps))
-    return (
-        f"Levels overlap: level gap {_gap(gap)}" if gap < 0 else f"Smallest level gap {_gap(gap)}",
-        "1: thin levels, evenly spaced; 0: two of them touch · "
-        + signed(f"hierarchy {evaluation.hierarchy:.5f}, ceiling {ceiling:.5f}"),
-    )
 
 
 def _gap(value: float) -> str:

@@ -226,9 +226,8 @@ def _advice(runs: Runs, phases: Sequence[Phase], best: tuple[str, Cell] | None) 
         why = f"{len(failed):,} of {len(runs.trials):,} did not finish; the first: {failed[0].failure}"
         return Advice("Find out why trials failed, then go on with them.", why, command)
     if best is None:
-        return Advice(
-            "Train something.", "No run with a hierarchy has come to its end.", "python -m entry_points.sweep"
-        )
+        why = "No run with a hierarchy has come to its end."
+        return Advice("Train something.", why, "python -m entry_points.sweep")
     title, cell = best
     if any(phase.is_search and phase.title == title for phase in phases):
         why = "Trials of a search were chosen in view of those before, one seed each: the best of them is partly luck."

@@ -209,9 +209,8 @@ def _contrasts(runs: Runs, phases: tuple[Phase, ...]) -> Table:
 
 
 def _failed(runs: Runs) -> Table | None:
-    failed = runs.failed
-    rows = [[trial.phase, trial.name, trial.status, trial.failure] for trial in failed[:MOST_ROWS]]
-    caption = f"The first {MOST_ROWS} of {len(failed):,}." if len(failed) > MOST_ROWS else ""
+    rows = [[trial.phase, trial.name, trial.status, trial.failure] for trial in runs.failed[:MOST_ROWS]]
+    caption = f"The first {MOST_ROWS} of {len(runs.failed):,}." if len(runs.failed) > MOST_ROWS else ""
     return Table(["phase", "trial", "status", "reason"], rows, caption=caption) if rows else None
 
 
