@@ -13,13 +13,14 @@ def draw(path: Path, name: str, *arguments: Any, **options: Any) -> None:
 
     Args:
         path: of the file: a PNG, or `disk.html`.
-        name: of a function of `tvae.plots`; `disk` for the page that `tvae.plots.disk` makes.
-        arguments: of the function.
-        options: of the function.
+        name: of a figure in `tvae.plots.figures`; `disk` for the page that `tvae.plots.disk` makes.
+        arguments: of its function.
+        options: of its function.
     """
     if name == "disk":
         path.write_text(disk.page(*arguments, **options), encoding="utf-8")
         return
-    from tvae.plots import figures as plots
+    # Whoever has figures drawn does not load matplotlib.
+    from tvae.plots import figures
 
-    plots.save(getattr(plots, name)(*arguments, **options), path)
+    figures.save(getattr(figures, name)(*arguments, **options), path)

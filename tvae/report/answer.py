@@ -1,18 +1,19 @@
 """What follows from runs: the best configuration, what matters, and one thing to do next."""
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 from tvae import registry
 from tvae.config.bounds import Bounds
 from tvae.report.gather import Runs
-from tvae.report.layout import HIERARCHY, MEASURES, RICHNESS, Cell, Measure, Phase, at_best, phases_of, singles_of
+from tvae.report.layout import HIERARCHY, MEASURES, Cell, Measure, Phase, at_best, phases_of, singles_of
 from tvae.report.wording import assignments, count, listed, mean_std, places
 from tvae.sweeps.statistics import MIN_PAIRS, MOST_SEEDS, Comparison, figure
 
-__all__ = ["Advice", "Answer", "answer", "choice", "effects", "front"]
+__all__ = ["Advice", "Answer", "answer", "choice", "effects"]
 
 # The learning rate stays up to the end: a best epoch that is the last then means that there was more to gain.
 STEADY = ("constant", "step", "plateau")
@@ -47,6 +48,7 @@ class Answer:
     notes: tuple[str, ...]
 
 
+@lru_cache(maxsize=4)  # asked for by the headline and by both forms of the report
 def answer(runs: Runs) -> Answer:
     """Return what follows from runs."""
     phases = phases_of(runs)
@@ -60,9 +62,8 @@ def answer(runs: Runs) -> Answer:
     chosen = [(phase.title, cell) for phase in phases if (cell := choice(phase))]
     best = max([*chosen, *singles], key=lambda item: item[1].rank, default=None)
     facts = [*_best(best, phases), *_tradeoffs(phases), *_open(phases)]
-    failed = [trial for trial in runs.trials if not trial.finished]
-    if failed:
-        facts.append(("Failed:", f"{len(failed):,} of {count(len(runs.trials), 'trial')} did not finish."))
+    if runs.failed:
+        facts.append(("Failed:", f"{len(runs.failed):,} of {count(len(runs.trials), 'trial')} did not finish."))
     return Answer(tuple(facts), _advice(runs, phases, best), phases, tuple(ranked), tuple(_notes(runs, phases)))
 
 
@@ -147,18 +148,22 @@ def _best(best: tuple[str, Cell] | None, phases: Sequence[Phase]) -> Iterator[tu
     )
     if changed := cell.changed():
         yield "Its settings, where not the default:", assignments(changed)
-    compared = [phase for phase in phases if phase.comparisons]
-    phase = next((phase for phase in compared if phase.title == title), None)
-    if compared and not any(phase.concludes for phase in compared):
-        seeds = max(phase.seeds for phase in compared)
+    phase = next((phase for phase in phases if phase.title == title), None)
+    if _too_few_seeds(phases):
+        seeds = count(max(phase.seeds for phase in phases), "shared seed")
         yield (
             "Nothing can be concluded about which configurations differ:",
-            f"{count(seeds, 'shared seed')}; at least {MIN_PAIRS} are needed.",
+            f"{seeds}; at least {MIN_PAIRS} are needed.",
         )
     elif phase is not None and phase.first is not None and phase.concludes:
         yield "Why:", _why(phase, phase.first, cell)
     elif len(cell.by_seed(HIERARCHY.metric)) == 1:
         yield "Why:", "the best of all by its figures; one seed shows nothing of the noise between seeds."
+
+
+def _too_few_seeds(phases: Sequence[Phase]) -> bool:
+    """Whether cells are compared, but nowhere over seeds enough to conclude anything."""
+    return any(phase.comparisons for phase in phases) and not any(phase.concludes for phase in phases)
 
 
 def _why(phase: Phase, first: Cell, cell: Cell) -> str:
@@ -168,13 +173,16 @@ def _why(phase: Phase, first: Cell, cell: Cell) -> str:
         if not any(found and (found.is_open or m.better(found) is not None) for m, found in beside):
             return f"it is the first of {phase.title}, and no cell differs from it by as much as matters: any will do."
         return f"no other cell of {phase.title} is shown to be better by as much as matters without being worse."
-    said: dict[bool, list[str]] = {True: [], False: []}
-    for measure in MEASURES:
-        found = phase.against_first(cell, measure)
-        if found is not None and (better := measure.better(found)) is not None:
-            said[better].append(f"{measure.label} {_difference(found)}")
-    text = f"against {first.name} better in {listed(said[True])}"
-    return f"{text}; but worse in {listed(said[False])}." if said[False] else f"{text}; worse in nothing that is shown."
+    better, worse = _better_and_worse(phase, cell, _difference)
+    text = f"against {first.name} better in {listed(better)}"
+    return f"{text}; but worse in {listed(worse)}." if worse else f"{text}; worse in nothing that is shown."
+
+
+def _better_and_worse(phase: Phase, cell: Cell, write: Callable[[Comparison], str]) -> tuple[list[str], list[str]]:
+    """Return what a cell is better in than the first, and what it is worse in, each with its difference."""
+    shown = [(m, c) for m in MEASURES if (c := phase.against_first(cell, m)) and m.better(c) is not None]
+    better, worse = ([f"{m.label} {write(c)}" for m, c in shown if m.better(c) == wanted] for wanted in (True, False))
+    return better, worse
 
 
 def _difference(found: Comparison) -> str:
@@ -189,9 +197,7 @@ def _tradeoffs(phases: Sequence[Phase]) -> Iterator[tuple[str, str]]:
     said = []
     for phase in phases:
         for cell in phase.candidates if phase.concludes else ():
-            found = {m: c for m in MEASURES if (c := phase.against_first(cell, m)) and m.better(c) is not None}
-            gains = [f"{m.label} {c.difference:+.{places(c.difference)}f}" for m, c in found.items() if m.better(c)]
-            costs = [f"{m.label} {c.difference:+.{places(c.difference)}f}" for m, c in found.items() if not m.better(c)]
+            gains, costs = _better_and_worse(phase, cell, lambda c: f"{c.difference:+.{places(c.difference)}f}")
             if gains and costs and phase.first:
                 said.append(f"{cell.name} against {phase.first.name}: {listed(gains)}, paid for with {listed(costs)}")
     if said:
@@ -213,23 +219,21 @@ def _open(phases: Sequence[Phase]) -> Iterator[tuple[str, str]]:
 
 
 def _advice(runs: Runs, phases: Sequence[Phase], best: tuple[str, Cell] | None) -> Advice:
-    failed = [trial for trial in runs.trials if not trial.finished]
+    failed = runs.failed
     if len(failed) > MANY_FAILED * len(runs.trials):
         parent = next((run for run in runs.parents if run.id == failed[0].parent), None)
         command = f"python -m entry_points.{parent.stage} --resume {parent.id}" if parent else ""
         why = f"{len(failed):,} of {len(runs.trials):,} did not finish; the first: {failed[0].failure}"
         return Advice("Find out why trials failed, then go on with them.", why, command)
     if best is None:
-        return Advice(
-            "Train something.", "No run with a hierarchy has come to its end.", "python -m entry_points.sweep"
-        )
+        why = "No run with a hierarchy has come to its end."
+        return Advice("Train something.", why, "python -m entry_points.sweep")
     title, cell = best
     if any(phase.is_search and phase.title == title for phase in phases):
         why = "Trials of a search were chosen in view of those before, one seed each: the best of them is partly luck."
         command = "python -m entry_points.sweep --grid front.yaml --seeds 5"
         return Advice("Train the trials on the front again over seeds, as cells of a grid.", why, command)
-    compared = [phase for phase in phases if phase.comparisons]
-    if compared and not any(phase.concludes for phase in compared):
+    if _too_few_seeds(phases):
         why = "Fewer say nothing of their own noise; 5 also show whether one cell is noisier than the rest."
         return Advice(f"Repeat it with at least {MIN_PAIRS} seeds, better 5.", why)
     return _promotion(runs, cell)
@@ -285,18 +289,3 @@ def _notes(runs: Runs, phases: Sequence[Phase]) -> Iterator[str]:
         writing, training = parent.value("logging_seconds"), parent.value("train_seconds")
         if writing and training and writing > training:
             yield f"Writing took longer than training in {parent.name}: {writing:.0f} s against {training:.0f} s."
-
-
-def front(cells: Sequence[Cell]) -> list[Cell]:
-    """Return the cells that no other beats in both hierarchy and richness, the best hierarchy first."""
-    known = [
-        (h.mean, -r.mean, cell)
-        for cell in cells
-        if (h := cell.spread(HIERARCHY.metric)) and (r := cell.spread(RICHNESS.metric))
-    ]
-    kept: list[Cell] = []
-    for _, poverty, cell in sorted(known, key=lambda item: item[:2]):
-        found = kept[-1].spread(RICHNESS.metric) if kept else None
-        if found is None or poverty < -found.mean:
-            kept.append(cell)
-    return kept

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from tvae.report.layout import HIERARCHY, RICHNESS, Cell, Measure, Phase
 from tvae.sweeps.statistics import spread
 
-__all__ = ["Panel", "Scatter", "panels", "scatter"]
+__all__ = ["Panel", "Scatter", "front", "panels", "scatter"]
 
 WIDTH, EDGE, ROW = 420.0, 14.0, 40.0
 MOST_ROWS = 40
@@ -74,7 +74,7 @@ def _panel(phase: Phase, measure: Measure) -> Panel:
     limit = min(limits, key=abs) if limits else None
     if limit is not None and abs(limit - values[0]) > max(4 * (max(values) - min(values)), 0.2 * abs(limit)):
         limit = None
-    scale = _Scale.over([*values, *([] if limit is None else [limit])], EDGE, WIDTH - EDGE)
+    scale = _Scale.over([*values, limit], EDGE, WIDTH - EDGE)
     rows = []
     for i, cell in enumerate(cells):
         y, by_seed = ROW * i + 52, sorted(cell.by_seed(measure.metric).items())
@@ -105,21 +105,36 @@ def _half_widths(phase: Phase, measure: Measure) -> dict[str, float]:
 
 def scatter(cells: Sequence[Cell], best: Sequence[Cell]) -> Scatter | None:
     """Return hierarchy and richness of the trials of a search, None if none has both."""
-    known = [
-        (h.mean, r.mean, cell)
-        for cell in cells
-        if (h := cell.spread(HIERARCHY.metric)) and (r := cell.spread(RICHNESS.metric))
-    ]
+    known = _both(cells)
     if not known:
         return None
     limit = known[0][2].limit(HIERARCHY)
-    x = _Scale.over([*(h for h, _, _ in known), *([] if limit is None else [limit])], 64, WIDTH - EDGE)
+    x = _Scale.over([*(h for h, _, _ in known), limit], 64, WIDTH - EDGE)
     y = _Scale.over([r for _, r, _ in known], 260, 24)
     marks = [
         Mark(x(h), y(r), f"{cell.name}: hierarchy {h:.5f}, richness {r:.5f}", cell in best) for h, r, cell in known
     ]
     line = " ".join(f"{mark.x:.1f},{mark.y:.1f}" for mark in sorted(marks) if mark.strong)
     return Scatter(sorted(marks, key=lambda mark: mark.strong), line, x.ticks(4), y.ticks(5), _limit(x, limit))
+
+
+def front(cells: Sequence[Cell]) -> list[Cell]:
+    """Return the cells that no other beats in both hierarchy and richness, the best hierarchy first."""
+    kept, richest = [], -math.inf
+    for _, richness, cell in sorted(_both(cells), key=lambda item: (item[0], -item[1])):
+        if richness > richest:
+            kept.append(cell)
+            richest = richness
+    return kept
+
+
+def _both(cells: Sequence[Cell]) -> list[tuple[float, float, Cell]]:
+    """Return hierarchy and richness of the cells that have both."""
+    return [
+        (h.mean, r.mean, cell)
+        for cell in cells
+        if (h := cell.spread(HIERARCHY.metric)) and (r := cell.spread(RICHNESS.metric))
+    ]
 
 
 def _limit(scale: "_Scale", limit: float | None) -> Tick | None:
@@ -135,8 +150,9 @@ class _Scale(NamedTuple):
     end: float
 
     @classmethod
-    def over(cls, values: Sequence[float], start: float, end: float) -> "_Scale":
-        low, high = min(values), max(values)
+    def over(cls, values: Sequence[float | None], start: float, end: float) -> "_Scale":
+        known = [value for value in values if value is not None]
+        low, high = min(known), max(known)
         room = 0.05 * (high - low) or max(1e-4, 0.05 * abs(low))
         return cls(low - room, high + room, start, end)
 

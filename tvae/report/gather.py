@@ -140,6 +140,11 @@ class Runs:
     singles: tuple[RunRecord, ...] = ()
     versions: tuple[Version, ...] = ()
 
+    @property
+    def failed(self) -> list[RunRecord]:
+        """The trials that did not come to their end."""
+        return [trial for trial in self.trials if not trial.finished]
+
 
 def gather(client: MlflowClient, run_id: str | None = None, *, experiment_id: str | None = None) -> Runs:
     """Read what MLflow holds of a run with its trials, or of a whole experiment.

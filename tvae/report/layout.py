@@ -1,10 +1,10 @@
 """Trials sorted into phases and cells, and what their seeds say of them."""
 
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
+from statistics import fmean
 from typing import NamedTuple
 
 from tvae.config.architecture import Architecture
@@ -103,7 +103,7 @@ class Cell:
         """What is larger for the better mean, by the measures that decide in the registry."""
         known = [at_best(trial) for trial in self.finished if HIERARCHY.metric in trial.metrics]
         names = {name for found in known for name in found}
-        return rank({name: _mean(found[name] for found in known if name in found) for name in names})
+        return rank({name: fmean(found[name] for found in known if name in found) for name in names})
 
     @cached_property
     def settings(self) -> dict[str, str]:
@@ -256,8 +256,3 @@ def _grouped(trials: Iterable[RunRecord], by: str, order: Sequence[str]) -> Iter
     for trial in trials:
         groups.setdefault(trial.tags.get(by, ""), []).append(trial)
     yield from sorted(groups.items(), key=lambda item: order.index(item[0]) if item[0] in order else len(order))
-
-
-def _mean(values: Iterable[float]) -> float:
-    known = list(values)
-    return math.fsum(known) / len(known) if known else math.nan

@@ -1,6 +1,6 @@
 """The report as Markdown, and as one page of HTML that needs nothing else: no script, font or picture from anywhere."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import NamedTuple
@@ -10,9 +10,9 @@ from markupsafe import Markup
 
 from tvae.markdown import escaped
 from tvae.metrics import hierarchy_ceiling
-from tvae.report.answer import Answer, answer, choice, effects, front
+from tvae.report.answer import Answer, answer, choice, effects
 from tvae.report.contrasts import contrasts
-from tvae.report.figures import panels, scatter
+from tvae.report.figures import Panel, Scatter, front, panels, scatter
 from tvae.report.gather import Runs
 from tvae.report.layout import HIERARCHY, MEASURES, RICHNESS, Cell, Measure, Phase
 from tvae.report.wording import assignments, count, listed, mean_std
@@ -36,6 +36,17 @@ class Table(NamedTuple):
     caption: str = ""
 
 
+class Section(NamedTuple):
+    """A phase: what is said of it, its cells, its figures, and a table of every pair for each measure."""
+
+    title: str
+    said: str
+    table: Table | None
+    panels: Sequence[Panel] = ()
+    scatter: Scatter | None = None
+    pairs: Sequence[Table] = ()
+
+
 def to_markdown(runs: Runs) -> str:
     """Return the report as Markdown; figures and all pairs are on the page only."""
     text = _environment("md").get_template("report.md.j2").render(_content(runs))
@@ -49,17 +60,12 @@ def to_page(runs: Runs) -> str:
 
 def headline(runs: Runs, *, markdown: bool = True) -> str:
     """Return what to know first, in Markdown for the description of a run, or as plain text for the terminal."""
-    found = _answer(runs)
+    found = answer(runs)
     facts = [*found.facts, ("Next:", f"{found.advice.action} {found.advice.why}")]
     lines = [f"- **{escaped(head)}** {escaped(text)}" if markdown else f"- {head} {text}" for head, text in facts]
     if found.advice.command:
         lines.append(f"\n```sh\n{found.advice.command}\n```" if markdown else f"\n  {found.advice.command}")
     return "\n".join(lines)
-
-
-@lru_cache(maxsize=4)
-def _answer(runs: Runs) -> Answer:
-    return answer(runs)
 
 
 @lru_cache
@@ -77,7 +83,7 @@ def _environment(kind: str) -> Environment:
 
 
 def _content(runs: Runs) -> dict[str, object]:
-    found = _answer(runs)
+    found = answer(runs)
     return {
         "name": runs.name,
         "intro": _intro(runs, found),
@@ -86,7 +92,7 @@ def _content(runs: Runs) -> dict[str, object]:
         "command": Markup(found.advice.command),
         "effects": _effects(found.phases),
         "ranked": _ranked(found) if runs.kind == "experiment" and found.ranked else None,
-        "phases": [_phase(phase) for phase in found.phases],
+        "phases": [_section(phase) for phase in found.phases],
         "contrasts": _contrasts(runs, found.phases) if runs.trials else None,
         "failed": _failed(runs),
         "notes": found.notes,
@@ -106,8 +112,8 @@ def _intro(runs: Runs, found: Answer) -> str:
     return f"{' and '.join(filter(None, parts))}{took}, begun {since}."
 
 
-def _effects(phases: Iterable[Phase]) -> Table | None:
-    found = effects(tuple(phases))
+def _effects(phases: Sequence[Phase]) -> Table | None:
+    found = effects(phases)
     labels = [m.label for m in MEASURES if any(m.label in told for _, told in found)]
     rows = [[setting, *(told.get(label, "–") for label in labels)] for setting, told in found]
     strong = frozenset(i for i, (_, told) in enumerate(found) if any(t not in ("no", "open") for t in told.values()))
@@ -134,15 +140,14 @@ def _figures(cell: Cell) -> list[str]:
     return [mean_std(cell.spread(metric)) for metric in (HIERARCHY.metric, "best_q", RICHNESS.metric)]
 
 
-def _phase(phase: Phase) -> dict[str, object]:
-    common: dict[str, object] = {"title": phase.title, "pairs": [], "panels": [], "scatter": None, "pairs_title": ""}
+def _section(phase: Phase) -> Section:
     if phase.is_search:
         best = front(phase.cells)
         rows = [[cell.name, *_figures(cell), assignments(cell.changed()) or "–"] for cell in best[:MOST_ROWS]]
         are = "trial is" if len(best) == 1 else "trials are"
         said = f"{len(best)} of {len(phase.cells)} {are} on the front: none is better in both hierarchy and richness."
         found = Table(["trial", "hierarchy", "Q", "richness", "not as by default"], rows)
-        return common | {"said": said, "table": found, "scatter": scatter(phase.cells, best)}
+        return Section(phase.title, said, found, scatter=scatter(phase.cells, best))
     rows = []
     for cell in phase.cells:
         missing = len(cell.trials) - len(cell.by_seed(HIERARCHY.metric))
@@ -152,14 +157,7 @@ def _phase(phase: Phase) -> dict[str, object]:
     chosen = frozenset(i for i, cell in enumerate(phase.cells) if cell is choice(phase))
     table = Table(["cell", *(m.label for m in phase.measures)], rows, chosen) if len(rows) > 1 else None
     pairs = [_pairs(phase, measure) for measure in phase.measures if phase.concludes]
-    every = "every pair" if any(found.rows for found in pairs) else ""
-    return common | {
-        "said": _said(phase),
-        "table": table,
-        "panels": panels(phase),
-        "pairs": pairs,
-        "pairs_title": every,
-    }
+    return Section(phase.title, _said(phase), table, panels(phase), pairs=[found for found in pairs if found.rows])
 
 
 def _said(phase: Phase) -> str:
@@ -211,9 +209,8 @@ def _contrasts(runs: Runs, phases: tuple[Phase, ...]) -> Table:
 
 
 def _failed(runs: Runs) -> Table | None:
-    failed = [trial for trial in runs.trials if not trial.finished]
-    rows = [[trial.phase, trial.name, trial.status, trial.failure] for trial in failed[:MOST_ROWS]]
-    caption = f"The first {MOST_ROWS} of {len(failed):,}." if len(failed) > MOST_ROWS else ""
+    rows = [[trial.phase, trial.name, trial.status, trial.failure] for trial in runs.failed[:MOST_ROWS]]
+    caption = f"The first {MOST_ROWS} of {len(runs.failed):,}." if len(runs.failed) > MOST_ROWS else ""
     return Table(["phase", "trial", "status", "reason"], rows, caption=caption) if rows else None
 
 
@@ -222,10 +219,7 @@ def _reading(found: Answer) -> list[tuple[str, str]]:
     return [
         ("Coverage", "share of operations that come back whole from the decoder; 1 is the limit."),
         ("Hierarchy", f"Spearman correlation of valuation and radius; negative is right, {limit:.5f} the limit."),
-        (
-            "Distance fidelity",
-            "Spearman correlation of hyperbolic and 3-adic distance. Q adds 1.5·abs(hierarchy).",
-        ),
+        ("Distance fidelity", "Spearman correlation of hyperbolic and 3-adic distance. Q adds 1.5·abs(hierarchy)."),
         ("Richness", "variance of the unit norm within a level, averaged over levels."),
         (
             "Best epoch",
