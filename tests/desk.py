@@ -11,6 +11,7 @@ from functools import cache
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, Pipe
 from multiprocessing.context import BaseContext
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import mlflow
@@ -23,6 +24,7 @@ from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from tvae.fresh import FreshProcess, answer
 
 ROOT = Path(__file__).parent.parent
+NOWHERE = Path(os.devnull)
 
 # What commands and this file import takes seconds. Here one process imports it for all of them, and each is a fork.
 _FORKS = get_context("forkserver")
@@ -52,6 +54,7 @@ class Desk:
         elif not bare:
             put_store(folder)
         self.started: list[subprocess.Popen[str]] = []
+        self.forked: list[BaseProcess] = []
 
     def start(self, *words: str, **environment: str) -> subprocess.Popen[str]:
         return self.launch(sys.executable, "-m", *words, **environment)
@@ -72,6 +75,9 @@ class Desk:
 
     def leave(self) -> None:
         """End what is still at work."""
+        for forked in self.forked:
+            forked.kill()
+            forked.join()
         for process in self.started:
             process.kill()
             process.wait()
@@ -90,8 +96,7 @@ class Desk:
             return process.returncode, out, err
         with tempfile.TemporaryDirectory() as said:
             out_file, err_file = Path(said, "out"), Path(said, "err")
-            forked = _FORKS.Process(target=_run, args=(words, self.folder, self.environment, out_file, err_file))
-            forked.start()
+            forked = self.fork(*words, out=out_file, err=err_file)
             forked.join(300)
             if forked.exitcode is None:
                 forked.kill()
@@ -99,6 +104,13 @@ class Desk:
             code = forked.exitcode
             assert code is not None
             return code, out_file.read_text(encoding="utf-8"), err_file.read_text(encoding="utf-8")
+
+    def fork(self, *words: str, out: Path = NOWHERE, err: Path = NOWHERE) -> BaseProcess:
+        """Start a module in a fork; what it prints goes to files."""
+        forked = _FORKS.Process(target=_run, args=(words, self.folder, self.environment, out, err))
+        forked.start()
+        self.forked.append(forked)
+        return forked
 
     @property
     def client(self) -> MlflowClient:

@@ -7,9 +7,9 @@ import sqlite3
 import time
 from collections import Counter
 from contextlib import closing, suppress
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from statistics import fmean
-from subprocess import Popen
 from typing import Any
 
 import pytest
@@ -46,7 +46,7 @@ def trials(desk: Desk) -> list[Run]:
 def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Desk, str]:
     """A desk at which a sweep of two cells with three seeds was typed; and what it printed."""
     desk = Desk(tmp_path_factory.mktemp("desk"))
-    code, out, err = desk.type("entry_points.sweep", "--grid", grid(desk))
+    code, out, err = desk.type("entry_points.sweep", "--grid", grid(desk), "--workers", "1")
     assert code == 0, err
     return desk, out
 
@@ -185,17 +185,17 @@ def store(desk: Desk) -> list[tuple[str, str]]:
         return list(database.execute("SELECT name, status FROM runs"))
 
 
-def kill_after(desk: Desk, process: "Popen[str]", n: int, name: str, number: int) -> dict[str, str]:
+def kill_after(desk: Desk, process: BaseProcess, n: int, name: str, number: int) -> dict[str, str]:
     """Send a signal when so many trials are finished, and return those: the keys of trials by their runs."""
     deadline = time.monotonic() + PATIENCE_SECONDS
-    while time.monotonic() < deadline and process.poll() is None:
+    while time.monotonic() < deadline and process.is_alive():
         time.sleep(0.02)
         if (desk.folder / "mlflow.db").exists():
             with suppress(sqlite3.OperationalError):  # the tables are being made
                 if sum(one.startswith(name) and status == "FINISHED" for one, status in store(desk)) >= n:
                     break
     os.kill(process.pid, number)
-    process.communicate(timeout=PATIENCE_SECONDS)
+    process.join(PATIENCE_SECONDS)
     found = {run.info.run_id: run.data.tags["trial"] for run in trials(desk) if run.info.status == "FINISHED"}
     assert len(found) >= n
     return found
@@ -206,8 +206,8 @@ def kill_after(desk: Desk, process: "Popen[str]", n: int, name: str, number: int
     [pytest.param(signal.SIGKILL, id="KILL"), pytest.param(signal.SIGTERM, id="TERM", marks=pytest.mark.fault)],
 )
 def test_a_killed_sweep_goes_on_with_what_is_missing(desk: Desk, signal_number: int) -> None:
-    words = ("entry_points.sweep", "--grid", grid(desk, MANY), "--seeds", "1")
-    killed = kill_after(desk, desk.start(*words), 2, "batch=", signal_number)
+    words = ("entry_points.sweep", "--grid", grid(desk, MANY), "--seeds", "1", "--workers", "1")
+    killed = kill_after(desk, desk.fork(*words), 2, "batch=", signal_number)
     assert len(killed) < len(MANY)
     stopped = parent(desk)
 
@@ -238,7 +238,7 @@ def test_a_killed_search_resumes_by_its_id_and_trains_what_is_missing(desk: Desk
     path = desk.folder / "space.json"
     path.write_text(json.dumps({"base": {"n_trits": 4, "epochs": 5}, "grid": SPACE}))
     words = ("--search", "tpe", "--trials", "10", "--seeds", "2", "--workers", "1")
-    process = desk.start("entry_points.sweep", "--grid", str(path), *words)
+    process = desk.fork("entry_points.sweep", "--grid", str(path), *words)
     killed = kill_after(desk, process, after, "batch_size=", signal.SIGKILL)
     path.unlink()
 
@@ -270,7 +270,7 @@ def test_a_run_that_was_stopped_before_it_had_a_plan_says_so(swept: tuple[Desk, 
 
 def test_a_sweep_at_work_is_not_gone_on_with(desk: Desk) -> None:
     endless = {"endless": {"epochs": 100_000, "patience": 100_000}}
-    desk.start("entry_points.sweep", "--grid", grid(desk, endless), "--seeds", "1")
+    desk.fork("entry_points.sweep", "--grid", grid(desk, endless), "--seeds", "1")
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         time.sleep(0.05)

@@ -353,7 +353,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Swept:
     desk = Desk(folder)
     planted = {"MLFLOW_TRACKING_TOKEN": SECRET, "MLFLOW_TRACKING_PASSWORD": SECRET, "MLFLOW_TRACKING_USERNAME": "me"}
     planted["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    words = ("-e", "sweep", "--env-manager=local", "-P", f"grid={grid}", "-P", "seeds=1")
+    words = ("-e", "sweep", "--env-manager=local", "-P", f"grid={grid}", "-P", "seeds=1", "-P", "workers=1")
     code, out, err = desk.type("mlflow", "run", str(project), *words, **planted)
     assert code == 0, err
     return Swept(desk, project, out + err)
