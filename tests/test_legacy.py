@@ -1,12 +1,14 @@
 """Legacy files: what comes in is what the old programme computed, and nothing comes in that is not whole."""
 
 import io
+import itertools
 import math
 import pickle
 import re
 import struct
 import sys
 import tarfile
+import time
 import tracemalloc
 import zipfile
 from argparse import Namespace
@@ -19,6 +21,7 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import legacy_file
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -34,58 +37,12 @@ from tvae.metrics import evaluate, trit_table
 
 N_TRITS = 3
 LATENT = 4
-CONFIG = {
-    "latent_dim": LATENT,
-    "hidden_dim": 6,
-    "curvature": 1.0,
-    "max_radius": 0.95,
-    "use_controller": False,
-    "dual_projection": True,
-    "projection_layers": 1,
-}
+CONFIG = legacy_file.CONFIG | {"latent_dim": LATENT, "hidden_dim": 6}
 
 
-def legacy_state(
-    *, dual: bool = True, layers: int = 1, hidden: int = 6, controller: bool = False, isp_c: float | None = 1.0
-) -> OrderedDict[str, Tensor]:
-    """Return random weights in the v5.11 layout, for operations of 3 trits and small widths."""
-    rng = np.random.default_rng(5)
-    state: OrderedDict[str, Tensor] = OrderedDict()
-
-    def put(name: str, *shape: int, around: float = 0.0) -> None:
-        state[name] = torch.from_numpy(rng.normal(around, 0.7, shape).astype(np.float32))
-
-    def linear(name: str, n_in: int, n_out: int) -> None:
-        put(f"{name}.weight", n_out, n_in)
-        put(f"{name}.bias", n_out)
-
-    def norm(name: str, n: int) -> None:
-        put(f"{name}.weight", n, around=1.0)
-        put(f"{name}.bias", n)
-
-    for branch in "AB":
-        for i, pair in enumerate([(N_TRITS, 8), (8, 7), (7, 5)]):
-            linear(f"encoder_{branch}.encoder.{2 * i}", *pair)
-        linear(f"encoder_{branch}.fc_mu", 5, LATENT)
-        linear(f"encoder_{branch}.fc_logvar", 5, LATENT)
-    for i, pair in enumerate([(LATENT, 5), (5, 6), (6, 3 * N_TRITS)]):
-        linear(f"decoder_A.decoder.{2 * i}", *pair)
-    radius = max(32, hidden // 2)
-    for prefix in ("projection.proj_A.", "projection.proj_B.") if dual else ("projection.",):
-        if isp_c is not None:
-            state[f"{prefix}manifold.isp_c"] = torch.tensor(math.log(math.expm1(isp_c)))
-        for layer in range(layers):
-            linear(f"{prefix}direction_net.{3 * layer}", hidden if layer else LATENT, hidden)
-            norm(f"{prefix}direction_net.{3 * layer + 1}", hidden)
-            linear(f"{prefix}radius_net.{2 * layer}", radius if layer else LATENT, radius)
-        linear(f"{prefix}direction_net.{3 * layers}", hidden, LATENT)
-        linear(f"{prefix}radius_net.{2 * layers}", radius, 1)
-    if controller:
-        linear("controller.net.0", 8, 32)
-        norm("controller.net.1", 32)
-        linear("controller.net.3", 32, 32)
-        linear("controller.net.5", 32, 6)
-    return state
+def legacy_state(*, hidden: int = 6, **options: Any) -> OrderedDict[str, Tensor]:
+    """Return random weights for operations of 3 trits, with small widths."""
+    return legacy_file.legacy_state(N_TRITS, LATENT, (8, 7, 5), (5, 6), hidden, **options)
 
 
 def expected_points(state: Mapping[str, Tensor], branch: str, *, max_radius: float) -> npt.NDArray[np.float64]:
@@ -129,7 +86,7 @@ def require_points(
     np.testing.assert_allclose(points, expected, atol=2e-6 * max(1, max_radius))
 
 
-def legacy_file(
+def file(
     folder: Path, state: object = None, config: object = None, *, key: str = "model_state_dict", **more: Any
 ) -> Path:
     payload = {key: legacy_state() if state is None else state, "config": CONFIG if config is None else config, **more}
@@ -176,7 +133,7 @@ class TestWhatComesIn:
         self, tmp_path: Path, subtests: pytest.Subtests, dual: bool, layers: int
     ) -> None:
         state = legacy_state(dual=dual, layers=layers)
-        path = legacy_file(tmp_path, state)
+        path = file(tmp_path, state)
         for branch in "AB":
             with subtests.test(branch):
                 conversion = convert(path, branch)
@@ -189,14 +146,14 @@ class TestWhatComesIn:
     def test_points_keep_their_coordinates_at_any_curvature(self, tmp_path: Path, curvature: float) -> None:
         state = legacy_state(isp_c=curvature)
         config = CONFIG | {"curvature": curvature, "max_radius": 0.6}
-        conversion = convert(legacy_file(tmp_path, state, config), "A")
+        conversion = convert(file(tmp_path, state, config), "A")
         assert conversion.model.architecture.curvature == curvature
         assert conversion.model.architecture.max_radius == pytest.approx(math.sqrt(curvature) * 0.6)
         require_points(conversion, state, max_radius=0.6)
 
     def test_the_architecture_is_read_off_the_tensors_and_all_components_come(self, tmp_path: Path) -> None:
         state = legacy_state(layers=2, hidden=66, controller=True)
-        conversion = convert(legacy_file(tmp_path, state), "A")
+        conversion = convert(file(tmp_path, state), "A")
         assert conversion.model.architecture == Architecture(
             n_trits=3,
             latent_dim=4,
@@ -215,18 +172,13 @@ class TestWhatComesIn:
         assert all(torch.equal(decoder[i].weight, state[f"decoder_A.decoder.{i}.weight"]) for i in (0, 2, 4))
         assert all(torch.equal(controller[i].bias, state[f"controller.net.{i}.bias"]) for i in (0, 1, 3, 5))
 
-    def test_files_of_the_format_before_torch_1_6_come_in(self, tmp_path: Path) -> None:
-        conversion = convert(saved(tmp_path, {"model": legacy_state(), "config": CONFIG}, old=True), "A")
-        assert conversion.trained == ("encoder", "decoder", "projection")
-        require_points(conversion)
-
     def test_metrics_are_computed_and_never_believed(self, tmp_path: Path) -> None:
-        conversion = convert(legacy_file(tmp_path, metrics={"hierarchy": -0.99}), "A")
+        conversion = convert(file(tmp_path, metrics={"hierarchy": -0.99}), "A")
         assert conversion.metrics == evaluate(conversion.model).metrics()
         assert conversion.notes == ("The file's own metrics were not used; they were recomputed.",)
 
     def test_what_came_in_can_be_saved_and_read(self, tmp_path: Path) -> None:
-        conversion = convert(legacy_file(tmp_path), "B")
+        conversion = convert(file(tmp_path), "B")
         assert [path.name for path in tmp_path.iterdir()] == ["legacy.pt"]
         conversion.save(tmp_path / "checkpoint.safetensors")
         checkpoint = read(tmp_path / "checkpoint.safetensors")
@@ -238,7 +190,7 @@ class TestWhatComesIn:
         assert torch.equal(checkpoint.model(trit_table(N_TRITS)), conversion.model(trit_table(N_TRITS)))
 
     def test_the_header_says_what_was_stated_given_and_read_off(self, tmp_path: Path) -> None:
-        path = legacy_file(tmp_path, legacy_state(layers=2, isp_c=2.0), without("max_radius"), key="model_state")
+        path = file(tmp_path, legacy_state(layers=2, isp_c=2.0), without("max_radius"), key="model_state")
         convert(path, "A", max_radius=0.99).save(tmp_path / "c.safetensors")
         training = read(tmp_path / "c.safetensors").training
         assert training["legacy_weights"] == "model_state"
@@ -259,11 +211,11 @@ class TestWhatComesIn:
 
 class TestNotes:
     def test_a_file_that_agrees_with_itself_has_none(self, tmp_path: Path) -> None:
-        assert convert(legacy_file(tmp_path), "A").notes == ()
+        assert convert(file(tmp_path), "A").notes == ()
 
     def test_a_config_that_disagrees_with_the_tensors_is_reported(self, tmp_path: Path) -> None:
         others = {"latent_dim": 16, "hidden_dim": "6", "projection_layers": 2, "use_controller": True}
-        conversion = convert(legacy_file(tmp_path, config=CONFIG | others | {"dual_projection": False}), "A")
+        conversion = convert(file(tmp_path, config=CONFIG | others | {"dual_projection": False}), "A")
         assert conversion.notes == (
             "`config.latent_dim` is 16 in the file, 4 in the tensors; the tensors hold.",
             "`config.hidden_dim` is '6' in the file, 6 in the tensors; the tensors hold.",
@@ -273,21 +225,21 @@ class TestNotes:
         )
 
     def test_a_tensor_that_stores_another_curvature_is_reported(self, tmp_path: Path) -> None:
-        conversion = convert(legacy_file(tmp_path, legacy_state(isp_c=0.5)), "A")
+        conversion = convert(file(tmp_path, legacy_state(isp_c=0.5)), "A")
         assert conversion.model.architecture.curvature == 1.0
         assert conversion.notes == (
             "The tensor `isp_c` stores the curvature 0.5, which takes no part in the embedding; 1 was taken.",
         )
 
     def test_branch_b_says_whose_decoder_it_has(self, tmp_path: Path) -> None:
-        assert convert(legacy_file(tmp_path), "B").notes == (
+        assert convert(file(tmp_path), "B").notes == (
             "The file has no decoder for branch B; decoder A was taken, as the legacy programme did.",
         )
 
 
 class TestNothingIsGuessed:
     def test_a_file_that_states_no_max_radius_is_refused_with_the_usual_values(self, tmp_path: Path) -> None:
-        text = refusal(legacy_file(tmp_path, config=without("max_radius")))
+        text = refusal(file(tmp_path, config=without("max_radius")))
         assert text.startswith("The file does not state `max_radius`. Pass max_radius=0.95 (")
         assert " or max_radius=0.99 (" in text
         assert "curvature" not in text
@@ -297,7 +249,7 @@ class TestNothingIsGuessed:
     ) -> None:
         for config in ({}, "a text", Colour.RED, {"model": None, "curvature": None, "max_radius": None}):
             with subtests.test(str(config)):
-                text = refusal(legacy_file(tmp_path, legacy_state(isp_c=2.0), config))
+                text = refusal(file(tmp_path, legacy_state(isp_c=2.0), config))
                 assert "does not state `curvature`. Pass curvature=1 or curvature=2" in text
                 assert "The tensor `isp_c` stores 2." in text
                 assert "does not state `max_radius`. Pass max_radius=0.95" in text
@@ -328,12 +280,12 @@ class TestNothingIsGuessed:
 
     def test_a_setting_of_something_else_is_no_statement(self, tmp_path: Path) -> None:
         config = without("curvature") | {"loss": {"geodesic": {"curvature": 1.0}}}
-        assert refusal(legacy_file(tmp_path, config=config)).startswith("The file does not state `curvature`.")
+        assert refusal(file(tmp_path, config=config)).startswith("The file does not state `curvature`.")
 
     def test_numbers_in_other_dress_are_numbers(self, tmp_path: Path, subtests: pytest.Subtests) -> None:
         for value in (np.float32(0.95), np.float64(0.95), torch.tensor(0.95), torch.tensor([0.95])):
             with subtests.test(repr(value)):
-                path = legacy_file(tmp_path, config=CONFIG | {"max_radius": value, "curvature": np.int64(1)})
+                path = file(tmp_path, config=CONFIG | {"max_radius": value, "curvature": np.int64(1)})
                 conversion = convert(path, "A", max_radius=0.95)
                 assert conversion.model.architecture.max_radius == pytest.approx(0.95, rel=1e-7)
                 assert conversion.model.architecture.curvature == 1.0
@@ -344,7 +296,7 @@ class TestNothingIsGuessed:
     def test_an_option_that_contradicts_the_file_is_refused_unless_it_is_to_count(
         self, tmp_path: Path, name: str, given: float
     ) -> None:
-        path = legacy_file(tmp_path)
+        path = file(tmp_path)
         stated = f"{CONFIG[name]:g}"
         text = refusal(path, **{name: given})
         assert text.startswith(f"`{name}` was given as {given}, and the file states {stated} (`config.{name}`).")
@@ -355,11 +307,11 @@ class TestNothingIsGuessed:
         assert note in conversion.notes
 
     def test_an_option_that_agrees_with_the_file_changes_nothing(self, tmp_path: Path) -> None:
-        path = legacy_file(tmp_path)
+        path = file(tmp_path)
         assert convert(path, "A", curvature=1, max_radius=0.95).notes == convert(path, "A", override=True).notes == ()
 
     def test_a_file_that_contradicts_itself_is_refused(self, tmp_path: Path) -> None:
-        path = legacy_file(tmp_path, config=CONFIG | {"model": {"max_radius": 0.99}})
+        path = file(tmp_path, config=CONFIG | {"model": {"max_radius": 0.99}})
         found = "found 0.95 (`config.max_radius`) and 0.99 (`config.model.max_radius`)"
         assert (
             f"must state one `max_radius`, {found}. Pass max_radius=0.95, or the other, with override=true."
@@ -375,13 +327,13 @@ class TestNothingIsGuessed:
         numbers = [0.0, -1.0, math.nan, math.inf, True]
         for value in (*numbers, "1", [0.95], Path("x"), 10**5000):
             with subtests.test(f"the file's {type(value).__name__}"):
-                path = legacy_file(tmp_path, config=CONFIG | {name: value})
+                path = file(tmp_path, config=CONFIG | {name: value})
                 text = refusal(path)
                 assert f"The file's `{name}` must be a positive number, found " in text
                 assert f"(`config.{name}`)" in text
                 assert f"Pass {name}=" in text
                 assert convert(path, "A", override=True, **{name: 0.9})  # type: ignore[arg-type]
-        path = legacy_file(tmp_path)
+        path = file(tmp_path)
         for value in numbers:
             with subtests.test(f"the option {value}"):
                 assert f"`{name}` must be a positive number, got {value}" in refusal(path, **{name: value})
@@ -390,7 +342,7 @@ class TestNothingIsGuessed:
 class TestPointsOutsideTheBall:
     def test_they_are_refused_with_the_reason_and_what_reads_them(self, tmp_path: Path) -> None:
         state = legacy_state(isp_c=2.0)
-        path = legacy_file(tmp_path, state, CONFIG | {"curvature": 2.0, "max_radius": 0.99})
+        path = file(tmp_path, state, CONFIG | {"curvature": 2.0, "max_radius": 0.99})
         text = refusal(path)
         assert "inside the ball, which at curvature 2 has the radius 0.7071" in text
         assert "the `max_radius` of 0.99 puts points outside" in text
@@ -401,14 +353,14 @@ class TestPointsOutsideTheBall:
         require_points(conversion, state, max_radius=0.99)
 
     def test_where_even_curvature_one_leaves_them_outside_a_smaller_one_helps(self, tmp_path: Path) -> None:
-        path = legacy_file(tmp_path, config=CONFIG | {"max_radius": 2.0})
+        path = file(tmp_path, config=CONFIG | {"max_radius": 2.0})
         assert "Pass curvature=0.23 max_radius=2 override=true" in refusal(path)
         require_points(convert(path, "A", curvature=0.23, max_radius=2, override=True), max_radius=2)
 
     @pytest.mark.parametrize("max_radius", [0.5, 0.5 - 1e-7])
     def test_a_boundary_that_touches_the_ball_is_refused(self, tmp_path: Path, max_radius: float) -> None:
         config = CONFIG | {"curvature": 4.0, "max_radius": max_radius}
-        assert "has the radius 0.5000" in refusal(legacy_file(tmp_path, legacy_state(isp_c=4.0), config))
+        assert "has the radius 0.5000" in refusal(file(tmp_path, legacy_state(isp_c=4.0), config))
 
 
 class Colour(Enum):
@@ -455,14 +407,14 @@ class TestWhatPeopleHave:
         prefixes = ("", "module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.", "model.")
         keys = ("model_state_dict", "model_state", "model", "state_dict")
         # Where they are and how they are named are read apart from one another.
-        for key, prefix in [*((key, "") for key in keys), *(("model", prefix) for prefix in prefixes)]:
-            for old in (False, True):
-                with subtests.test(f"{key} {prefix} {old}"):
-                    state = {f"{prefix}{name}": tensor for name, tensor in legacy_state().items()}
-                    payload = {key: state, "config": CONFIG, "epoch": 3, "optimizer_state": adam()}
-                    conversion = convert(saved(tmp_path, payload, old=old), "A")
-                    require_points(conversion)
-                    assert conversion.training["legacy_weights"] == key
+        cases = [*((key, "") for key in keys), *(("model", prefix) for prefix in prefixes)]
+        for (key, prefix), old in itertools.product(cases, (False, True)):
+            with subtests.test(f"{key} {prefix} {old}"):
+                state = {f"{prefix}{name}": tensor for name, tensor in legacy_state().items()}
+                payload = {key: state, "config": CONFIG, "epoch": 3, "optimizer_state": adam()}
+                conversion = convert(saved(tmp_path, payload, old=old), "A")
+                require_points(conversion)
+                assert conversion.training["legacy_weights"] == key
 
     def test_bare_weights_come_in_with_both_options(self, tmp_path: Path) -> None:
         path = saved(tmp_path, legacy_state())
@@ -481,12 +433,12 @@ class TestWhatPeopleHave:
     def test_what_is_called_model_may_be_something_else(self, tmp_path: Path, subtests: pytest.Subtests) -> None:
         for model in (Settings, torch.nn.Linear(2, 2), "TernaryVAE", {"name": "TernaryVAE"}):
             with subtests.test(str(model)):
-                conversion = convert(legacy_file(tmp_path, model=model), "A")
+                conversion = convert(file(tmp_path, model=model), "A")
                 assert conversion.training["legacy_weights"] == "model_state_dict"
 
     def test_one_set_of_weights_may_have_two_names(self, tmp_path: Path) -> None:
         state = legacy_state()
-        assert convert(legacy_file(tmp_path, state, state_dict=state), "A").notes == ()
+        assert convert(file(tmp_path, state, state_dict=state), "A").notes == ()
 
     def test_weights_and_settings_within_the_model_come_in(self, tmp_path: Path) -> None:
         path = saved(tmp_path, {"model": {"state_dict": legacy_state(), "config": CONFIG}})
@@ -494,20 +446,20 @@ class TestWhatPeopleHave:
 
     def test_submodules_that_were_wrapped_come_in(self, tmp_path: Path) -> None:
         state = {name.replace(".proj_A.", ".module.proj_A._orig_mod."): x for name, x in legacy_state().items()}
-        require_points(convert(legacy_file(tmp_path, state), "A"))
+        require_points(convert(file(tmp_path, state), "A"))
 
     def test_parameters_views_and_transposed_tensors_come_in(self, tmp_path: Path) -> None:
         state = {name: torch.nn.Parameter(tensor) for name, tensor in legacy_state().items()}
         name = "encoder_A.encoder.2.weight"
         wide = torch.zeros(20, 20)
         wide[5:13, 3:10] = state[name].detach().T
-        conversion = convert(legacy_file(tmp_path, state | {name: wide[5:13, 3:10].T}), "A")
+        conversion = convert(file(tmp_path, state | {name: wide[5:13, 3:10].T}), "A")
         require_points(conversion)
 
     def test_tensors_that_share_their_bytes_come_in_as_tensors_of_their_own(self, tmp_path: Path) -> None:
         state = legacy_state()
         state["encoder_A.fc_mu.bias"] = state["encoder_A.fc_logvar.bias"]
-        encoder = convert(legacy_file(tmp_path, state), "A").model.encoder
+        encoder = convert(file(tmp_path, state), "A").model.encoder
         with torch.no_grad():
             encoder.mean.bias.zero_()
         assert torch.equal(encoder.log_variance.bias, state["encoder_A.fc_logvar.bias"])
@@ -527,7 +479,7 @@ class TestWhatPeopleHave:
         renamed = {re.sub(nets, shifted, name): x for name, x in state.items()}
         assert {"encoder_A.encoder.6.bias", "decoder_A.decoder.6.bias", "controller.net.7.bias"} < set(renamed)
         config = CONFIG | {"projection_dropout": 0.1, "projection_layers": layers}
-        path = legacy_file(tmp_path, renamed, config)
+        path = file(tmp_path, renamed, config)
         for branch in "AB":
             conversion = convert(path, branch)
             require_points(conversion, state, branch)
@@ -596,7 +548,7 @@ class TestWhatPeopleHave:
             {"model": DictConfig(curvature=np.float64(1.0), max_radius=0.95)},
         ):
             with subtests.test(type(config).__name__):
-                require_points(convert(legacy_file(tmp_path, config=config), "A"))
+                require_points(convert(file(tmp_path, config=config), "A"))
 
     def test_branch_b_with_the_direction_net_of_a_comes_in(self, tmp_path: Path) -> None:
         state = legacy_state()
@@ -605,7 +557,7 @@ class TestWhatPeopleHave:
             for name, x in state.items()
             if not name.startswith(("projection.proj_B.direction_net", "projection.proj_B.manifold"))
         }
-        path = legacy_file(tmp_path, shared)
+        path = file(tmp_path, shared)
         for name in [name for name in state if name.startswith("projection.proj_A.direction_net.")]:
             state[name.replace("proj_A", "proj_B")] = state[name]
         for branch in "AB":
@@ -647,12 +599,12 @@ def text(value: str) -> bytes:
 
 
 def zipped(pickled: bytes, compression: int = zipfile.ZIP_STORED, **entries: bytes) -> bytes:
-    """Return an archive as torch.save writes it, with the given data.pkl and storages."""
+    """Return an archive as torch.save writes it, with the given data.pkl and other entries."""
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", compression) as archive:
         archive.writestr("f/data.pkl", pickled)
         for name, raw in entries.items():
-            archive.writestr(f"f/data/{name.removeprefix('_')}", raw)
+            archive.writestr(f"f/{name}", raw)
     return stream.getvalue()
 
 
@@ -738,7 +690,7 @@ class TestNothingIsExecuted:
         settings = type("Settings", (), {"__module__": module.__name__})
         monkeypatch.setattr(module, "Settings", settings, raising=False)
         monkeypatch.setitem(sys.modules, module.__name__, module)
-        path = legacy_file(tmp_path, trainer=settings())
+        path = file(tmp_path, trainer=settings())
         monkeypatch.delitem(sys.modules, module.__name__)
         (tmp_path / "of_the_old_programme.py").write_text("raise AssertionError('imported')")
         monkeypatch.syspath_prepend(tmp_path)
@@ -762,17 +714,12 @@ class TestNothingIsExecuted:
             assert torch.load(resaved)["model_state_dict"].keys() == {"0.weight", "0.bias"}
 
 
-def deep(opening: bytes, closing: bytes) -> bytes:
-    return opening * 200_000 + closing * 200_000
-
-
 ATTACKS = {
-    "lists in lists": deep(b"]", b"a")[:-1],
-    "tuples in tuples": deep(b"(", b"t"),
-    "calls in calls": SYSTEM + b"q\x00" + b"h\x00" * 150_000 + b")" + b"R\x85" * 150_000,
+    "lists in lists": b"]" * 200_000 + b"a" * 199_999,
+    "tuples in tuples": b"(" * 100_000 + b"t" * 100_000,
+    "calls in calls": SYSTEM + b"q\x00" + b"h\x00" * 100_000 + b")" + b"R\x85" * 100_000,
     "calls of results": SYSTEM + b")R" * 200_000,
-    "tuples of twice the same": b"K\x01\x85" + b"2\x86" * 100 + b"q\x000}h\x00K\x01s",
-    "pairs of one tuple": b"K\x01\x85" + b"q\x00h\x00\x86" * 100 + b"q\x00}h\x00K\x01s",
+    "tuples of twice the same": b"K\x01\x85" + b"q\x00h\x00\x86" * 100 + b"q\x00}h\x00K\x01s",
     "a list in itself": b"]q\x00" + b"h\x00a",
     "a dict in itself": b"}q\x00" + text("config") + b"h\x00s",
     "a huge memo": b"]r\xff\xff\xff\xff",
@@ -801,7 +748,7 @@ class TestHostileSizes:
         names = [name for name in legacy_state() if name != "encoder_A.encoder.0.weight"]
         rest = b"".join(text(name) + self.tensor(4, [1, 1], [1, 1]) + b"s" for name in names)
         pickled = b"\x80\x02}" + text("model") + b"}" + rest + text("encoder_A.encoder.0.weight") + tensor + b"ss."
-        return written(folder, zipped(pickled, _0=storage, **options))
+        return written(folder, zipped(pickled, **{"data/0": storage}, **options))
 
     def test_a_tensor_outside_its_storage(self, tmp_path: Path, subtests: pytest.Subtests) -> None:
         for shape, stride in (
@@ -818,12 +765,6 @@ class TestHostileSizes:
                 assert "`encoder_A.encoder.0.weight` must lie within its storage of 4 values" in said
         assert "`encoder_A.encoder.0.weight` must " in refusal(self.file(tmp_path, self.tensor(-4, [2, 2], [2, 1])))
 
-    def test_a_tensor_of_more_values_than_were_stored(self, tmp_path: Path) -> None:
-        # A stride of 0 makes a tensor of 10^12 values out of one.
-        huge = torch.zeros(1).expand(10**6, 10**6)
-        text = refusal(legacy_file(tmp_path, legacy_state() | {"encoder_A.encoder.0.weight": huge}))
-        assert "must lie within its storage of 1 values" in text
-
     @pytest.mark.parametrize("stored", [5, 2**40, 2**47])
     def test_a_huge_declared_storage_costs_nothing(self, tmp_path: Path, stored: int) -> None:
         path = self.file(tmp_path, self.tensor(stored, [8, stored // 8], [stored // 8, 1]))
@@ -837,7 +778,7 @@ class TestHostileSizes:
             state |= {f"encoder_A.encoder.{i}.weight": wide, f"encoder_A.encoder.{i}.bias": torch.zeros(3000)}
         state["encoder_A.encoder.0.weight"] = torch.zeros(3000, 3)
         with pytest.raises(CheckpointError, match="must take at most"):
-            convert(legacy_file(tmp_path, state), "A")
+            convert(file(tmp_path, state), "A")
 
     def test_an_archive_that_unpacks_to_more_than_it_may(self, tmp_path: Path) -> None:
         path = self.file(tmp_path, self.tensor(4, [2, 2], [2, 1]), bytes(MAX_BYTES), compression=zipfile.ZIP_DEFLATED)
@@ -856,7 +797,7 @@ class TestHostileSizes:
             tracemalloc.stop()
 
     def test_an_archive_of_too_many_entries(self, tmp_path: Path) -> None:
-        names = {f"_{i}": b"" for i in range(20_000)}
+        names = {str(i): b"" for i in range(20_000)}
         assert "must have at most 20000 entries" in refusal(written(tmp_path, zipped(b"\x80\x02}.", **names)))
 
     def test_a_compression_that_takes_memory_of_its_own(self, tmp_path: Path) -> None:
@@ -865,21 +806,24 @@ class TestHostileSizes:
 
     @pytest.mark.parametrize("attack", ATTACKS)
     def test_a_pickle_made_to_cost_much_is_refused_in_seconds(self, tmp_path: Path, attack: str) -> None:
-        refusal(written(tmp_path, zipped(b"\x80\x02" + ATTACKS[attack] + b".")))
+        path = written(tmp_path, zipped(b"\x80\x02" + ATTACKS[attack] + b"."))
+        start = time.process_time()
+        refusal(path)
+        assert time.process_time() - start < 10
 
 
 class TestOtherLayouts:
     def test_v5_5_to_v5_10_are_named(self, tmp_path: Path) -> None:
         state = {name: x for name, x in legacy_state().items() if not name.startswith("projection.")}
         state |= {"decoder_B.decoder.0.weight": torch.zeros(2, 2), "state_net.encoder.0.weight": torch.zeros(2, 2)}
-        said = refusal(legacy_file(tmp_path, state, key="model"))
+        said = refusal(file(tmp_path, state, key="model"))
         assert "it is of v5.5 to v5.10, another layout that is not supported" in said
         assert "['decoder_A', 'decoder_B', 'encoder_A', 'encoder_B', 'state_net']" in said
 
     @pytest.mark.parametrize("stack", ["encoder_A.encoder", "decoder_A.decoder"])
     def test_an_encoder_or_decoder_with_normalisation_is_named(self, tmp_path: Path, stack: str) -> None:
         state = legacy_state() | {f"{stack}.1.weight": torch.ones(8), f"{stack}.1.bias": torch.zeros(8)}
-        said = refusal(legacy_file(tmp_path, state))
+        said = refusal(file(tmp_path, state))
         assert (
             f"`{stack}.1.weight` is of a normalisation, as in the encoders with LayerNorm and SiLU of v5.12.4" in said
         )
@@ -894,25 +838,20 @@ class TestOtherLayouts:
         ):
             with subtests.test(f"{net} {old} {new}"):
                 state = {name.replace(f"{net}.{old}.", f"{net}.{new}."): x for name, x in legacy_state().items()}
-                said = refusal(legacy_file(tmp_path, state))
+                said = refusal(file(tmp_path, state))
                 assert re.search(rf"in the layout of v5\.11; missing: .*{net}.*; unknown: .*{net}\.{new}\.", said)
 
-    def test_nets_of_different_depth(self, tmp_path: Path) -> None:
-        state = legacy_state(layers=2) | {name: x for name, x in legacy_state(layers=1).items() if "radius_net" in name}
-        del state["projection.proj_A.radius_net.4.weight"]
-        assert "missing: ['projection.proj_A.radius_net.4.weight']" in refusal(legacy_file(tmp_path, state))
-
     def test_two_sets_of_weights_are_named(self, tmp_path: Path) -> None:
-        said = refusal(legacy_file(tmp_path, model_state=legacy_state()))
+        said = refusal(file(tmp_path, model_state=legacy_state()))
         assert "found `model_state_dict` and `model_state`, and nothing says which counts" in said
 
     def test_names_that_are_the_same_without_prefix_are_named(self, tmp_path: Path) -> None:
         state = legacy_state()
         state["module.encoder_A.fc_mu.bias"] = state["encoder_A.fc_mu.bias"]
-        assert "`encoder_A.fc_mu.bias` is there twice" in refusal(legacy_file(tmp_path, state))
+        assert "`encoder_A.fc_mu.bias` is there twice" in refusal(file(tmp_path, state))
 
     def test_a_checkpoint_of_ours_is_named(self, tmp_path: Path) -> None:
-        convert(legacy_file(tmp_path), "A").save(tmp_path / "c.safetensors")
+        convert(file(tmp_path), "A").save(tmp_path / "c.safetensors")
         assert "This is a safetensors file" in refusal(tmp_path / "c.safetensors")
 
 
@@ -925,21 +864,12 @@ class TestRefusals:
             (zipped(b"\x80\x02"), "The pickle in the file is damaged or cut short"),
             (zipped(b"\x80\x02}.").replace(b"data.pkl", b"data.pkX"), "must have one data.pkl; found 0"),
             (streamed(b"\x80\x02}.", little_endian=False), "must be stored with the lowest byte first"),
-            (zipped(b"\x80\x02}.", byteorder=b"big").replace(b"data/by", b"by"), "damaged or cut short"),
-            (legacy_file(tmp_path).read_bytes()[:-100], "The archive is damaged or cut short"),
+            (zipped(b"\x80\x02}.", byteorder=b"big"), "must be stored with the lowest byte first"),
+            (file(tmp_path).read_bytes()[:-100], "The archive is damaged or cut short"),
             (b"", "it is empty"),
         ):
             with subtests.test(repr(content[:20])):
                 assert said in refusal(written(tmp_path, content))
-
-    def test_values_with_the_highest_byte_first(self, tmp_path: Path) -> None:
-        path = legacy_file(tmp_path)
-        with zipfile.ZipFile(path) as archive:
-            entries = {name: archive.read(name) for name in archive.namelist()}
-        with zipfile.ZipFile(path, "w") as archive:
-            for name, raw in entries.items():
-                archive.writestr(name, b"big" if name.endswith("/byteorder") else raw)
-        assert "must be stored with the lowest byte first" in refusal(path)
 
     def test_a_file_of_the_old_form_that_was_cut_short(self, tmp_path: Path) -> None:
         whole = saved(tmp_path, {"model": legacy_state()}, old=True).read_bytes()
@@ -947,7 +877,7 @@ class TestRefusals:
             assert "cut short" in refusal(written(tmp_path, whole[:end]))
 
     def test_a_bit_that_was_flipped_anywhere_in_the_weights(self, tmp_path: Path) -> None:
-        whole = legacy_file(tmp_path).read_bytes()
+        whole = file(tmp_path).read_bytes()
         for name in ("encoder_A.fc_mu.bias", "encoder_B.fc_mu.bias"):
             raw = legacy_state()[name].numpy().tobytes()
             flipped = bytes([raw[0] ^ 1]) + raw[1:]
@@ -974,68 +904,51 @@ class TestRefusals:
             with subtests.test(said):
                 assert said in refusal(saved(tmp_path, payload))
 
-    def test_unknown_tensors(self, tmp_path: Path, subtests: pytest.Subtests) -> None:
-        for name in (
-            *("projection.proj_A.direction_net.2.weight", "decoder_A.decoder.9.bias"),
-            *("projection.radius_net.0.bias", "extra.weight", 7),
-        ):
-            with subtests.test(str(name)):
-                state = legacy_state() | {name: torch.zeros(1)}
-                assert f"missing: none; unknown: ['{name}']" in refusal(legacy_file(tmp_path, state))
+    def test_weights_that_are_not_those_of_the_layout(self, tmp_path: Path, subtests: pytest.Subtests) -> None:
+        def none(prefix: str) -> dict[str, object]:
+            return dict.fromkeys(name for name in legacy_state() if name.startswith(prefix))
 
-    def test_missing_tensors(self, tmp_path: Path, subtests: pytest.Subtests) -> None:
-        for part in (
-            *("encoder_A.fc_mu.bias", "projection.proj_A.radius_net.0.bias"),
-            *("projection.proj_A.direction_net.1.weight", "projection.proj_A.radius_net."),
-        ):
-            with subtests.test(part):
-                state = {name: tensor for name, tensor in legacy_state().items() if not name.startswith(part)}
-                assert f"missing: ['{part}" in refusal(legacy_file(tmp_path, state))
-        for part in ("encoder_A.encoder.", "decoder_A.decoder.", "projection.proj_A.direction_net."):
-            with subtests.test(part):
-                state = {name: tensor for name, tensor in legacy_state().items() if not name.startswith(part)}
-                said = f"must have the linear layers `{part}*.weight`; found none"
-                assert said in refusal(legacy_file(tmp_path, state))
+        bias, projection = "encoder_A.fc_mu.bias", "projection.proj_A"
+        norm, isp_c = f"{projection}.direction_net.1", f"{projection}.manifold.isp_c"
+        unusual = [torch.ones(LATENT).to(t) for t in (torch.int64, torch.bool, torch.complex64, torch.float8_e4m3fn)]
+        no_tensors = [torch.empty(4, device="meta"), torch.ones(1).to_sparse(), [1.0], np.zeros(4)]
+        unknown = (f"{projection}.direction_net.2.weight", "decoder_A.decoder.9.bias", "projection.radius_net.0.bias")
+        cases: list[tuple[dict[Any, Any], str]] = [
+            *(
+                ({name: torch.zeros(1)}, f"missing: none; unknown: ['{name}']")
+                for name in (*unknown, "extra.weight", 7)
+            ),
+            *((none(name), f"missing: ['{name}']; unknown: none") for name in (bias, f"{norm}.weight")),
+            (none(f"{projection}.radius_net."), f"missing: ['{projection}.radius_net.0.bias', "),
+            *(
+                (none(net), f"must have the linear layers `{net}*.weight`; found none")
+                for net in ("encoder_A.encoder.", "decoder_A.decoder.", f"{projection}.direction_net.")
+            ),
+            ({"encoder_A.fc_mu.weight": torch.zeros(5, 5)}, "must have the shape [4, 5], found [5, 5]"),
+            ({"encoder_A.encoder.2.weight": torch.zeros(7, 9)}, "must have the shape [7, 8], found [7, 9]"),
+            ({"decoder_A.decoder.4.bias": torch.zeros(9, 1)}, "must have the shape [9], found [9, 1]"),
+            ({f"{projection}.radius_net.0.bias": torch.zeros(31)}, "must have the shape [32], found [31]"),
+            ({f"{norm}.bias": torch.tensor(0.0)}, "must have the shape [6], found []"),
+            ({f"{norm}.bias": torch.zeros(0)}, "must have the shape [6], found [0]"),
+            ({isp_c: torch.zeros(2)}, "`isp_c` must be one number, found shape [2]"),
+            ({"encoder_A.encoder.0.weight": torch.zeros(2, 5000)}, "must give an architecture that can be built"),
+            *(
+                ({bias: torch.tensor([0, bad, 0, 0]).double()}, f"`{bias}` has 1 of 4 that are not")
+                for bad in (math.nan, math.inf)
+            ),
+            ({bias: torch.full((4,), 1e300, dtype=torch.float64)}, f"`{bias}` has 4 of 4 that are not"),  # in float32
+            ({"encoder_A.fc_mu.weight": torch.full((4, 5), 3e38)}, "The model is not usable"),
+            *(
+                ({bias: value}, f"`{bias}` must be a dense tensor of a floating-point type, found ")
+                for value in (*unusual, *no_tensors)
+            ),
+        ]
+        for change, said in cases:
+            with subtests.test(f"{change} {said}"):
+                state = {name: value for name, value in (legacy_state() | change).items() if value is not None}
+                assert said in refusal(file(tmp_path, state))
 
     def test_the_other_branch_may_be_missing(self, tmp_path: Path) -> None:
-        path = legacy_file(tmp_path, {name: tensor for name, tensor in legacy_state().items() if "_B." not in name})
+        path = file(tmp_path, {name: tensor for name, tensor in legacy_state().items() if "_B." not in name})
         assert convert(path, "A").notes == ()
         assert "must have the linear layers `encoder_B.encoder.*.weight`" in refusal(path, "B")
-
-    def test_tensors_of_another_shape(self, tmp_path: Path, subtests: pytest.Subtests) -> None:
-        for name, shape, expected in (
-            ("encoder_A.fc_mu.weight", (5, 5), "[4, 5]"),
-            ("encoder_A.encoder.2.weight", (7, 9), "[7, 8]"),
-            ("decoder_A.decoder.4.bias", (9, 1), "[9]"),
-            ("projection.proj_A.radius_net.0.bias", (31,), "[32]"),
-            ("projection.proj_A.direction_net.1.bias", (), "[6]"),
-            ("projection.proj_A.direction_net.1.bias", (0,), "[6]"),
-        ):
-            with subtests.test(name):
-                said = refusal(legacy_file(tmp_path, legacy_state() | {name: torch.zeros(shape)}))
-                assert f"`{name}` must have the shape {expected}, found {list(shape)}" in said
-        state = legacy_state() | {"projection.proj_A.manifold.isp_c": torch.zeros(2)}
-        assert "`isp_c` must be one number, found shape [2]" in refusal(legacy_file(tmp_path, state))
-
-    def test_widths_beyond_every_architecture(self, tmp_path: Path) -> None:
-        state = legacy_state() | {"encoder_A.encoder.0.weight": torch.zeros(2, 5000)}
-        assert "must give an architecture that can be built" in refusal(legacy_file(tmp_path, state))
-
-    def test_weights_that_are_not_finite(self, tmp_path: Path, subtests: pytest.Subtests) -> None:
-        for bad in (math.nan, math.inf, 1e300):  # the last is too large for float32
-            with subtests.test(str(bad)):
-                state = legacy_state()
-                state["encoder_A.fc_mu.bias"] = torch.tensor([0, bad, 0, 0], dtype=torch.float64)
-                assert "`encoder_A.fc_mu.bias` has 1 of 4 that are not" in refusal(legacy_file(tmp_path, state))
-
-    def test_weights_whose_radii_overflow(self, tmp_path: Path) -> None:
-        state = legacy_state()
-        state["encoder_A.fc_mu.weight"].fill_(3e38)
-        assert "The model is not usable" in refusal(legacy_file(tmp_path, state))
-
-    def test_weights_that_are_no_dense_tensors_of_numbers(self, tmp_path: Path, subtests: pytest.Subtests) -> None:
-        others = [torch.ones(LATENT).to(t) for t in (torch.int64, torch.bool, torch.complex64, torch.float8_e4m3fn)]
-        for value in (*others, torch.empty(4, device="meta"), torch.ones(1).to_sparse(), [1.0], np.zeros(4)):
-            with subtests.test(str(value)):
-                said = refusal(legacy_file(tmp_path, legacy_state() | {"encoder_A.fc_mu.bias": value}))
-                assert "`encoder_A.fc_mu.bias` must be a dense tensor of a floating-point type, found " in said

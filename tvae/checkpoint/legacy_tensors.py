@@ -233,31 +233,34 @@ class Branch:
 
 def _named(file: TorchFile, weights: Mapping[object, object]) -> dict[str, Tensor]:
     """Return the tensors by their names in the v5.11 layout."""
-    tensors: dict[str, Tensor] = {}
+    values: dict[str, object] = {}
     for key, value in weights.items():
         name = _unwrapped(str(key))
-        tensor = file.tensor(name, value)
+        if name in values:
+            raise RefusedError(
+                f"Every tensor must be there once; without `module.` and `_orig_mod.`, `{cut(name)}` is there twice."
+            )
+        values[name] = value
+    if not any(name.startswith("projection.") for name in values):
+        raise RefusedError(
+            "The file must have the layout of v5.11, with a hyperbolic projection; it has no projection: it is of v5.5 "
+            "to v5.10, another layout that is not supported, or not whole. Its tensors' names begin with "
+            f"{quote(sorted({name.partition('.')[0] for name in values}))}."
+        )
+    tensors: dict[str, Tensor] = {}
+    for name, value in values.items():
+        tensor = file.tensor(cut(name), value)
         if tensor is None or tensor.dtype not in _FLOATS:
             found = described(value) if tensor is None else tensor.dtype
             raise RefusedError(
                 f"`{cut(name)}` must be a dense tensor of a floating-point type, found {found}; save it as one."
             )
-        if name in tensors:
-            raise RefusedError(
-                f"Every tensor must be there once; without `module.` and `_orig_mod.`, `{cut(name)}` is there twice."
-            )
-        if tensor.dim() == 1 and re.fullmatch(r"(encoder_[AB]\.encoder|decoder_A\.decoder)\.\d+\.weight", name):
+        if tensor.dim() == 1 and re.fullmatch(r"(encoder_[AB]\.encoder|decoder_A\.decoder)\.\d{1,4}\.weight", name):
             raise RefusedError(
                 f"The encoder and decoder must be Linear and ReLU, as in v5.11; `{name}` is of a normalisation, as in "
                 "the encoders with LayerNorm and SiLU of v5.12.4. That layout is not supported."
             )
         tensors[name] = tensor
-    if not any(name.startswith("projection.") for name in tensors):
-        raise RefusedError(
-            "The file must have the layout of v5.11, with a hyperbolic projection; it has no projection: it is of v5.5 "
-            "to v5.10, another layout that is not supported, or not whole. Its tensors' names begin with "
-            f"{quote(sorted({name.partition('.')[0] for name in tensors}))}."
-        )
     return tensors
 
 
