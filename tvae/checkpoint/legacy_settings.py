@@ -48,7 +48,9 @@ def statements(file: TorchFile) -> Statements:
     stated: dict[str, dict[str, object]] = {name: {} for name in _NAMES.values()}
 
     def look(value: object, above: str, depth: int) -> None:
-        mapping = fields(value) or {}
+        mapping = fields(value)
+        if mapping is None:
+            return
         for key, name in _NAMES.items():
             if (found := _plain(file, mapping.get(key))) is not None:
                 stated[name][f"{above}{key}"] = found
