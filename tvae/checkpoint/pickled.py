@@ -3,7 +3,7 @@
 A pickle is a program: it names functions and calls them. Here nothing that it names is imported or called. Plain values
 (numbers, texts, lists, tuples, dicts) become themselves; whatever else the program would build becomes an `Object`, a
 note of what was to be called with what. `pickletools` splits the bytes into opcodes; the machine below has a stack and
-a memo, and no way to reach anything but what it made itself.
+a memo, and no way to reach anything but what it made itself. It knows what Python 3 writes in the protocols 2 to 5.
 """
 
 import pickletools
@@ -11,26 +11,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
+import numpy as np
+
 from tvae.checkpoint.refusal import RefusedError, quote
 
-__all__ = ["PERSISTENT", "Object", "Pickle", "described", "fields", "load", "scalar"]
+__all__ = ["PERSISTENT", "Object", "described", "fields", "load", "number"]
 
 # torch.save's name for what lies outside the pickle: the arguments of such an object say what.
 PERSISTENT = "a persistent id"
 # Reading them takes some two seconds. A file of the v5.11 programme has two to seven thousand.
 MAX_OPCODES = 500_000
-_ITSELF = {
-    *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),
-    *("STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
-    *("BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"),
+_VALUES = {
+    *("BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT"),
+    *("BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"),
 }
-_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
-_TUPLES = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
-_LISTS = {"EMPTY_LIST", "EMPTY_SET"}
-# Under these names, classes of settings keep what they hold: OmegaConf, pydantic, ml_collections, UserDict.
-_HOLDERS = ("_content", "__dict__", "_fields", "data")
-_SCALAR_HOLDER = "_val"
-_DICTS = ("collections.OrderedDict", "collections.defaultdict", "argparse.Namespace", "types.SimpleNamespace")
+_NUMPY_SCALARS = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
+_NUMPY_KINDS = {"f2", "f4", "f8", "b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8"}
+# Under these names, classes of settings keep what they hold: OmegaConf's and pydantic's.
+_HOLDERS = ("_content", "__dict__")
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -53,24 +51,14 @@ class Object:
         return f"<{self.name}>"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Pickle:
-    """One pickle.
-
-    Attributes:
-        value: the plain value or `Object` that it makes.
-        persistent: the persistent ids in it, in order.
-    """
-
-    value: object
-    persistent: list[object]
-
-
-def load(stream: BinaryIO) -> Pickle:
+def load(stream: BinaryIO) -> tuple[object, list[object]]:
     """Read one pickle, from where the stream stands to the pickle's end.
 
     Args:
         stream: in memory, so that no size that the pickle states can pass what is there.
+
+    Returns:
+        The plain value or `Object` that it makes, and the persistent ids in it, in order.
 
     Raises:
         RefusedError: if this is no pickle, or one that is damaged, cut short or too long.
@@ -82,7 +70,7 @@ def load(stream: BinaryIO) -> Pickle:
         raise RefusedError(f"The pickle in the file is damaged or cut short: {quote(str(error))}.") from None
 
 
-def _run(stream: BinaryIO) -> Pickle:
+def _run(stream: BinaryIO) -> tuple[object, list[object]]:
     stack: list[object] = []
     marked: list[list[object]] = []
     memo: dict[object, object] = {}
@@ -96,101 +84,80 @@ def _run(stream: BinaryIO) -> Pickle:
     for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
         if count == MAX_OPCODES:
             raise RefusedError(f"The pickle in the file must have at most {MAX_OPCODES} opcodes; it has more.")
-        name = opcode.name
-        if name in _ITSELF:
-            stack.append(argument)
-        elif name in _CONSTANTS:
-            stack.append(_CONSTANTS[name])
-        elif name == "MARK":
-            marked.append(stack)
-            stack = []
-        elif name in ("BINGET", "LONG_BINGET", "GET"):
-            stack.append(memo[argument])
-        elif name in ("BINPUT", "LONG_BINPUT", "PUT"):
-            memo[argument] = stack[-1]
-        elif name == "MEMOIZE":
-            memo[len(memo)] = stack[-1]
-        elif name in _TUPLES:
-            start = len(stack) - _TUPLES[name]
-            if start < 0:
-                raise IndexError("the stack is empty")
-            stack[start:] = [tuple(stack[start:])]
-        elif name in ("TUPLE", "FROZENSET"):
-            made = since_mark()
-            stack.append(tuple(made))
-        elif name in _LISTS:
-            stack.append([])
-        elif name == "LIST":
-            made = since_mark()
-            stack.append(made)
-        elif name == "EMPTY_DICT":
-            stack.append({})
-        elif name == "DICT":
-            pairs = since_mark()
-            stack.append({})
-            _store(stack[-1], pairs)
-        elif name == "SETITEM":
-            item, key = stack.pop(), stack.pop()
-            _store(stack[-1], [key, item])
-        elif name == "SETITEMS":
-            pairs = since_mark()
-            _store(stack[-1], pairs)
-        elif name == "APPEND":
-            item = stack.pop()
-            _extend(stack[-1], [item])
-        elif name in ("APPENDS", "ADDITEMS"):
-            more = since_mark()
-            _extend(stack[-1], more)
-        elif name in ("GLOBAL", "STACK_GLOBAL"):
-            if name == "STACK_GLOBAL":
-                last, first = stack.pop(), stack.pop()
-                argument = f"{first} {last}" if isinstance(first, str) and isinstance(last, str) else "?"
-            stack.append(Object(str(argument).replace(" ", ".", 1)))
-        elif name in ("EXT1", "EXT2", "EXT4"):
-            stack.append(Object(f"extension {argument}"))
-        elif name in ("REDUCE", "NEWOBJ"):
-            arguments, called = stack.pop(), stack.pop()
-            stack.append(Object(_name(called), arguments))
-        elif name == "NEWOBJ_EX":
-            _, arguments, called = stack.pop(), stack.pop(), stack.pop()
-            stack.append(Object(_name(called), arguments))
-        elif name == "OBJ":
-            called, *rest = since_mark()
-            stack.append(Object(_name(called), tuple(rest)))
-        elif name == "INST":
-            rest = since_mark()
-            stack.append(Object(str(argument).replace(" ", ".", 1), tuple(rest)))
-        elif name == "BUILD":
-            state = stack.pop()
-            if isinstance(built := stack[-1], Object):
-                built.state = state
-        elif name in ("PERSID", "BINPERSID"):
-            identity = argument if name == "PERSID" else stack.pop()
-            persistent.append(identity)
-            stack.append(Object(PERSISTENT, identity))
-        elif name == "POP":
-            if stack:
+        match opcode.name:
+            case name if name in _VALUES:
+                stack.append(argument)
+            case "NONE":
+                stack.append(None)
+            case "NEWTRUE" | "NEWFALSE" as name:
+                stack.append(name == "NEWTRUE")
+            case "BINPUT" | "LONG_BINPUT":
+                memo[argument] = stack[-1]
+            case "MEMOIZE":
+                memo[len(memo)] = stack[-1]
+            case "BINGET" | "LONG_BINGET":
+                stack.append(memo[argument])
+            case "MARK":
+                marked.append(stack)
+                stack = []
+            case "EMPTY_TUPLE":
+                stack.append(())
+            case "TUPLE1" | "TUPLE2" | "TUPLE3" as name:
+                members = [stack.pop() for _ in range(int(name[-1]))]
+                stack.append(tuple(reversed(members)))
+            case "TUPLE" | "FROZENSET":
+                members = since_mark()
+                stack.append(tuple(members))
+            case "EMPTY_LIST" | "EMPTY_SET":
+                stack.append([])
+            case "APPEND":
+                member = stack.pop()
+                _extend(stack[-1], [member])
+            case "APPENDS" | "ADDITEMS":
+                members = since_mark()
+                _extend(stack[-1], members)
+            case "EMPTY_DICT":
+                stack.append({})
+            case "SETITEM":
+                item, key = stack.pop(), stack.pop()
+                _store(stack[-1], [key, item])
+            case "SETITEMS":
+                pairs = since_mark()
+                _store(stack[-1], pairs)
+            case "GLOBAL":
+                stack.append(Object(str(argument).replace(" ", ".", 1)))
+            case "STACK_GLOBAL":
+                last, module = stack.pop(), stack.pop()
+                stack.append(Object(f"{module}.{last}" if isinstance(module, str) and isinstance(last, str) else "?"))
+            case "REDUCE" | "NEWOBJ":
+                arguments, called = stack.pop(), stack.pop()
+                stack.append(Object(_name(called), arguments))
+            case "NEWOBJ_EX":
+                _, arguments, called = stack.pop(), stack.pop(), stack.pop()
+                stack.append(Object(_name(called), arguments))
+            case "BUILD":
+                state = stack.pop()
+                if isinstance(built := stack[-1], Object):
+                    built.state = state
+            case "BINPERSID":
+                persistent.append(stack.pop())
+                stack.append(Object(PERSISTENT, persistent[-1]))
+            case "POP":
                 stack.pop()
-            else:
-                stack = marked.pop()
-        elif name == "POP_MARK":
-            since_mark()
-        elif name == "DUP":
-            stack.append(stack[-1])
-        elif name == "STOP":
-            return Pickle(stack.pop(), persistent)
-        elif name not in ("PROTO", "FRAME"):
-            raise ValueError(f"the opcode {name}")
+            case "POP_MARK":
+                since_mark()
+            case "STOP":
+                return stack.pop(), persistent
+            case name if name not in ("PROTO", "FRAME"):
+                raise ValueError(f"the opcode {name}")
     raise ValueError("there is no end")
 
 
 def _name(called: object) -> str:
-    """Return how to call what was to be called."""
+    """Return how to call what was to be called. The result of a result has no longer name than a result."""
     if not isinstance(called, Object):
         return f"a call of {described(called)}"
-    if called.name == PERSISTENT and isinstance(called.arguments, tuple) and len(called.arguments) > 1:
-        return _name(called.arguments[1])  # the class of a module, which torch.save once stored with its source
-    return called.name if called.arguments is None else f"{called.name}(…)"
+    return called.name if called.arguments is None else f"{called.name.removesuffix('(…)')}(…)"
 
 
 def _store(target: object, pairs: list[object]) -> None:
@@ -203,9 +170,9 @@ def _store(target: object, pairs: list[object]) -> None:
         items[key if plain else Object("a key", key)] = item
 
 
-def _extend(target: object, more: list[object]) -> None:
+def _extend(target: object, members: list[object]) -> None:
     if isinstance(target, list):
-        target.extend(more)
+        target.extend(members)
     elif not isinstance(target, Object):  # a list or set of some class: nothing that is read here
         raise TypeError("entries for what is no list")
 
@@ -218,20 +185,30 @@ def fields(value: object) -> Mapping[object, object] | None:
     """
     if not isinstance(value, Object):
         return value if isinstance(value, dict) else None
-    state = value.state
+    held = value.items or value.state
     # With slots, the state is a pair: what __dict__ holds, and what the slots hold.
-    if isinstance(state, tuple) and len(state) == 2 and isinstance(state[1], dict):
-        state = (state[0] if isinstance(state[0], dict) else {}) | state[1]
-    held = value.items or state
+    if isinstance(held, tuple) and len(held) == 2 and isinstance(held[1], dict):
+        held = (held[0] if isinstance(held[0], dict) else {}) | held[1]
     if isinstance(held, dict):
         return next((held[name] for name in _HOLDERS if isinstance(held.get(name), dict)), held)
-    return {} if value.name in _DICTS else None
+    return None
 
 
-def scalar(value: object) -> object:
-    """Return the number in a wrapper for one (OmegaConf's), or the value itself."""
-    if isinstance(value, Object) and isinstance(value.state, dict) and _SCALAR_HOLDER in value.state:
-        return value.state[_SCALAR_HOLDER]
+def number(value: object) -> object:
+    """Return the number that a numpy scalar or a wrapper for settings holds; any other value as it is."""
+    match value:
+        case Object(state={"_val": inner}):  # OmegaConf's
+            value = inner
+    match value:
+        case Object(
+            name=name,
+            arguments=(Object(arguments=(str(kind), *_), state=(_, ("<" | "|") as order, *_)), raw),
+        ) if name in _NUMPY_SCALARS and kind in _NUMPY_KINDS:
+            match raw:
+                case Object(name="_codecs.encode", arguments=(str(text), *_)):  # as protocol 2 has bytes
+                    raw = text.encode("latin-1", "replace")
+            if isinstance(raw, bytes) and len(raw) == np.dtype(kind).itemsize:
+                return np.frombuffer(raw, f"{order}{kind}").item()
     return value
 
 

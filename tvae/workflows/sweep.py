@@ -198,7 +198,7 @@ class Sweep:
         Args:
             metrics: of the parent, from those of its trials.
         """
-        from tvae.report import gather, headline, to_markdown, to_page  # draws, and so imports matplotlib
+        from tvae.report import gather, headline, to_markdown, to_page  # imports SciPy, which takes a second
 
         self.run.log_metrics(self.clock.metrics())
         found = gather(self.client, self.run.id)
