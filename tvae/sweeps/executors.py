@@ -18,7 +18,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ThreadPoolExecutor, as_completed, wait
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import sha256
@@ -270,7 +270,25 @@ def _dask(distributed: Any, address: str | None, workers: int | None, _: str) ->
 
         width = workers or max(1, len(client.nthreads()))
         executor = client.get_executor(pure=False, retries=0)
-        yield _Backend(executor, width, RETRIES if address is None else 0, workerless)
+        if address is None:
+            yield _Backend(_Dask(client, executor, width), width, RETRIES, workerless)
+        else:
+            yield _Backend(executor, width, 0, workerless)
+
+
+class _Dask(Executor):
+    """A Dask cluster of this machine's own, whose workers come back when they have died.
+
+    Until then Dask would queue a cohort behind another on a worker that is left, and if that one dies, both are lost.
+    """
+
+    def __init__(self, client: Any, executor: Executor, workers: int) -> None:
+        self._client, self._executor, self._workers = client, executor, workers
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
+        with suppress(TimeoutError):
+            self._client.wait_for_workers(self._workers, timeout=WORKERLESS_TIMEOUT)
+        return self._executor.submit(fn, *args, **kwargs)
 
 
 @contextmanager
