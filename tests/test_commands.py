@@ -300,6 +300,7 @@ def test_bad_usage_is_one_message_and_exit_code_2(tmp_path: Path, words: tuple[s
     assert not (tmp_path / "mlflow.db").exists()
 
 
+@pytest.mark.long
 def test_bad_usage_under_mlflow_run_leaves_its_reason_in_the_failed_run(finished: tuple[Desk, str]) -> None:
     desk, _ = finished
     code, _, err = desk.type(

@@ -366,7 +366,16 @@ class TestFormats:
         assert found.metrics["max_error"] == 0
 
     @pytest.mark.integration
-    @pytest.mark.parametrize("name", ["csv, reversed, floats", "csv, index", "split, reversed", "inputs, indices"])
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "csv, reversed, floats",
+            *(
+                pytest.param(name, marks=pytest.mark.long)
+                for name in ("csv, index", "split, reversed", "inputs, indices")
+            ),
+        ],
+    )
     def test_mlflow_models_predict_answers_it(
         self, saved: Path, tmp_path: Path, expected: list[dict[str, Any]], name: str
     ) -> None:
@@ -869,7 +878,7 @@ class TestLogging:
         script = "import sys, tvae.serving; assert not any(n.startswith('tvae.tracking') for n in sys.modules)"
         subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
 
-    @pytest.mark.integration
+    @pytest.mark.long
     def test_it_logs_and_loads_without_a_warning_from_a_folder_without_the_repository(
         self, checkpoint: Path, tmp_path: Path, radii: np.ndarray
     ) -> None:
@@ -937,7 +946,7 @@ def served(server: Any) -> Ask:
     return ask
 
 
-@pytest.mark.integration
+@pytest.mark.long
 class TestServer:
     """The same over HTTP, from a server process as `mlflow models serve` starts it."""
 

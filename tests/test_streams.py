@@ -161,7 +161,9 @@ def test_a_terminal_that_is_closed_ends_nothing_where_its_signal_is_ignored(tmp_
             "c.safetensors\n",
             marks=pytest.mark.fault,
         ),
-        ("PYTHONIOENCODING=ascii $command 2>&1 | grep ^verif", "verification passed\n"),
+        pytest.param(
+            "PYTHONIOENCODING=ascii $command 2>&1 | grep ^verif", "verification passed\n", marks=pytest.mark.long
+        ),
     ],
     ids=["all closed", "head", "ascii"],
 )
