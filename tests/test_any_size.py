@@ -169,6 +169,14 @@ def test_the_network_answers_as_its_table_does() -> None:
     assert network.records(some, embedding=False) == table.records(some, embedding=False)
 
 
+def test_an_evaluation_encodes_each_operation_once() -> None:
+    model, encoded = TernaryVAE(Architecture(n_trits=5, centred=False, **NARROW)), []
+    model.initialise(torch.Generator().manual_seed(0))
+    model.encoder.register_forward_hook(lambda _, given, __: encoded.append(len(given[0])))
+    tvae.evaluate(model)
+    assert sum(encoded) == 3**5
+
+
 def test_what_cannot_be_listed_is_saved_verified_and_answered(tmp_path: Path) -> None:
     model = drawn_model(MANY)
     evaluation = tvae.evaluate(model)

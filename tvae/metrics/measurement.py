@@ -78,27 +78,32 @@ class Measurement:
 
 
 @torch_defaults()
-def posterior_mean(model: TernaryVAE) -> Tensor:
-    """Return the posterior mean of the population, shape `(…, N, D)`, for a network or a cohort."""
-    table = trit_table(model.architecture.n_trits).to(model.device)
-    return torch.cat([model.encode(table[start : start + CHUNK])[0] for start in range(0, len(table), CHUNK)], dim=-2)
+def posterior_mean(model: TernaryVAE, index: Ints | None = None) -> Tensor:
+    """Return the posterior mean of operations, shape `(…, N, D)`.
+
+    Args:
+        model: a network or a cohort.
+        index: of the operations, shape `(N,)`; None means the population.
+    """
+    n_trits = model.architecture.n_trits
+    trits = trit_table(n_trits) if index is None else torch.from_numpy(ternary.to_trits(index, n_trits)).float()
+    return torch.cat([model.encode(some)[0] for some in torch.split(trits.to(model.device), CHUNK)], dim=-2)
 
 
 @torch_defaults()
-def embed(model: TernaryVAE, index: Ints | None = None) -> Embedding:
+def embed(model: TernaryVAE, latent: Tensor | None = None) -> Embedding:
     """Return where operations lie in the ball, at the posterior mean.
 
     Args:
         model: one network, on any device.
-        index: of the operations, shape `(N,)`; None means the population.
+        latent: `posterior_mean` of the operations, shape `(N, D)`; None means that of the population.
 
     Returns:
         Unit norms `(N,)` and directions `(N, D)`, on the CPU; they may be not finite.
     """
-    n_trits = model.architecture.n_trits
-    trits = trit_table(n_trits) if index is None else torch.from_numpy(ternary.to_trits(index, n_trits)).float()
+    latent = posterior_mean(model) if latent is None else latent
     # A piece at a time: the activations of all operations would be many times what is kept of them.
-    parts = [model.project(model.encode(some.to(model.device))[0]) for some in torch.split(trits, CHUNK)]
+    parts = [model.project(some) for some in torch.split(latent, CHUNK)]
     return Embedding(*(torch.cat(column).cpu() for column in zip(*parts, strict=True)))
 
 

@@ -87,7 +87,8 @@ def holdout_metrics(model: TernaryVAE, share: float) -> dict[str, float]:
         By name, as `seen_coverage` and `unseen_coverage`; without a level gap where all are of one level.
     """
     n_trits, curvature = model.architecture.n_trits, model.architecture.curvature
-    covered, embedding = reproduced(model, posterior_mean(model)).cpu().numpy(), embed(model)
+    latent = posterior_mean(model)
+    covered, embedding = reproduced(model, latent).cpu().numpy(), embed(model, latent)
     chords, points = pair_chords(embedding.direction, n_trits=n_trits), embedding.points(curvature).float()
     unseen = ternary.held_out(share, n_trits)
     where: dict[str, Any] = {"n_trits": n_trits, "curvature": curvature}

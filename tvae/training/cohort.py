@@ -250,7 +250,7 @@ class _Cohort:
         latent = self.latents[self.latent_rows[run.place]].cpu()
         for attempt in range(1, MAX_REDRAWS + 1):
             try:
-                unit_norm, direction = model.project(latent)
+                unit_norm, direction = metrics.embed(model, latent)
                 chords = metrics.pair_chords(direction, n_trits=self.n_trits)
                 measured = metrics.measure_norms(unit_norm, chords, n_trits=self.n_trits, curvature=run.curvature)
             except EvaluationError as error:
