@@ -15,7 +15,6 @@ from tvae.config.architecture import differences
 from tvae.config.training import SHARED_SETTINGS, Configuration
 from tvae.errors import ConfigurationError, EvaluationError, TrainingError
 from tvae.metrics import Measurement
-from tvae.metrics.subset import measure_subset
 from tvae.objectives import TERMS
 from tvae.torch_defaults import torch_defaults
 from tvae.training.controller import controlled_weights, controller_loss
@@ -454,8 +453,8 @@ class _Cohort:
         for name, chosen in (("seen", ~self.unseen), ("unseen", self.unseen)):
             measured = None
             if unit_norm is not None:
-                measured = measure_subset(
-                    unit_norm, self.chords[run.place], chosen, n_trits=self.n_trits, curvature=run.curvature
+                measured = metrics.measure_norms(
+                    unit_norm, self.chords[run.place], n_trits=self.n_trits, curvature=run.curvature, chosen=chosen
                 )
             found[name] = float(covered.numpy()[chosen].mean()), measured
         return found
