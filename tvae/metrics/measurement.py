@@ -15,13 +15,14 @@ from torch import Tensor
 
 from tvae import poincare, ternary
 from tvae.errors import EvaluationError
-from tvae.metrics.population import Population, population, sample_pairs, targets, trit_table
+from tvae.metrics.population import Population, in_pairs, population, sample_pairs, targets, trit_table
 from tvae.model import Embedding, TernaryVAE
 from tvae.torch_defaults import torch_defaults
 
 __all__ = [
     "CHUNK",
     "Measurement",
+    "chords_in_pairs",
     "distance_fidelity_ceiling",
     "embed",
     "hierarchy_ceiling",
@@ -33,6 +34,7 @@ __all__ = [
     "q_ceiling",
     "rank_correlation",
     "reproduced",
+    "require_finite",
     "richness_ceiling",
 ]
 
@@ -225,14 +227,13 @@ def pair_chords(direction: Tensor, *, n_trits: int) -> Tensor:
     Raises:
         EvaluationError: if a direction is not finite.
     """
-    finite = direction.isfinite().all(-1)
-    if not bool(finite.all()):
-        worst = population(n_trits).index[int(torch.nonzero(~finite)[0])]
-        raise EvaluationError(
-            f"Every direction must be finite; that of operation {worst} is not, and those of {int((~finite).sum())} of "
-            f"{len(finite)} operations are not. The model is not usable."
-        )
-    i, j, _ = sample_pairs(n_trits)
+    require_finite(direction.isfinite().all(-1), n_trits)
+    return chords_in_pairs(direction[in_pairs(n_trits)[0]], n_trits=n_trits)
+
+
+def chords_in_pairs(direction: Tensor, *, n_trits: int) -> Tensor:
+    """Return `pair_chords` from the directions of those operations alone that are `in_pairs`."""
+    _, i, j = in_pairs(n_trits)
     return (direction[i] - direction[j]).square().sum(-1)
 
 
@@ -311,6 +312,20 @@ def richness_ceiling(max_radius: float, n_trits: int = ternary.N_TRITS) -> float
         0.0225625
     """
     return max_radius**2 / (4 * (n_trits + 1))
+
+
+def require_finite(finite: Tensor, n_trits: int) -> None:
+    """Refuse directions of the population of which not all are finite, a boolean each.
+
+    Raises:
+        EvaluationError: names the first that is not.
+    """
+    if not bool(finite.all()):
+        worst = population(n_trits).index[int(torch.nonzero(~finite)[0])]
+        raise EvaluationError(
+            f"Every direction must be finite; that of operation {worst} is not, and those of {int((~finite).sum())} of "
+            f"{len(finite)} operations are not. The model is not usable."
+        )
 
 
 def _require_inside(unit_norm: Tensor, n_trits: int) -> None:

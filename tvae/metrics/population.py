@@ -18,6 +18,7 @@ __all__ = [
     "N_PAIRS",
     "SAMPLE_SEED",
     "Population",
+    "in_pairs",
     "population",
     "sample_pairs",
     "sample_partners",
@@ -107,6 +108,17 @@ def sample_pairs(n_trits: int) -> tuple[Tensor, Tensor, Floats]:
     i = rng.integers(n, size=N_PAIRS)
     j = (i + rng.integers(1, n, size=N_PAIRS)) % n
     return torch.from_numpy(i), torch.from_numpy(j), ternary.distance(index[i], index[j], n_trits)
+
+
+@lru_cache
+@torch_defaults()
+def in_pairs(n_trits: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return which of the population are in `sample_pairs`, boolean `(N,)`, and the places of the pairs among these."""
+    i, j, _ = sample_pairs(n_trits)
+    there = torch.zeros(len(population(n_trits)), dtype=torch.bool)
+    there[i] = there[j] = True
+    place = there.cumsum(0) - 1
+    return there, place[i], place[j]
 
 
 @lru_cache
