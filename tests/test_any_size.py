@@ -19,6 +19,7 @@ from tvae.metrics.evaluation import interval
 from tvae.metrics.population import population, sample_partners
 from tvae.metrics.tree import sibling_hits, tree_precisions, tree_sample
 from tvae.model import TernaryVAE
+from tvae.tracking.description import settings_table
 from tvae.training.sampling import Sampler, binary_subtrees, seen_below, seen_subtrees
 
 # Three inputs.
@@ -169,6 +170,14 @@ def test_the_network_answers_as_its_table_does() -> None:
     assert network.records(some, embedding=False) == table.records(some, embedding=False)
 
 
+def test_an_evaluation_encodes_each_operation_once() -> None:
+    model, encoded = TernaryVAE(Architecture(n_trits=5, centred=False, **NARROW)), []
+    model.initialise(torch.Generator().manual_seed(0))
+    model.encoder.register_forward_hook(lambda _, given, __: encoded.append(len(given[0])))
+    tvae.evaluate(model)
+    assert sum(encoded) == 3**5
+
+
 def test_what_cannot_be_listed_is_saved_verified_and_answered(tmp_path: Path) -> None:
     model = drawn_model(MANY)
     evaluation = tvae.evaluate(model)
@@ -225,6 +234,43 @@ def test_a_long_operation_has_a_wider_net_unless_another_is_asked_for() -> None:
     assert configuration.distance_margin * MANY == pytest.approx(Configuration().distance_margin * 9)
     assert resolve("default", {"n_trits": MANY, "latent_dim": 16})[0].latent_dim == 16
     assert resolve("default", {"n_trits": 13})[0] == Architecture(n_trits=13)
+
+
+@pytest.mark.parametrize("n_trits", [MOST_LISTED + 1, MANY, 33])
+@pytest.mark.parametrize(("preset", "epochs"), [("default", 16), ("rich", 20), ("radii", 25)])
+def test_a_longer_operation_trains_for_the_epochs_it_was_tuned_for(preset: str, epochs: int, n_trits: int) -> None:
+    architecture, configuration = resolve(preset, {"n_trits": n_trits})
+    foundation = resolve_foundation(architecture, {})
+    assert (configuration.epochs, configuration.patience) == (epochs, epochs)
+    assert (foundation.epochs, foundation.patience) == (10, 10)
+    assert configuration.operations_per_epoch(n_trits) == foundation.operations_per_epoch(n_trits) == 177_147
+    _, larger = resolve(preset, {"n_trits": n_trits, "batch_size": 4 * configuration.batch_size})
+    steps = epochs * configuration.steps_per_epoch(n_trits)
+    assert 0 <= larger.epochs * larger.steps_per_epoch(n_trits) - steps < larger.steps_per_epoch(n_trits)
+
+
+@pytest.mark.parametrize(("n_trits", "of_net"), [(9, "default"), (MANY, "n_trits")])
+def test_a_run_says_who_chose_each_setting(n_trits: int, of_net: str) -> None:
+    chosen = {
+        "n_trits": "default" if n_trits == 9 else "the user",
+        "batch_size": "the user",
+        "epochs": "preset rich",
+        "hidden_dim": of_net,
+        "encoder_hidden": of_net,
+        "lr": of_net,
+        "scheduler": "default",
+    }
+    defaults = dict.fromkeys(chosen, "auto") | {"n_trits": 9, "promote": "auto"}
+    asked = {"preset": "rich", **defaults, "n_trits": n_trits, "batch_size": 512}
+    architecture, configuration = resolve("rich", {name: asked[name] for name in chosen})
+    values = architecture.to_dict() | configuration.to_dict()
+    rows = settings_table(asked, {name: values.get(name, "auto") for name in asked}, defaults).splitlines()[4:-1]
+    found = {row.split()[0]: row for row in rows}
+    assert found.keys() == chosen.keys()
+    assert all(found[name].endswith(f" {origin}") for name, origin in chosen.items())
+    assert all(str(values[name]) in row for name, row in found.items())
+    by_user = [row.endswith("the user") for row in rows]
+    assert by_user == sorted(by_user, reverse=True)
 
 
 def test_nothing_is_held_out_of_what_is_drawn() -> None:

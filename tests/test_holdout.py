@@ -1,22 +1,24 @@
 """Operations that are held out: no loss sees them, every metric has its share of them, and the tree holds for them."""
 
 import dataclasses
+import itertools
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from exact_model import exact_model
+from scipy.stats import spearmanr
 from torch import Tensor
 
 import tvae
-from tvae import metrics, ternary
+from tvae import metrics, poincare, ternary
 from tvae.checkpoint import read, save, verify
 from tvae.config.architecture import Architecture
 from tvae.config.presets import resolve, resolve_foundation
 from tvae.config.training import Configuration
 from tvae.errors import CheckpointError
-from tvae.metrics.subset import holdout_metrics, measure_subset
+from tvae.metrics.subset import holdout_metrics
 from tvae.model import COMPONENTS, TernaryVAE
 from tvae.training import Result, train
 from tvae.training.sampling import Sampler, seen_below, seen_subtrees
@@ -93,25 +95,39 @@ def spread() -> tuple[Tensor, Tensor]:
     return unit_norm, metrics.pair_chords(direction, n_trits=5)
 
 
-def test_of_all_operations_a_subset_measures_what_is_measured_of_all(spread: tuple[Tensor, Tensor]) -> None:
-    found = measure_subset(*spread, np.ones(243, dtype=bool), n_trits=5, curvature=2.0)
-    expected = metrics.measure_norms(*spread, n_trits=5, curvature=2.0)
-    for name, value in dataclasses.asdict(expected).items():
-        assert getattr(found, name) == pytest.approx(value, rel=1e-5, abs=1e-6), name
+def test_a_subset_is_measured_as_its_definitions_say(spread: tuple[Tensor, Tensor]) -> None:
+    unit_norm, chords = spread
+    chosen = (np.random.default_rng(0).random(243) < 0.5) | (ternary.valuations(5) > 3)
+    found = metrics.measure_norms(*spread, n_trits=5, curvature=2.0, chosen=chosen)
+    i, j, apart = metrics.sample_pairs(5)
+    norm, levels, first = unit_norm.double().numpy(), ternary.valuations(5), chosen[i.numpy()]
+    radius = poincare.radius(unit_norm.double(), curvature=2.0)
+    far = poincare.distance_from_chord(radius[i], radius[j], chords.double(), curvature=2.0).numpy()
+    by_level = [(radius.numpy()[chosen & (levels == level)], norm[chosen & (levels == level)]) for level in range(6)]
+    step = (by_level[0][0].mean() - by_level[-1][0].mean()) / 5
+    gaps = [(low.min() - high.max()) / abs(step) for (low, _), (high, _) in itertools.pairwise(by_level)]
+    assert found.hierarchy == pytest.approx(spearmanr(levels[chosen], norm[chosen]).statistic)
+    assert found.distance_fidelity == pytest.approx(spearmanr(apart[first], far[first]).statistic, abs=1e-6)
+    assert found.level_gaps == pytest.approx(gaps, rel=1e-5)
+    assert found.level_richness == pytest.approx([norms.var() / 6 for _, norms in by_level], rel=1e-9)
 
 
 def test_levels_of_which_nothing_is_chosen_are_left_out(spread: tuple[Tensor, Tensor]) -> None:
     chosen = np.isin(ternary.valuations(5), (0, 1, 3))
-    found = measure_subset(*spread, chosen, n_trits=5, curvature=2.0)
+    found = metrics.measure_norms(*spread, n_trits=5, curvature=2.0, chosen=chosen)
     whole = metrics.measure_norms(*spread, n_trits=5, curvature=2.0)
-    assert found.level_radii == pytest.approx([whole.level_radii[level] for level in (0, 1, 3)], rel=1e-5)
+    radii = whole.level_radii
+    assert found.level_radii == pytest.approx([radii[level] for level in (0, 1, 3)], rel=1e-5)
+    lengths = whole.level_gaps[0] * abs(radii[0] - radii[5]) / 5, found.level_gaps[0] * abs(radii[0] - radii[3]) / 3
+    assert lengths[0] == pytest.approx(lengths[1], rel=1e-5)
     assert (len(found.level_gaps), found.level_richness[2], len(found.level_richness)) == (2, 0.0, 6)
 
 
 def test_operations_of_one_level_have_no_gap_and_levels_at_one_radius_are_not_apart() -> None:
-    chords, one = torch.ones(metrics.N_PAIRS), np.arange(243) == 1
-    assert np.isnan(measure_subset(torch.full((243,), 0.5), chords, one, n_trits=5, curvature=2.0).level_gap)
-    together = measure_subset(torch.full((243,), 0.5), chords, ~one, n_trits=5, curvature=2.0)
+    everywhere, one = (torch.full((243,), 0.5), torch.ones(metrics.N_PAIRS)), np.arange(243) == 1
+    alone = metrics.measure_norms(*everywhere, n_trits=5, curvature=2.0, chosen=one)
+    assert np.isnan(alone.level_gap)
+    together = metrics.measure_norms(*everywhere, n_trits=5, curvature=2.0, chosen=~one)
     assert together.level_gaps == (-1.0,) * 5
 
 

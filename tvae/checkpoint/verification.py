@@ -337,7 +337,7 @@ def _claims_check(checkpoint: Checkpoint, recomputed: Mapping[str, float], bound
 def _loaded(checkpoint: Checkpoint) -> Loaded:
     model = checkpoint.model
     mean = posterior_mean(model)
-    radii = poincare.radius(embed(model).unit_norm, curvature=model.architecture.curvature)
+    radii = poincare.radius(embed(model, mean).unit_norm, curvature=model.architecture.curvature)
     return Loaded(checkpoint.digest, *(hashlib.sha256(x.numpy().tobytes()).hexdigest() for x in (mean, radii)))
 
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 
 from tvae import poincare, ternary
-from tvae.metrics.measurement import embed
+from tvae.metrics.measurement import embed, posterior_mean
 from tvae.metrics.population import SAMPLE_SEED, population
 from tvae.metrics.tree import share_of_nearest
 from tvae.model import Embedding, TernaryVAE
@@ -57,7 +57,8 @@ def drawn_tree(model: TernaryVAE, n_anchors: int = N_ANCHORS) -> DrawnTree:
     found = []
     for anchor in population(n_trits).index[:n_anchors].tolist():
         index, levels = _partners(anchor, n_trits, rng)
-        found.append(_of_anchor(embed(model, np.append(anchor, index)), levels, n_trits, curvature))
+        embedding = embed(model, posterior_mean(model, np.append(anchor, index)))
+        found.append(_of_anchor(embedding, levels, n_trits, curvature))
     precisions, hits, distances, back = (np.stack(column) for column in zip(*found, strict=True))
     return DrawnTree(precisions, hits, distances.T, back)
 

@@ -134,8 +134,9 @@ def evaluate(model: TernaryVAE) -> Evaluation:
     """
     require_model(model)
     n_trits, curvature = model.architecture.n_trits, model.architecture.curvature
-    covered = reproduced(model, posterior_mean(model))[: population(n_trits).n_even].double()
-    embedding = embed(model)
+    latent = posterior_mean(model)
+    covered = reproduced(model, latent)[: population(n_trits).n_even].double()
+    embedding = embed(model, latent)
     measured = measure(embedding, n_trits=n_trits, curvature=curvature)
     where: dict[str, Any] = {"n_trits": n_trits, "curvature": curvature}
     if n_trits <= ternary.MOST_LISTED:

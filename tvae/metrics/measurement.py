@@ -15,14 +15,14 @@ from torch import Tensor
 
 from tvae import poincare, ternary
 from tvae.errors import EvaluationError
-from tvae.metrics.population import by_level, population, sample_pairs, targets, trit_table
+from tvae.metrics.population import Population, in_pairs, population, sample_pairs, targets, trit_table
 from tvae.model import Embedding, TernaryVAE
 from tvae.torch_defaults import torch_defaults
 
 __all__ = [
     "CHUNK",
-    "LEAST_SCALE",
     "Measurement",
+    "chords_in_pairs",
     "distance_fidelity_ceiling",
     "embed",
     "hierarchy_ceiling",
@@ -34,6 +34,7 @@ __all__ = [
     "q_ceiling",
     "rank_correlation",
     "reproduced",
+    "require_finite",
     "richness_ceiling",
 ]
 
@@ -45,6 +46,7 @@ LEAST_SCALE = 1e-9
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,27 +80,32 @@ class Measurement:
 
 
 @torch_defaults()
-def posterior_mean(model: TernaryVAE) -> Tensor:
-    """Return the posterior mean of the population, shape `(…, N, D)`, for a network or a cohort."""
-    table = trit_table(model.architecture.n_trits).to(model.device)
-    return torch.cat([model.encode(table[start : start + CHUNK])[0] for start in range(0, len(table), CHUNK)], dim=-2)
+def posterior_mean(model: TernaryVAE, index: Ints | None = None) -> Tensor:
+    """Return the posterior mean of operations, shape `(…, N, D)`.
+
+    Args:
+        model: a network or a cohort.
+        index: of the operations, shape `(N,)`; None means the population.
+    """
+    n_trits = model.architecture.n_trits
+    trits = trit_table(n_trits) if index is None else torch.from_numpy(ternary.to_trits(index, n_trits)).float()
+    return torch.cat([model.encode(some)[0] for some in torch.split(trits.to(model.device), CHUNK)], dim=-2)
 
 
 @torch_defaults()
-def embed(model: TernaryVAE, index: Ints | None = None) -> Embedding:
+def embed(model: TernaryVAE, latent: Tensor | None = None) -> Embedding:
     """Return where operations lie in the ball, at the posterior mean.
 
     Args:
         model: one network, on any device.
-        index: of the operations, shape `(N,)`; None means the population.
+        latent: `posterior_mean` of the operations, shape `(N, D)`; None means that of the population.
 
     Returns:
         Unit norms `(N,)` and directions `(N, D)`, on the CPU; they may be not finite.
     """
-    n_trits = model.architecture.n_trits
-    trits = trit_table(n_trits) if index is None else torch.from_numpy(ternary.to_trits(index, n_trits)).float()
+    latent = posterior_mean(model) if latent is None else latent
     # A piece at a time: the activations of all operations would be many times what is kept of them.
-    parts = [model.project(model.encode(some.to(model.device))[0]) for some in torch.split(trits, CHUNK)]
+    parts = [model.project(some) for some in torch.split(latent, CHUNK)]
     return Embedding(*(torch.cat(column).cpu() for column in zip(*parts, strict=True)))
 
 
@@ -139,7 +146,9 @@ def measure(embedding: Embedding, *, n_trits: int, curvature: float) -> Measurem
 
 
 @torch_defaults()
-def measure_norms(unit_norm: Tensor, chords: Tensor, *, n_trits: int, curvature: float) -> Measurement:
+def measure_norms(
+    unit_norm: Tensor, chords: Tensor, *, n_trits: int, curvature: float, chosen: Mask | None = None
+) -> Measurement:
     """Measure an embedding of which only the unit norms are new: directions that do not learn keep their chords.
 
     Args:
@@ -147,49 +156,64 @@ def measure_norms(unit_norm: Tensor, chords: Tensor, *, n_trits: int, curvature:
         chords: `pair_chords` of the directions.
         n_trits: number of trits.
         curvature: c > 0.
+        chosen: which operations to measure, shape `(N,)`, at least one; None means all. A pair of the distance fidelity
+            counts by its first operation.
+
+    Returns:
+        The metrics. Radii and gaps by level have an entry for each level that is there, from the lowest up; of a single
+        level `level_gap` is NaN.
 
     Raises:
         EvaluationError: if a radius is NaN, infinite or outside the ball.
     """
     _require_inside(unit_norm, n_trits)
     radius = poincare.radius(unit_norm, curvature=curvature)
-    i, j, _ = sample_pairs(n_trits)
+    i, j, of_pairs = sample_pairs(n_trits)
     # Ranks need no more of a distance than something that grows with it.
     apart = poincare.excess(radius[i], radius[j], chords, curvature=curvature)
-    people = population(n_trits)
-    sizes, valuations = people.level_sizes, people.valuations
-    hierarchy, fidelity = _rank_correlations(radius[: people.n_even], apart, n_trits)
-    means = np.bincount(valuations, weights=radius.numpy()) / sizes
-    gaps = _level_gaps(radius.double().numpy(), means, n_trits)
-    norm = unit_norm.double().numpy()
-    centred = norm - (np.bincount(valuations, weights=norm) / sizes)[valuations]
-    variances = np.bincount(valuations, weights=centred**2) / sizes
+    people, ranks = population(n_trits), (_valuation_ranks(n_trits), _pair_ranks(n_trits))
+    if chosen is not None:
+        here, people = torch.tensor(chosen), people.subset(chosen)
+        unit_norm, radius, apart = unit_norm[here], radius[here], apart[here[i]]
+        ranks = _centred_ranks(people.valuations[: people.n_even]), _centred_ranks(of_pairs[chosen[i.numpy()]])
+    hierarchy, fidelity = _rank_correlations(radius[: people.n_even], apart, *ranks)
+    lengths, norm = radius.double().numpy(), unit_norm.double().numpy()
+    means = _level_means(lengths, people)
+    gaps = _level_gaps(lengths, means, people)
+    variances = _level_means((norm - _level_means(norm, people)[people.valuations]) ** 2, people)
+    means = means[people.level_sizes > 0]
     return Measurement(
         hierarchy=hierarchy,
-        richness=float(variances.sum() / len(sizes)),
+        richness=float(variances.sum() / len(variances)),
         ordered_levels=int((np.diff(means) < 0).sum()),
-        level_gap=min(gaps),
+        level_gap=min(gaps, default=math.nan),
         distance_fidelity=fidelity,
         level_gaps=gaps,
         level_radii=tuple(means.tolist()),
-        level_richness=tuple((variances / len(sizes)).tolist()),
+        level_richness=tuple((variances / len(variances)).tolist()),
     )
 
 
-def _level_gaps(radius: Floats, means: Floats, n_trits: int) -> tuple[float, ...]:
-    """Return the gap between each level and the next, in shares of the mean distance between levels.
+def _level_means(values: Floats, people: Population) -> Floats:
+    """Return the mean of each level, 0 of one that is not there."""
+    return np.bincount(people.valuations, values, len(people.level_sizes)) / np.maximum(people.level_sizes, 1)
+
+
+def _level_gaps(radius: Floats, means: Floats, people: Population) -> tuple[float, ...]:
+    """Return the gap between each level and the next that is there, in shares of the mean distance between levels.
 
     Where radii rise with valuation the scale is taken as positive, so that the gap is negative. Without any scale, at
     equal mean radii, levels cannot be apart: it is -1.
     """
-    scale = abs(means[0] - means[-1]) / n_trits
+    there = np.flatnonzero(people.level_sizes)
+    first, last = there[0], there[-1]
+    scale = abs(means[first] - means[last]) / max(1, last - first)
     if scale <= LEAST_SCALE * radius.max():
-        return (-1.0,) * n_trits
-    ascending = radius[by_level(n_trits)]
-    sizes = population(n_trits).level_sizes
-    starts = np.cumsum(sizes) - sizes
-    gaps = np.minimum.reduceat(ascending, starts)[:-1] - np.maximum.reduceat(ascending, starts)[1:]
-    return tuple((gaps / scale).tolist())
+        return (-1.0,) * (len(there) - 1)
+    least, most = np.full(len(means), np.inf), np.zeros(len(means))
+    np.minimum.at(least, people.valuations, radius)
+    np.maximum.at(most, people.valuations, radius)
+    return tuple(((least[there[:-1]] - most[there[1:]]) / scale).tolist())
 
 
 @torch_defaults()
@@ -203,14 +227,13 @@ def pair_chords(direction: Tensor, *, n_trits: int) -> Tensor:
     Raises:
         EvaluationError: if a direction is not finite.
     """
-    finite = direction.isfinite().all(-1)
-    if not bool(finite.all()):
-        worst = population(n_trits).index[int(torch.nonzero(~finite)[0])]
-        raise EvaluationError(
-            f"Every direction must be finite; that of operation {worst} is not, and those of {int((~finite).sum())} of "
-            f"{len(finite)} operations are not. The model is not usable."
-        )
-    i, j, _ = sample_pairs(n_trits)
+    require_finite(direction.isfinite().all(-1), n_trits)
+    return chords_in_pairs(direction[in_pairs(n_trits)[0]], n_trits=n_trits)
+
+
+def chords_in_pairs(direction: Tensor, *, n_trits: int) -> Tensor:
+    """Return `pair_chords` from the directions of those operations alone that are `in_pairs`."""
+    _, i, j = in_pairs(n_trits)
     return (direction[i] - direction[j]).square().sum(-1)
 
 
@@ -291,6 +314,20 @@ def richness_ceiling(max_radius: float, n_trits: int = ternary.N_TRITS) -> float
     return max_radius**2 / (4 * (n_trits + 1))
 
 
+def require_finite(finite: Tensor, n_trits: int) -> None:
+    """Refuse directions of the population of which not all are finite, a boolean each.
+
+    Raises:
+        EvaluationError: names the first that is not.
+    """
+    if not bool(finite.all()):
+        worst = population(n_trits).index[int(torch.nonzero(~finite)[0])]
+        raise EvaluationError(
+            f"Every direction must be finite; that of operation {worst} is not, and those of {int((~finite).sum())} of "
+            f"{len(finite)} operations are not. The model is not usable."
+        )
+
+
 def _require_inside(unit_norm: Tensor, n_trits: int) -> None:
     inside = (unit_norm >= 0) & (unit_norm < 1)
     if not bool(inside.all()):
@@ -331,7 +368,9 @@ def _centred_ranks_of_ascending(values: npt.NDArray[np.generic]) -> Floats:
     return np.repeat(starts + (counts - len(values)) / 2, counts)
 
 
-def _rank_correlations(radius: Tensor, apart: Tensor, n_trits: int) -> tuple[float, float]:
+def _rank_correlations(
+    radius: Tensor, apart: Tensor, valuation_ranks: Floats, pair_ranks: Floats
+) -> tuple[float, float]:
     """Spearman correlation of radius with valuation, and of how far pairs are apart with their 3-adic distance.
 
     One sort serves both: torch sorts integers digit by digit, ten times as fast as floats, from 32,768 values on. The
@@ -342,8 +381,8 @@ def _rank_correlations(radius: Tensor, apart: Tensor, n_trits: int) -> tuple[flo
     ascending, order = (part.numpy() for part in torch.sort(bits, stable=True))
     n = len(radius)
     return (
-        _correlation(_valuation_ranks(n_trits)[order[:n]], ascending[:n]),
-        _correlation(_pair_ranks(n_trits)[order[n:] - n], ascending[n:]),
+        _correlation(valuation_ranks[order[:n]], ascending[:n]),
+        _correlation(pair_ranks[order[n:] - n], ascending[n:]),
     )
 
 

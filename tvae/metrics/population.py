@@ -18,7 +18,7 @@ __all__ = [
     "N_PAIRS",
     "SAMPLE_SEED",
     "Population",
-    "by_level",
+    "in_pairs",
     "population",
     "sample_pairs",
     "sample_partners",
@@ -35,6 +35,7 @@ N_DRAWN_OF_LEVEL = 3**5
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,6 +57,12 @@ class Population:
 
     def __len__(self) -> int:
         return len(self.index)
+
+    def subset(self, chosen: Mask) -> "Population":
+        """Return those of them that are chosen, a boolean each."""
+        valuations, n_even = self.valuations[chosen], int(chosen[: self.n_even].sum())
+        sizes = np.bincount(valuations, minlength=len(self.level_sizes))
+        return Population(self.index[chosen], valuations, n_even, sizes)
 
 
 @lru_cache
@@ -105,6 +112,17 @@ def sample_pairs(n_trits: int) -> tuple[Tensor, Tensor, Floats]:
 
 @lru_cache
 @torch_defaults()
+def in_pairs(n_trits: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return which of the population are in `sample_pairs`, boolean `(N,)`, and the places of the pairs among these."""
+    i, j, _ = sample_pairs(n_trits)
+    there = torch.zeros(len(population(n_trits)), dtype=torch.bool)
+    there[i] = there[j] = True
+    place = there.cumsum(0) - 1
+    return there, place[i], place[j]
+
+
+@lru_cache
+@torch_defaults()
 def sample_partners(n_trits: int) -> tuple[Tensor, Tensor]:
     """Return operations, and for each valuation k and operation i a fixed operation j with v(i - j) = k.
 
@@ -119,9 +137,3 @@ def sample_partners(n_trits: int) -> tuple[Tensor, Tensor]:
     # One of each 3-adic ball that has as many members as there are too many.
     i = np.arange(n) + n * rng.integers(3**n_trits // n, size=n)
     return torch.from_numpy(i), torch.from_numpy((i + 3**k * u) % 3**n_trits)
-
-
-@lru_cache
-def by_level(n_trits: int) -> Ints:
-    """Return the places of the population by valuation, from 0 up."""
-    return np.argsort(population(n_trits).valuations, kind="stable")

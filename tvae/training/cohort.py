@@ -15,7 +15,6 @@ from tvae.config.architecture import differences
 from tvae.config.training import SHARED_SETTINGS, Configuration
 from tvae.errors import ConfigurationError, EvaluationError, TrainingError
 from tvae.metrics import Measurement
-from tvae.metrics.subset import measure_subset
 from tvae.objectives import TERMS
 from tvae.torch_defaults import torch_defaults
 from tvae.training.controller import controlled_weights, controller_loss
@@ -250,7 +249,7 @@ class _Cohort:
         latent = self.latents[self.latent_rows[run.place]].cpu()
         for attempt in range(1, MAX_REDRAWS + 1):
             try:
-                unit_norm, direction = model.project(latent)
+                unit_norm, direction = metrics.embed(model, latent)
                 chords = metrics.pair_chords(direction, n_trits=self.n_trits)
                 measured = metrics.measure_norms(unit_norm, chords, n_trits=self.n_trits, curvature=run.curvature)
             except EvaluationError as error:
@@ -336,7 +335,7 @@ class _Cohort:
         """Measure every member, keep the weights of its best epoch, and tell the observer."""
         latent = self._posterior_mean()
         covered = self._covered(latent)
-        unit_norms, directions = self._embedded(latent) if self.step.projects else (None, [])
+        unit_norms, finite = self._embedded(latent) if self.step.projects else (None, [])
         for row, run in enumerate(self.active):
             if run.result.error is not None:
                 continue
@@ -344,7 +343,7 @@ class _Cohort:
             known, measured = dict(record), None
             if unit_norms is not None:
                 try:
-                    measured = self._measure(run, unit_norms[row], directions[row])
+                    measured = self._measure(run, unit_norms[row], finite[row])
                 except EvaluationError as error:
                     self._fail(run, epoch, "a radius", str(error))
                     continue
@@ -454,28 +453,36 @@ class _Cohort:
         for name, chosen in (("seen", ~self.unseen), ("unseen", self.unseen)):
             measured = None
             if unit_norm is not None:
-                measured = measure_subset(
-                    unit_norm, self.chords[run.place], chosen, n_trits=self.n_trits, curvature=run.curvature
+                measured = metrics.measure_norms(
+                    unit_norm, self.chords[run.place], n_trits=self.n_trits, curvature=run.curvature, chosen=chosen
                 )
             found[name] = float(covered.numpy()[chosen].mean()), measured
         return found
 
     def _embedded(self, latent: Tensor) -> tuple[Tensor, list[Tensor | None]]:
-        """Return unit norms `(M, N)` and directions `(N, D)` of every active member, on the CPU.
+        """Return unit norms `(M, N)` of every active member, and which directions of each are finite, on the CPU.
 
-        A direction is None where it is what it was.
+        The latter, of shape `(N,)`, is None where directions are what they were. Of new ones only those in pairs are
+        kept, for their chords: all would take D times the memory of unit norms.
         """
         model = self.weights.model
         # A multiple of 16, as in `metrics`.
-        chunks = torch.split(latent, max(256, min(metrics.CHUNK, ROWS_AT_A_TIME // len(latent) // 16 * 16)), dim=1)
+        size = max(256, min(metrics.CHUNK, ROWS_AT_A_TIME // len(latent) // 16 * 16))
+        chunks = torch.split(latent, size, dim=1)
         if self.chords and not (self.step.encodes or self.step.distances or model.architecture.centred):
             return torch.cat([model.projection.unit_norm(chunk) for chunk in chunks], 1).cpu(), [None] * len(latent)
-        unit_norms, directions = zip(*(model.project(chunk) for chunk in chunks), strict=True)
-        return torch.cat(unit_norms, 1).cpu(), list(torch.cat(directions, 1).cpu())
+        in_pairs, found = metrics.in_pairs(self.n_trits)[0].to(self.device), []
+        for chunk, chosen in zip(chunks, torch.split(in_pairs, size), strict=True):
+            unit_norm, direction = model.project(chunk)
+            found.append((unit_norm, direction.isfinite().all(-1), direction[:, chosen]))
+        unit_norms, finite, directions = (torch.cat(column, 1).cpu() for column in zip(*found, strict=True))
+        for run, direction in zip(self.active, directions, strict=True):
+            self.chords[run.place] = metrics.chords_in_pairs(direction, n_trits=self.n_trits)
+        return unit_norms, list(finite)
 
-    def _measure(self, run: _Run, unit_norm: Tensor, direction: Tensor | None) -> Measurement:
-        if direction is not None:
-            self.chords[run.place] = metrics.pair_chords(direction, n_trits=self.n_trits)
+    def _measure(self, run: _Run, unit_norm: Tensor, finite: Tensor | None) -> Measurement:
+        if finite is not None:
+            metrics.require_finite(finite, self.n_trits)
         return metrics.measure_norms(unit_norm, self.chords[run.place], n_trits=self.n_trits, curvature=run.curvature)
 
     # Telling
