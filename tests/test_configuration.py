@@ -1,91 +1,138 @@
-"""What a training's settings accept, refuse, and say of themselves."""
+"""What architectures and trainings accept, refuse, and say of themselves."""
 
 import dataclasses
 import json
 import math
 import re
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from tvae.config.architecture import Architecture, Difference, differences
 from tvae.config.training import FOUNDATION, OBJECTIVES, OPTIMIZERS, SCHEDULERS, UNFREEZE, Configuration
-from tvae.errors import ConfigurationError, TVAEError
+from tvae.errors import ArchitectureError, ConfigurationError, TVAEError
+
+Kind = type[Architecture] | type[Configuration]
 
 NAN, INF = math.nan, math.inf
-
-OTHER = Configuration(
-    objective="level_mean",
-    optimizer="adam",
-    lr=1e-3,
-    epochs=7,
-    batch_size=64,
-    patience=3,
-    scheduler="cosine",
-    seed=11,
-    distance_weight=5.5,
-    distance_margin=0.02,
-    hierarchy_weight=1.5,
-    coverage_weight=2.5,
-    richness_weight=3.5,
-    separation_weight=4.5,
-    beta=0.5,
-    unfreeze="all",
-    encoder_lr_scale=0.2,
-    decoder_lr_scale=0.3,
-    holdout=0.5,
-    initial_hierarchy="positive",
-)
-
 WORDS = ["", "Ranking", "cosine ", "auto", None, 1, True, NAN, ("ranking",), ["none"]]
 COUNTS = [0, -1, 100_001, True, False, 25.0, "25", None, NAN, INF, 10**400]
 RATES = [0, 0.0, -1.0, 10.1, 11, True, False, "0.1", None, NAN, INF, -INF, 10**400, -(10**400), 1 + 0j]
 WEIGHTS = [-1e-9, -1, 1_000_001, 1.1e6, True, False, "5", None, NAN, INF, -INF, 10**400, -(10**400), 1 + 0j]
 
-REFUSED = {
-    "objective": [*WORDS, "hierarchy"],
-    "optimizer": [*WORDS, "Muon"],
-    "lr": RATES,
-    "epochs": COUNTS,
-    "batch_size": COUNTS,
-    "patience": COUNTS,
-    "scheduler": WORDS,
-    "seed": [-1, 2**32, True, False, 0.0, "0", None, NAN, 10**400],
-    "distance_weight": WEIGHTS,
-    "distance_margin": [0, 0.0, -0.04, 0.1000001, 1, True, False, "0.04", None, NAN, INF, 10**400],
-    "hierarchy_weight": WEIGHTS,
-    "coverage_weight": WEIGHTS,
-    "richness_weight": WEIGHTS,
-    "separation_weight": WEIGHTS,
-    "beta": WEIGHTS,
-    "unfreeze": [*WORDS, "decoder"],
-    "encoder_lr_scale": RATES,
-    "decoder_lr_scale": RATES,
-    "holdout": [-0.1, 1, 1.0, 1.1, True, False, "0.1", None, NAN, INF, 10**400],
-    "initial_hierarchy": [*WORDS, "zero"],
-}
 
-ACCEPTED: dict[str, list[Any]] = {
-    "objective": list(OBJECTIVES),
-    "optimizer": list(OPTIMIZERS),
-    "lr": [5e-324, 10, 10.0],
-    "epochs": [1, 100_000],
-    "batch_size": [1, 100_000],
-    "patience": [1, 100_000],
-    "scheduler": list(SCHEDULERS),
-    "seed": [0, 2**32 - 1],
-    "distance_weight": [0, 0.0, 1e6],
-    "distance_margin": [5e-324, 0.1],
-    "hierarchy_weight": [0, 0.0, 1e6],
-    "coverage_weight": [0, 0.0, 1e6],
-    "richness_weight": [0, 0.0, 1e6],
-    "separation_weight": [0, 0.0, 1e6],
-    "beta": [0, 0.0, 1e6],
-    "unfreeze": list(UNFREEZE),
-    "encoder_lr_scale": [5e-324, 10],
-    "decoder_lr_scale": [5e-324, 10],
-    "holdout": [0, 0.0, 0.999],
-    "initial_hierarchy": ["negative", "any", "positive"],
+REFUSAL: dict[Kind, type[TVAEError]] = {Architecture: ArchitectureError, Configuration: ConfigurationError}
+# Every field differs from its default.
+OTHER: dict[Kind, Any] = {
+    Architecture: Architecture(
+        n_trits=5,
+        latent_dim=6,
+        encoder_hidden=(20,),
+        decoder_hidden=(12, 24),
+        hidden_dim=48,
+        n_projection_layers=3,
+        curvature=0.5,
+        max_radius=0.9,
+        centred=False,
+        use_controller=True,
+    ),
+    Configuration: Configuration(
+        objective="level_mean",
+        optimizer="adam",
+        lr=1e-3,
+        epochs=7,
+        batch_size=64,
+        patience=3,
+        scheduler="cosine",
+        seed=11,
+        distance_weight=5.5,
+        distance_margin=0.02,
+        hierarchy_weight=1.5,
+        coverage_weight=2.5,
+        richness_weight=3.5,
+        separation_weight=4.5,
+        beta=0.5,
+        unfreeze="all",
+        encoder_lr_scale=0.2,
+        decoder_lr_scale=0.3,
+        holdout=0.5,
+        initial_hierarchy="positive",
+    ),
 }
+REFUSED: dict[Kind, dict[str, list[Any]]] = {
+    Architecture: {
+        "n_trits": [1, 34, -9, True, 9.0, "9", None, NAN],
+        "latent_dim": [1, 0, 4097, True, 16.0, "16", None, INF],
+        "encoder_hidden": [(), 64, "64", None, (0,), (4097,), (True,), (64.0,), (64, None), (1,) * 17, {64: 64}, {64}],
+        "decoder_hidden": [(), 64, "64", None, (-1,), (4097,), (False,), ("64",), [[64]], (1,) * 17],
+        "hidden_dim": [0, -1, 4097, True, 128.0, "128", None],
+        "n_projection_layers": [0, 17, True, 2.0, "2", None],
+        "curvature": [0, 0.0, -1.0, 1e-6, 1e6, 10**400, -(10**400), True, "2", None, NAN, INF, -INF, 1 + 0j],
+        "max_radius": [0, 1, 0.0, 1.0, -0.5, 1.5, 1 - 1e-7, True, "0.95", None, NAN, INF],
+        "centred": [0, 1, "yes", None, 1.0],
+        "use_controller": [0, 1, "yes", None, 1.0],
+    },
+    Configuration: {
+        "objective": [*WORDS, "hierarchy"],
+        "optimizer": [*WORDS, "Muon"],
+        "lr": RATES,
+        "epochs": COUNTS,
+        "batch_size": COUNTS,
+        "patience": COUNTS,
+        "scheduler": WORDS,
+        "seed": [-1, 2**32, True, False, 0.0, "0", None, NAN, 10**400],
+        "distance_weight": WEIGHTS,
+        "distance_margin": [0, 0.0, -0.04, 0.1000001, 1, True, False, "0.04", None, NAN, INF, 10**400],
+        "hierarchy_weight": WEIGHTS,
+        "coverage_weight": WEIGHTS,
+        "richness_weight": WEIGHTS,
+        "separation_weight": WEIGHTS,
+        "beta": WEIGHTS,
+        "unfreeze": [*WORDS, "decoder"],
+        "encoder_lr_scale": RATES,
+        "decoder_lr_scale": RATES,
+        "holdout": [-0.1, 1, 1.0, 1.1, True, False, "0.1", None, NAN, INF, 10**400],
+        "initial_hierarchy": [*WORDS, "zero"],
+    },
+}
+ACCEPTED: dict[Kind, dict[str, list[Any]]] = {
+    Architecture: {
+        "n_trits": [2, 33],
+        "latent_dim": [2, 4096],
+        "encoder_hidden": [(1,), (4096,), (8,) * 16],
+        "decoder_hidden": [(1,), (4096,), (8,) * 16],
+        "hidden_dim": [1, 4096],
+        "n_projection_layers": [1, 16],
+        "curvature": [1.1e-6, 9.9e5],
+        "max_radius": [1e-9, 1 - 1e-6],
+        "centred": [True, False],
+        "use_controller": [True, False],
+    },
+    Configuration: {
+        "objective": list(OBJECTIVES),
+        "optimizer": list(OPTIMIZERS),
+        "lr": [5e-324, 10, 10.0],
+        "epochs": [1, 100_000],
+        "batch_size": [1, 100_000],
+        "patience": [1, 100_000],
+        "scheduler": list(SCHEDULERS),
+        "seed": [0, 2**32 - 1],
+        "distance_weight": [0, 0.0, 1e6],
+        "distance_margin": [5e-324, 0.1],
+        "hierarchy_weight": [0, 0.0, 1e6],
+        "coverage_weight": [0, 0.0, 1e6],
+        "richness_weight": [0, 0.0, 1e6],
+        "separation_weight": [0, 0.0, 1e6],
+        "beta": [0, 0.0, 1e6],
+        "unfreeze": list(UNFREEZE),
+        "encoder_lr_scale": [5e-324, 10],
+        "decoder_lr_scale": [5e-324, 10],
+        "holdout": [0, 0.0, 0.999],
+        "initial_hierarchy": ["negative", "any", "positive"],
+    },
+}
+each_kind = pytest.mark.parametrize("kind", [Architecture, Configuration])
 
 
 def test_the_words_are_those_of_the_design() -> None:
@@ -95,81 +142,99 @@ def test_the_words_are_those_of_the_design() -> None:
     assert UNFREEZE == ("none", "encoder", "all")
 
 
-def found(field: str, value: Any) -> str:
+def test_the_default_architecture_is_that_of_the_design() -> None:
+    assert Architecture().to_dict() == {
+        "n_trits": 9,
+        "latent_dim": 16,
+        "encoder_hidden": [256, 128, 64],
+        "decoder_hidden": [32, 64],
+        "hidden_dim": 128,
+        "n_projection_layers": 2,
+        "curvature": 2.0,
+        "max_radius": 0.9995,
+        "centred": True,
+        "use_controller": False,
+    }
+
+
+def found(kind: Kind, field: str, value: Any) -> str:
     """Return how a value is refused; nothing where it is accepted as it is."""
     try:
-        return "" if getattr(Configuration(**{field: value}), field) == value else "changed"
-    except ConfigurationError as refusal:
+        return "" if getattr(kind(**{field: value}), field) == value else "changed"
+    except REFUSAL[kind] as refusal:
         return str(refusal)
 
 
-def test_values_in_range_are_accepted_and_all_others_refused() -> None:
-    refused = {(name, repr(value)): found(name, value) for name, values in REFUSED.items() for value in values}
+@each_kind
+def test_values_in_range_are_accepted_and_all_others_refused(kind: Kind) -> None:
+    names = [field.name for field in dataclasses.fields(kind)]
+    assert list(REFUSED[kind]) == list(ACCEPTED[kind]) == names
+    refused = {(k, repr(value)): found(kind, k, value) for k, values in REFUSED[kind].items() for value in values}
     sentence = re.compile(r"^`(\w+)` must be .+, got .+\.$")
     assert [case for case, text in refused.items() if sentence.findall(text) != [case[0]]] == []
-    accepted = [(name, value) for name, values in ACCEPTED.items() for value in values if found(name, value) != ""]
+    accepted = [(k, value) for k, values in ACCEPTED[kind].items() for value in values if found(kind, k, value) != ""]
     assert accepted == []
 
 
-def test_every_setting_is_put_to_the_test() -> None:
-    names = [field.name for field in dataclasses.fields(Configuration)]
-    assert list(REFUSED) == list(ACCEPTED) == names
-
-
 @pytest.mark.parametrize(
-    ("field", "value", "message"),
+    ("kind", "field", "value", "message"),
     [
-        ("objective", "rank", "`objective` must be one of ranking, level_mean, elbo, got 'rank'."),
-        ("lr", -1.0, "`lr` must be a number in (0, 10], got -1.0."),
-        ("epochs", True, "`epochs` must be an integer in 1 … 100000, got True."),
-        ("beta", NAN, "`beta` must be a number in 0 … 1e6, got nan."),
-        ("seed", "0", "`seed` must be an integer in 0 … 4294967295, got '0'."),
+        (Architecture, "curvature", -1.0, "`curvature` must be a number between 1e-6 and 1e6, got -1.0."),
+        (Configuration, "objective", "rank", "`objective` must be one of ranking, level_mean, elbo, got 'rank'."),
+        (Configuration, "lr", -1.0, "`lr` must be a number in (0, 10], got -1.0."),
+        (Configuration, "epochs", True, "`epochs` must be an integer in 1 … 100000, got True."),
+        (Configuration, "beta", NAN, "`beta` must be a number in 0 … 1e6, got nan."),
+        (Configuration, "seed", "0", "`seed` must be an integer in 0 … 4294967295, got '0'."),
     ],
 )
-def test_refusal_says_what_is_allowed_and_quotes_what_it_found(field: str, value: Any, message: str) -> None:
-    with pytest.raises(ConfigurationError) as refusal:
-        Configuration(**{field: value})
-    assert str(refusal.value) == message
+def test_refusal_says_what_is_allowed_and_quotes_what_it_found(
+    kind: Kind, field: str, value: Any, message: str
+) -> None:
+    assert found(kind, field, value) == message
+    with pytest.raises(ValueError, match=f"`{field}` must be"):
+        kind(**{field: value})
 
 
-def test_all_problems_are_named_at_once() -> None:
-    with pytest.raises(ConfigurationError) as refusal:
-        Configuration(**{name: values[0] for name, values in REFUSED.items()})
-    assert [name for name in REFUSED if f"`{name}` must be" not in str(refusal.value)] == []
+@each_kind
+def test_all_problems_are_named_at_once(kind: Kind) -> None:
+    with pytest.raises(REFUSAL[kind]) as refusal:
+        kind(**{name: values[0] for name, values in REFUSED[kind].items()})
+    assert [name for name in REFUSED[kind] if f"`{name}` must be" not in str(refusal.value)] == []
 
 
-@pytest.mark.parametrize("family", [TVAEError, ValueError])
-def test_refusal_can_be_caught_as(family: type[Exception]) -> None:
-    with pytest.raises(family, match="`epochs` must be"):
-        Configuration(epochs=0)
+@each_kind
+def test_integers_are_read_as_numbers(kind: Kind) -> None:
+    below_1 = ("distance_margin", "holdout", "max_radius")
+    numbers = [k for k, v in OTHER[kind].to_dict().items() if isinstance(v, float) and k not in below_1]
+    assert {type(getattr(kind(**{field: 1}), field)) for field in numbers} == {float}
 
 
-def test_integers_are_read_as_numbers() -> None:
-    below_1 = ("distance_margin", "holdout")
-    numbers = [k for k, v in OTHER.to_dict().items() if isinstance(v, float) and k not in below_1]
-    assert {type(getattr(Configuration(**{field: 1}), field)) for field in numbers} == {float}
+def test_lists_are_read_as_tuples() -> None:
+    assert Architecture(encoder_hidden=[8, 4]).encoder_hidden == (8, 4)  # type: ignore[arg-type]
 
 
-def test_settings_cannot_be_changed() -> None:
-    for field in REFUSED:
+@each_kind
+def test_what_is_set_cannot_be_changed(kind: Kind) -> None:
+    for field in REFUSED[kind]:
         with pytest.raises(dataclasses.FrozenInstanceError, match=field):
-            setattr(Configuration(), field, getattr(OTHER, field))
+            setattr(kind(), field, getattr(OTHER[kind], field))
 
 
-def test_replace_changes_the_named_setting_alone() -> None:
-    before, other = Configuration().to_dict(), OTHER.to_dict()
-    found = {field: Configuration().replace(**{field: other[field]}).to_dict() for field in REFUSED}
-    assert found == {field: before | {field: other[field]} for field in REFUSED}
-    assert [field for field in REFUSED if before[field] == other[field]] == []
+@pytest.mark.parametrize("replace", [Configuration.replace, dataclasses.replace])
+def test_a_copy_has_the_named_setting_changed_alone(replace: Callable[..., Configuration]) -> None:
+    default, other, fields = Configuration(), OTHER[Configuration].to_dict(), REFUSED[Configuration]
+    before = default.to_dict()
+    found = {field: replace(default, **{field: other[field]}).to_dict() for field in fields}
+    assert found == {field: before | {field: other[field]} for field in fields}
+    assert [field for field in fields if before[field] == other[field]] == []
+    assert default == Configuration()
 
 
-def test_replace_leaves_the_original_as_it_is() -> None:
-    before = Configuration()
-    before.replace(lr=1.0)
-    assert before == Configuration()
-
-
-def test_a_changed_copy_is_validated_too() -> None:
+@each_kind
+def test_a_changed_copy_is_validated_too(kind: Kind) -> None:
+    for name, values in REFUSED[kind].items():
+        with pytest.raises(REFUSAL[kind], match=f"^`{name}` must be"):
+            dataclasses.replace(kind(), **{name: values[0]})
     with pytest.raises(ConfigurationError, match=r"^`lr` must be a number in \(0, 10\], got 0\.0\.$"):
         Configuration().replace(lr=0)
 
@@ -202,17 +267,21 @@ def test_all_unknown_settings_are_named_at_once() -> None:
         Configuration().replace(epoch=1, zzz=2, lr=1.0, seeed=3)
 
 
-@pytest.mark.parametrize("configuration", [Configuration(), FOUNDATION, OTHER], ids=["default", "foundation", "other"])
-def test_json_brings_back_the_same_configuration(configuration: Configuration) -> None:
-    assert Configuration.from_dict(json.loads(json.dumps(configuration.to_dict()))) == configuration
+@pytest.mark.parametrize(
+    "given", [Architecture(), OTHER[Architecture], Configuration(), FOUNDATION, OTHER[Configuration]]
+)
+def test_json_brings_back_the_same(given: Architecture | Configuration) -> None:
+    assert type(given).from_dict(json.loads(json.dumps(given.to_dict()))) == given
 
 
 def test_what_from_dict_is_not_told_has_its_default() -> None:
     assert Configuration.from_dict({"seed": 3}) == Configuration(seed=3)
 
 
-def test_equal_configurations_have_equal_hashes() -> None:
-    assert len({Configuration(), Configuration(beta=0.01), Configuration(distance_weight=5), OTHER}) == 2
+def test_equals_have_equal_hashes() -> None:
+    assert len({Configuration(), Configuration(beta=0.01), Configuration(distance_weight=5), OTHER[Configuration]}) == 2
+    same = [Architecture(), Architecture(curvature=2), Architecture(encoder_hidden=(256, 128, 64))]
+    assert len({*same, OTHER[Architecture]}) == 2
 
 
 @pytest.mark.parametrize(
@@ -258,3 +327,57 @@ def test_by_default_distances_alone_are_learned_and_a_foundation_learns_encoder_
     assert (default.hierarchy_weight, default.richness_weight, default.separation_weight) == (0.0, 0.0, 0.0)
     assert (FOUNDATION.objective, FOUNDATION.unfreeze) == ("elbo", "all")
     assert all(c.patience >= c.epochs for c in (default, FOUNDATION))
+
+
+# An architecture alone
+
+
+def test_missing_and_unknown_fields_are_named() -> None:
+    values = Architecture().to_dict()
+    del values["curvature"], values["n_trits"]
+    values["curvatrue"] = 1.0
+    with pytest.raises(ArchitectureError, match=r"missing: curvature, n_trits; unknown: curvatrue\.$"):
+        Architecture.from_dict(values)
+
+
+def test_nothing_missing_is_said_in_a_word() -> None:
+    with pytest.raises(ArchitectureError, match=r"missing: none; unknown: depth\.$"):
+        Architecture.from_dict({**Architecture().to_dict(), "depth": 3})
+
+
+def test_values_of_from_dict_are_validated() -> None:
+    with pytest.raises(ArchitectureError, match=r"`latent_dim` must be .+, got '16'\.$"):
+        Architecture.from_dict({**Architecture().to_dict(), "latent_dim": "16"})
+
+
+def test_equal_architectures_do_not_differ() -> None:
+    assert differences(Architecture(), Architecture()) == []
+
+
+def test_differences_name_both_sides_in_declaration_order() -> None:
+    other = Architecture(max_radius=0.5, latent_dim=8)
+    expected = [Difference("latent_dim", 16, 8), Difference("max_radius", 0.9995, 0.5)]
+    assert differences(Architecture(), other) == expected
+
+
+def test_every_field_can_differ() -> None:
+    found = differences(Architecture(), OTHER[Architecture])
+    assert [difference.field for difference in found] == list(REFUSED[Architecture])
+
+
+@pytest.mark.parametrize(("hidden_dim", "radius_dim"), [(1, 32), (48, 32), (64, 32), (66, 33), (128, 64), (257, 128)])
+def test_radius_net_is_half_as_wide_but_no_narrower_than_32(hidden_dim: int, radius_dim: int) -> None:
+    assert Architecture(hidden_dim=hidden_dim).radius_dim == radius_dim
+
+
+@pytest.mark.parametrize("curvature", [0.01, 1.0, 4.0, 100.0])
+def test_largest_radius_is_that_of_the_largest_unit_norm(curvature: float) -> None:
+    expected = math.log((1 + 0.9) / (1 - 0.9)) / math.sqrt(curvature)
+    assert Architecture(curvature=curvature, max_radius=0.9).largest_radius == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("max_radius", [0.5, 0.9995, 1 - 1e-6])
+def test_before_the_move_a_radius_is_half_as_long_so_that_none_is_longer_after_it(max_radius: float) -> None:
+    centred, raw = (Architecture(max_radius=max_radius, centred=c) for c in (True, False))
+    assert math.atanh(centred.raw_max_radius) == pytest.approx(math.atanh(max_radius) / 2, rel=1e-12)
+    assert raw.raw_max_radius == max_radius

@@ -3,12 +3,14 @@
 A formula is evaluated by numpy in float64, with nothing of tvae in it, and compared with what tvae computes.
 """
 
+import functools
 import itertools
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
+from types import CodeType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -41,7 +43,7 @@ Test = TypeVar("Test", bound=Callable[..., None])
 
 LEVELS = np.array([2 * 3**j for j in range(8, -1, -1)] + [1], dtype=float)
 N = 19_683
-CURVATURES = [0.3, 1.0, 2.0, 7.0]
+CURVATURES = [0.3, 2.0, 7.0]
 
 each_curvature = pytest.mark.parametrize("c", CURVATURES)
 
@@ -87,15 +89,26 @@ FUNCTIONS: dict[str, Any] = {
 }  # fmt: skip
 
 
-def evaluated(number: int, part: int = 0, **values: Any) -> Any:
-    """Evaluate a formula of the page; `largest_radius=…` gives a value to the words `largest radius`."""
+@functools.cache
+def code(number: int, part: int, names: tuple[str, ...]) -> CodeType:
     formula = FORMULAS[number][1][part]
     for old, new in {"·": "*", "²": "**2", "³": "**3", "^": "**", " mod ": " % ", "Σ": "total"}.items():
         formula = formula.replace(old, new)
     formula = re.sub(r"\|([^|]+)\|", r"norm(\1)", formula)
-    for name in sorted(values, key=len, reverse=True):
+    for name in sorted(names, key=len, reverse=True):
         formula = re.sub(rf"\b{name.replace('_', '[ _]')}\b", name, formula)
-    return eval(formula, {"__builtins__": {}}, FUNCTIONS | values)
+    return compile(formula, f"({number})", "eval")
+
+
+def evaluated(number: int, part: int = 0, **values: Any) -> Any:
+    """Evaluate a formula of the page; `largest_radius=…` gives a value to the words `largest radius`."""
+    return eval(code(number, part, tuple(values)), {"__builtins__": {}}, FUNCTIONS | values)
+
+
+def all_distances(points: Floats, c: float) -> Floats:
+    """Return the distances of all pairs of points, by (14)."""
+    found: Floats = evaluated(14, z=points[:, None], w=points[None], c=c)
+    return found
 
 
 def stated(number: int) -> float:
@@ -283,30 +296,25 @@ def test_curvature_scales_lengths_and_leaves_the_metrics_alone(c: float) -> None
     assert lengths * math.sqrt(c) == pytest.approx(at_1, rel=1e-12)
 
 
-def pairs_of_points(c: float) -> Iterator[tuple[Floats, Floats]]:
-    rng = np.random.default_rng(0)
-    for _ in range(50):
-        z, w = rng.normal(size=(2, 5))
-        yield tuple(p / np.linalg.norm(p) * rng.uniform(0.01, 0.99) / math.sqrt(c) for p in (z, w))  # type: ignore[misc]
-
-
 @each_curvature
 @claim(11, 12, 14)
 def test_distance(c: float) -> None:
-    for z, w in pairs_of_points(c):
-        r, s = (float(evaluated(8, x=math.sqrt(c) * np.linalg.norm(p), c=c)) for p in (z, w))
-        q = float(((z / np.linalg.norm(z) - w / np.linalg.norm(w)) ** 2).sum())
-        excess = evaluated(11, a=math.sqrt(c) * r, b=math.sqrt(c) * s, q=q)
-        d = evaluated(12, excess=excess, c=c)
-        radii = torch.tensor([r, s, q], dtype=torch.float64)
-        assert float(poincare.excess(*radii, curvature=c)) == pytest.approx(excess, rel=1e-12)
-        assert float(poincare.distance_from_chord(*radii, curvature=c)) == pytest.approx(d, rel=1e-12)
-        assert evaluated(14, z=z, w=w, c=c) == pytest.approx(d, rel=1e-9)
-        found = poincare.distance_between_points(torch.tensor(z), torch.tensor(w), curvature=c)
-        assert float(found) == pytest.approx(d, rel=1e-9)
-        a, b = math.sqrt(c) * r, math.sqrt(c) * s
-        law = math.cosh(a) * math.cosh(b) - math.sinh(a) * math.sinh(b) * (1 - q / 2)
-        assert math.cosh(math.sqrt(c) * d) == pytest.approx(law, rel=1e-9)
+    x, y = np.random.default_rng(0).uniform(0.01, 0.99, (2, 50))
+    u, w = (d.numpy() for d in directions(100, 5).split(50))
+    r, s = (evaluated(8, x=norm, c=c) for norm in (x, y))
+    q = ((u - w) ** 2).sum(1)
+    a, b = math.sqrt(c) * r, math.sqrt(c) * s
+    excess = evaluated(11, a=a, b=b, q=q)
+    d = evaluated(12, excess=excess, c=c)
+    polar = [torch.tensor(value) for value in (r, s, q)]
+    assert poincare.excess(*polar, curvature=c).numpy() == pytest.approx(excess, rel=1e-12)
+    assert poincare.distance_from_chord(*polar, curvature=c).numpy() == pytest.approx(d, rel=1e-12)
+    z, v = x[:, None] * u / math.sqrt(c), y[:, None] * w / math.sqrt(c)
+    assert evaluated(14, z=z, w=v, c=c) == pytest.approx(d, rel=1e-9)
+    found = poincare.distance_between_points(torch.tensor(z), torch.tensor(v), curvature=c)
+    assert found.numpy() == pytest.approx(d, rel=1e-9)
+    law = np.cosh(a) * np.cosh(b) - np.sinh(a) * np.sinh(b) * (1 - q / 2)
+    assert np.cosh(math.sqrt(c) * d) == pytest.approx(law, rel=1e-9)
 
 
 @claim(13)
@@ -353,9 +361,7 @@ def test_the_move_to_the_centre_is_an_isometry() -> None:
     before = random_embedding()
     after = Embedding(*poincare.translate(*before, before.unit_norm[:1], before.direction[:1]))
     z, moved = (e.points(1.0).numpy() for e in (before, after))
-    pairs = list(itertools.combinations(range(0, 81, 7), 2))
-    distances = [[float(evaluated(14, z=p[i], w=p[j], c=1.0)) for i, j in pairs] for p in (z, moved)]
-    assert distances[1] == pytest.approx(distances[0], rel=1e-9)
+    assert all_distances(moved, 1.0) == pytest.approx(all_distances(z, 1.0), rel=1e-9)
     found = [
         (measure(e, n_trits=4, curvature=1.0).distance_fidelity, metrics.sibling_recall(e, n_trits=4, curvature=1.0),
          *metrics.tree_precision_by_level(e, n_trits=4, curvature=1.0))
@@ -367,7 +373,7 @@ def test_the_move_to_the_centre_is_an_isometry() -> None:
 @claim(18)
 def test_an_exact_tree_about_operation_0_has_no_level_that_overlaps() -> None:
     """Exact trees of distinct distances, whose raw radii say nothing of valuation: random ones, and not one sphere."""
-    for seed in range(5):
+    for seed in range(2):
         rng = np.random.default_rng(seed)
         axes = np.eye(3)[ternary.operations(5).astype(int) + 1] * 0.2 ** np.arange(5)[:, None]
         direction = axes.reshape(243, 15) + 1e-5 * rng.normal(size=(243, 15))
@@ -477,12 +483,12 @@ def test_richness() -> None:
     assert found.level_richness == pytest.approx(variances / 10, rel=1e-9, abs=1e-15)
 
 
-@pytest.mark.parametrize("max_radius", [0.5, 0.95])
 @claim(28)
-def test_richness_ceiling_of_levels_in_order(max_radius: float) -> None:
+def test_richness_ceiling_of_levels_in_order() -> None:
+    max_radius = 0.95
     ceiling = evaluated(28, max_radius=max_radius)
     assert metrics.richness_ceiling(max_radius) == pytest.approx(ceiling, rel=1e-15)
-    for seed in range(10):
+    for seed in range(5):
         norms = np.empty(N)
         # Draws that crowd at both ends, with a level or two stretched between them.
         rng = np.random.default_rng(seed)
@@ -573,14 +579,13 @@ def test_distance_fidelity() -> None:
     embedding = random_embedding()
     i, j, _ = metrics.sample_pairs(4)
     z = embedding.points(2.0).numpy()
-    apart = [float(evaluated(14, z=z[a], w=z[b], c=2.0)) for a, b in zip(i[:4000], j[:4000], strict=True)]
-    excess = np.cosh(math.sqrt(2) * np.array(apart)) - 1
+    apart = all_distances(z, 2.0)[i, j]
+    excess = np.cosh(math.sqrt(2) * apart) - 1
     chords = metrics.pair_chords(embedding.direction, n_trits=4)
     radius = poincare.radius(embedding.unit_norm, curvature=2.0)
-    assert poincare.excess(radius[i], radius[j], chords, curvature=2.0).numpy()[:4000] == pytest.approx(excess)
-    every = poincare.distance_between_points(embedding.points(2.0)[i], embedding.points(2.0)[j], curvature=2.0)
+    assert poincare.excess(radius[i], radius[j], chords, curvature=2.0).numpy() == pytest.approx(excess)
     # To 12 digits, so that a pair and its reverse are equal.
-    expected = spearman(ternary.distance(i.numpy(), j.numpy(), 4), np.round(every.numpy(), 12))
+    expected = spearman(ternary.distance(i.numpy(), j.numpy(), 4), np.round(apart, 12))
     assert measure(embedding, n_trits=4, curvature=2.0).distance_fidelity == pytest.approx(expected, abs=1e-7)
 
 
@@ -634,7 +639,7 @@ def test_tree_precision(places: int) -> None:
     place = np.random.default_rng(0).permutation(27) % places
     embedding = Embedding(drawn.unit_norm[place], drawn.direction[place])
     z = embedding.points(2.0).numpy()
-    distance = [[float(evaluated(14, z=a, w=b, c=2.0)) for b in z] for a in z]
+    distance = all_distances(z, 2.0).tolist()
     if places < 27:  # float32, in which alone two operations of one place may be told apart by rounding
         r, u = poincare.radius(embedding.unit_norm, curvature=2.0).float(), embedding.direction.float()
         chord = torch.cdist(u, u, compute_mode="donot_use_mm_for_euclid_dist").square()
@@ -665,11 +670,8 @@ def test_sibling_recall() -> None:
     embedding = random_embedding()
     by_level = metrics.tree_precision_by_level(embedding, n_trits=4, curvature=2.0)
     assert metrics.sibling_recall(embedding, n_trits=4, curvature=2.0) == pytest.approx(by_level[-1], rel=1e-12)
-    z = embedding.points(2.0).numpy()
-    hits = 0
-    for i in range(81):
-        far = [float(evaluated(14, z=z[i], w=w, c=2.0)) for w in z]
-        hits += sum(j in ((i + 27) % 81, (i - 27) % 81) for j in np.argsort(far)[1:3])
+    nearest = np.argsort(all_distances(embedding.points(2.0).numpy(), 2.0), axis=1)
+    hits = sum(j in ((i + 27) % 81, (i - 27) % 81) for i in range(81) for j in nearest[i, 1:3])
     assert metrics.sibling_recall(embedding, n_trits=4, curvature=2.0) == pytest.approx(hits / 162)
     assert metrics.sibling_recall(collapsed(6), n_trits=6, curvature=2.0) == pytest.approx(2 / 728)
     assert f"2/(N - 1) = {2 / (N - 1):.4f}" in prose(35)
@@ -682,7 +684,7 @@ def test_ball_coverage() -> None:
     points[7] *= 1.001 / float(points[7].norm() * math.sqrt(2))
     inside = [i for i in range(27) if float(points[i].double().norm()) * math.sqrt(2) < 1]
     z = points.double().numpy()[inside]
-    nearest = [[float(evaluated(14, z=a, w=b, c=2.0)) for b in z] for a in z]
+    nearest = all_distances(z, 2.0).tolist()
     alone = [row.count(0.0) == 1 and row[k] == 0 for k, row in enumerate(nearest)]
     assert metrics.ball_coverage(points, curvature=2.0) == pytest.approx(sum(alone) / 27) == pytest.approx(24 / 27)
 
@@ -844,7 +846,7 @@ def test_distance_term(c: float) -> None:
     z = torch.tanh(math.sqrt(c) * radius / 2)[..., None] * direction / math.sqrt(c)
     choices: dict[tuple[str, bool], list[tuple[float, float]]] = {}
     for tree in z[0].numpy():
-        d = [[float(evaluated(14, z=a, w=b, c=c)) for b in tree] for a in tree]
+        d = all_distances(tree, c)
 
         def of_level(i: int, k: int) -> list[int]:
             return [j for j in range(8) if j != i and bits - (i ^ j).bit_length() == k] or [i]

@@ -1,9 +1,8 @@
-"""The metrics, against scipy, naive loops, and embeddings whose worth is known."""
+"""The metrics, against embeddings whose worth is known. Their formulas are in test_docs_math.py."""
 
 import dataclasses
 import itertools
 import math
-import statistics
 
 import numpy as np
 import numpy.typing as npt
@@ -71,79 +70,18 @@ def distances(embedding: Embedding, curvature: float) -> Floats:
     return matrix
 
 
-def naive_tree_precision(matrix: Floats, n_trits: int) -> list[float]:
-    """Tree precision for each k; of operations at the farthest distance, each counts with its chance to be drawn."""
-    n = 3**n_trits
-    by_level = []
-    for k in range(1, n_trits):
-        shares = []
-        for i in range(n):
-            others = [j for j in range(n) if j != i]
-            wanted = 3 ** (n_trits - k) - 1
-            share = 0.0
-            for j in others:
-                if j % 3**k == i % 3**k:
-                    nearer = sum(matrix[i, m] < matrix[i, j] for m in others)
-                    equal = sum(matrix[i, m] == matrix[i, j] for m in others)
-                    share += min(1.0, max(0.0, (wanted - nearer) / equal))
-            shares.append(share / wanted)
-        by_level.append(float(np.mean(shares)))
-    return by_level
-
-
 def model_of(architecture: Architecture) -> TernaryVAE:
     model = TernaryVAE(architecture)
     model.initialise(torch.Generator().manual_seed(0))
     return model
 
 
-@pytest.fixture(scope="module")
-def evaluation() -> Evaluation:
-    return evaluate(model_of(Architecture()))
-
-
 SMALL = Architecture(n_trits=4, latent_dim=6, encoder_hidden=(20,), decoder_hidden=(12,), hidden_dim=16)
 
 
-# Hierarchy
-
-
-@pytest.mark.parametrize("n_trits", [2, 5, 9])
-@pytest.mark.parametrize("digits", [15, 2, 1])
-def test_hierarchy_is_the_spearman_correlation_of_valuation_and_radius(n_trits: int, digits: int) -> None:
-    norms = np.round(np.random.default_rng(0).uniform(0, 0.9, 3**n_trits), digits)
-    expected = spearmanr(ternary.valuations(n_trits), 2 * np.arctanh(norms)).statistic
-    found = measure(embedding_of(norms), n_trits=n_trits, curvature=2.0).hierarchy
-    assert found == pytest.approx(expected, abs=1e-12)
-
-
-@pytest.mark.parametrize("n_trits", [2, 5, 9])
-def test_perfect_embedding_reaches_the_hierarchy_ceiling(n_trits: int) -> None:
-    found = measure(embedding_of(perfect_norms(n_trits)), n_trits=n_trits, curvature=2.0)
-    assert found.hierarchy == pytest.approx(metrics.hierarchy_ceiling(n_trits), abs=1e-12)
-
-
-def test_hierarchy_ceiling_of_9_trits() -> None:
-    assert metrics.hierarchy_ceiling() == pytest.approx(-0.83205, abs=5e-6)
-
-
-@pytest.mark.parametrize("shift", range(5))
-def test_distinct_radii_do_not_pass_the_hierarchy_ceiling(shift: int) -> None:
-    norms = np.sort(np.random.default_rng(shift).uniform(0, 0.9, 81))[::-1]
-    noisy = ternary.valuations(4) + np.random.default_rng(shift).uniform(0, 0.7 + shift / 10, 81)
-    ranked = np.empty(81)
-    ranked[np.argsort(noisy)] = norms
-    assert metrics.hierarchy_ceiling(4) <= measure(embedding_of(ranked), n_trits=4, curvature=1.0).hierarchy < 0
-
-
-def test_tied_radii_pass_the_hierarchy_ceiling() -> None:
-    tied = measure(embedding_of(level_norms(np.linspace(0.9, 0, 10), 9)), n_trits=9, curvature=2.0)
-    assert tied.hierarchy == pytest.approx(-1.0, abs=1e-12)
-
-
-def test_upside_down_embedding_has_the_hierarchy_of_the_other_sign() -> None:
-    found = measure(embedding_of(1 - perfect_norms(5)), n_trits=5, curvature=2.0)
-    assert found.hierarchy == pytest.approx(-metrics.hierarchy_ceiling(5), abs=1e-12)
+@pytest.fixture(scope="module")
+def evaluation() -> Evaluation:
+    return evaluate(model_of(SMALL))
 
 
 # Distance fidelity
@@ -155,14 +93,6 @@ def values_of_pairs(n_trits: int, by_pair: Floats) -> Floats:
     return by_pair[np.minimum(i, j) * 3**n_trits + np.maximum(i, j)]
 
 
-@pytest.mark.parametrize("n_trits", [2, 3, 5])
-def test_pairs_in_order_reach_the_ceiling_of_distance_fidelity(n_trits: int) -> None:
-    n, apart = 3**n_trits, metrics.sample_pairs(n_trits)[2]
-    pair = np.arange(n * n, dtype=np.float64)
-    in_order = values_of_pairs(n_trits, pair / n**2) + apart * n**2
-    assert spearmanr(apart, in_order).statistic == pytest.approx(metrics.distance_fidelity_ceiling(n_trits), abs=1e-12)
-
-
 @pytest.mark.parametrize("noise", [0.01, 0.1, 1.0, 10.0])
 def test_distinct_distances_do_not_pass_the_ceiling_of_distance_fidelity(noise: float) -> None:
     drawn = np.random.default_rng(0).uniform(0, noise, 3**6)
@@ -172,38 +102,6 @@ def test_distinct_distances_do_not_pass_the_ceiling_of_distance_fidelity(noise: 
 
 
 # Richness and levels
-
-
-def test_richness_is_the_mean_of_the_variances_within_levels() -> None:
-    norms = np.random.default_rng(0).uniform(0, 0.9, 19_683)
-    by_level: list[list[float]] = [[] for _ in range(10)]
-    for x, level in zip(norms.tolist(), ternary.valuations().tolist(), strict=True):
-        by_level[level].append(x)
-    variances = [statistics.pvariance(xs) for xs in by_level]
-    found = measure(embedding_of(norms), n_trits=9, curvature=2.0)
-    assert found.richness == pytest.approx(sum(variances) / 10, rel=1e-12)
-    assert found.level_richness == pytest.approx([variance / 10 for variance in variances], rel=1e-9)
-    assert sum(found.level_richness) == pytest.approx(found.richness, rel=1e-12)
-
-
-def test_richness_of_an_isometry_is_0() -> None:
-    found = measure(embedding_of(level_norms(np.linspace(0.9, 0, 10), 9)), n_trits=9, curvature=2.0)
-    assert found.richness == pytest.approx(0, abs=1e-20)
-
-
-def extremal_norms(max_radius: float) -> Floats:
-    """Level 0 half at max_radius and half just above the other levels, which crowd at the origin in order."""
-    norms = perfect_norms(9) * 1e-4
-    norms[np.argsort(norms)[-6561:]] += max_radius - 1e-4
-    return norms
-
-
-@pytest.mark.parametrize("max_radius", [0.5, 0.95])
-def test_extremal_embedding_reaches_the_richness_ceiling(max_radius: float) -> None:
-    found = measure(embedding_of(extremal_norms(max_radius)), n_trits=9, curvature=2.0)
-    assert found.hierarchy == pytest.approx(metrics.hierarchy_ceiling(), abs=1e-12)
-    assert found.richness == pytest.approx(metrics.richness_ceiling(max_radius), rel=1e-3)
-    assert found.richness < metrics.richness_ceiling(max_radius)
 
 
 def test_richness_ceiling_counts_the_levels() -> None:
@@ -227,25 +125,6 @@ def test_ordered_levels_count_the_strict_falls_of_the_mean_radius(by_level: list
     assert measure(embedding_of(norms), n_trits=4, curvature=1.0).ordered_levels == expected
 
 
-@pytest.mark.parametrize("n_trits", [2, 5, 9])
-@pytest.mark.parametrize("overlap", [0.0, 1.0, 30.0])
-def test_level_gaps_are_those_of_a_loop_over_levels(n_trits: int, overlap: float) -> None:
-    rng, valuations = np.random.default_rng(0), ternary.valuations(n_trits)
-    norms = level_norms(np.linspace(0.9, 0.05, n_trits + 1), n_trits) * rng.uniform(
-        1 - overlap / 40, 1, len(valuations)
-    )
-    radii: list[list[float]] = [[] for _ in range(n_trits + 1)]
-    for x, level in zip(norms.tolist(), valuations.tolist(), strict=True):
-        radii[level].append(2 * math.atanh(x) / math.sqrt(2))
-    means = [sum(rs) / len(rs) for rs in radii]
-    step = abs(means[0] - means[-1]) / n_trits
-    expected = [(min(outer) - max(inner)) / step for outer, inner in itertools.pairwise(radii)]
-    found = measure(embedding_of(norms), n_trits=n_trits, curvature=2.0)
-    assert found.level_gaps == pytest.approx(expected, rel=1e-9)
-    assert found.level_gap == min(found.level_gaps)
-    assert (found.level_gap > 0) == (overlap < 30)
-
-
 def test_level_gap_is_1_for_even_shells_and_below_0_where_levels_are_reversed() -> None:
     even = np.tanh(np.linspace(2, 0, 5) / 2)
     found = [
@@ -254,13 +133,8 @@ def test_level_gap_is_1_for_even_shells_and_below_0_where_levels_are_reversed() 
     assert found == [pytest.approx([1.0] * 4), pytest.approx([-1.0] * 4)]
 
 
-def test_perfect_embedding_has_every_level_in_order() -> None:
-    assert measure(embedding_of(perfect_norms(9)), n_trits=9, curvature=2.0).ordered_levels == 9
-
-
-@pytest.mark.parametrize("curvature", [0.01, 1.0, 100.0])
-def test_level_radii_are_means_of_hyperbolic_radii(curvature: float) -> None:
-    norms = np.random.default_rng(0).uniform(0, 0.9, 81)
+def test_level_radii_are_means_of_hyperbolic_radii() -> None:
+    norms, curvature = np.random.default_rng(0).uniform(0, 0.9, 81), 0.3
     radii = 2 * np.arctanh(norms) / math.sqrt(curvature)
     expected = [radii[ternary.valuations(4) == level].mean() for level in range(5)]
     assert measure(embedding_of(norms), n_trits=4, curvature=curvature).level_radii == pytest.approx(expected)
@@ -269,47 +143,19 @@ def test_level_radii_are_means_of_hyperbolic_radii(curvature: float) -> None:
 # Distances
 
 
-def test_sample_holds_40960_pairs_of_different_operations() -> None:
-    i, j, _ = metrics.sample_pairs(9)
+def test_the_sample_holds_40960_pairs_of_different_operations_and_is_the_same_every_time() -> None:
+    first = metrics.sample_pairs(9)
+    i, j, distance = first
     assert len(i) == len(j) == 40_960
     assert (i != j).all()
     assert {int(t.min()) >= 0 and int(t.max()) < 19_683 for t in (i, j)} == {True}
-
-
-def test_sample_comes_with_its_3_adic_distances() -> None:
-    i, j, distance = metrics.sample_pairs(4)
-    assert distance.tolist() == ternary.distance(i.numpy(), j.numpy(), 4).tolist()
-
-
-def test_sample_is_the_same_every_time() -> None:
-    first = metrics.sample_pairs(9)
+    assert distance.tolist() == ternary.distance(i.numpy(), j.numpy(), 9).tolist()
     metrics.sample_pairs.cache_clear()
-    assert all(
-        torch.equal(torch.as_tensor(a), torch.as_tensor(b)) for a, b in zip(first, metrics.sample_pairs(9), strict=True)
-    )
+    again = metrics.sample_pairs(9)
+    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
 
 
-@pytest.mark.parametrize("n_trits", [3, 5])
-@pytest.mark.parametrize("curvature", [0.5, 2.0])
-def test_distance_fidelity_is_the_spearman_correlation_of_both_distances(n_trits: int, curvature: float) -> None:
-    embedding = random_embedding(n_trits)
-    i, j, _ = metrics.sample_pairs(n_trits)
-    i, j = i.numpy(), j.numpy()
-    expected = spearmanr(distances(embedding, curvature)[i, j], ternary.distance(i, j, n_trits)).statistic
-    found = measure(embedding, n_trits=n_trits, curvature=curvature).distance_fidelity
-    assert found == pytest.approx(expected, abs=1e-9)
-
-
-@pytest.mark.parametrize("n_trits", [2, 3])
-@pytest.mark.parametrize("curvature", [0.5, 2.0])
-def test_tree_precision_is_that_of_a_naive_count(n_trits: int, curvature: float) -> None:
-    embedding = random_embedding(n_trits)
-    expected = naive_tree_precision(distances(embedding, curvature), n_trits)
-    found = metrics.tree_precision_by_level(embedding, n_trits=n_trits, curvature=curvature)
-    assert found == pytest.approx(expected, abs=1e-12)
-
-
-@pytest.mark.parametrize("n_trits", [2, 4, 5])
+@pytest.mark.parametrize("n_trits", [2, 4])
 def test_tree_precision_of_an_exact_tree_is_1(n_trits: int) -> None:
     found = metrics.tree_precision_by_level(tree_embedding(n_trits), n_trits=n_trits, curvature=2.0)
     assert found == (1.0,) * (n_trits - 1)
@@ -321,24 +167,6 @@ def test_tree_precision_of_a_broken_tree_is_below_1() -> None:
     order[[0, 1]] = order[[1, 0]]
     found = metrics.tree_precision_by_level(Embedding(*(t[order] for t in tree)), n_trits=4, curvature=2.0)
     assert all(0 < precision < 1 for precision in found)
-
-
-@pytest.mark.parametrize("n_trits", [2, 4])
-def test_tree_precision_of_a_collapsed_model_is_that_of_a_draw_by_lot(n_trits: int) -> None:
-    n = 3**n_trits
-    point = Embedding(torch.full((n,), 0.5), torch.eye(4)[:1].expand(n, 4))
-    expected = [(3 ** (n_trits - k) - 1) / (n - 1) for k in range(1, n_trits)]
-    found = metrics.tree_precision_by_level(point, n_trits=n_trits, curvature=2.0)
-    assert found == pytest.approx(expected, rel=1e-12)
-
-
-def test_tree_precision_counts_ties_with_their_chance_to_be_drawn() -> None:
-    # Two points with 13 and 14 operations: of the 12 or 13 at distance 0, the nearest 8 and the nearest 2 are drawn.
-    place = torch.tensor(np.random.default_rng(0).permutation(27) % 2)
-    embedding = Embedding(torch.tensor([0.2, 0.6])[place], torch.eye(2)[place])
-    expected = naive_tree_precision((place[:, None] != place).double().numpy(), 3)
-    found = metrics.tree_precision_by_level(embedding, n_trits=3, curvature=1.0)
-    assert found == pytest.approx(expected, abs=1e-12)
 
 
 def test_tree_precision_of_a_sample_is_the_mean_over_some_operations() -> None:
@@ -357,43 +185,17 @@ def test_tree_precision_of_a_sample_is_the_mean_over_some_operations() -> None:
 # Sibling recall
 
 
-@pytest.mark.parametrize("n_trits", [1, 2, 3, 4])
-@pytest.mark.parametrize("curvature", [0.5, 2.0])
-def test_sibling_recall_is_that_of_a_naive_count(n_trits: int, curvature: float) -> None:
-    embedding = random_embedding(n_trits)
-    matrix = distances(embedding, curvature)
-    np.fill_diagonal(matrix, np.inf)
-    n = 3**n_trits
-    hits = sum(j in ((i + n // 3) % n, (i - n // 3) % n) for i in range(n) for j in np.argsort(matrix[i])[:2])
-    found = metrics.sibling_recall(embedding, n_trits=n_trits, curvature=curvature)
-    assert found == pytest.approx(hits / (2 * n), rel=1e-12)
-
-
-@pytest.mark.parametrize("n_trits", [2, 4])
-def test_sibling_recall_is_the_tree_precision_of_the_last_level(n_trits: int) -> None:
-    embedding = random_embedding(n_trits)
-    by_level = metrics.tree_precision_by_level(embedding, n_trits=n_trits, curvature=2.0)
-    assert metrics.sibling_recall(embedding, n_trits=n_trits, curvature=2.0) == pytest.approx(by_level[-1], rel=1e-12)
-
-
-@pytest.mark.parametrize("n_trits", [1, 3, 5])
+@pytest.mark.parametrize("n_trits", [1, 4])
 def test_sibling_recall_of_an_exact_tree_is_1(n_trits: int) -> None:
     assert metrics.sibling_recall(tree_embedding(n_trits), n_trits=n_trits, curvature=2.0) == 1.0
 
 
 def test_sibling_recall_of_a_tree_with_two_operations_exchanged_counts_whom_it_parts() -> None:
-    tree, order = tree_embedding(5), torch.arange(243)
+    tree, order = tree_embedding(4), torch.arange(81)
     order[[0, 1]] = order[[1, 0]]
     # Both miss both siblings, and are missed by two operations each.
-    found = metrics.sibling_recall(Embedding(*(t[order] for t in tree)), n_trits=5, curvature=2.0)
-    assert found == pytest.approx(1 - (2 * 2 + 4) / (2 * 243), rel=1e-12)
-
-
-@pytest.mark.parametrize("n_trits", [1, 2, 6])
-def test_sibling_recall_of_a_collapsed_model_is_that_of_a_draw_by_lot(n_trits: int) -> None:
-    n = 3**n_trits
-    point = Embedding(torch.full((n,), 0.5), torch.eye(4)[:1].expand(n, 4))
-    assert metrics.sibling_recall(point, n_trits=n_trits, curvature=2.0) == pytest.approx(2 / (n - 1), rel=1e-12)
+    found = metrics.sibling_recall(Embedding(*(t[order] for t in tree)), n_trits=4, curvature=2.0)
+    assert found == pytest.approx(1 - (2 * 2 + 4) / (2 * 81), rel=1e-12)
 
 
 @pytest.mark.parametrize("places", [2, 40, 200])
@@ -407,11 +209,7 @@ def test_sibling_recall_counts_ties_with_their_chance_to_be_drawn(places: int) -
 # Ball coverage
 
 
-def test_ball_coverage_of_points_that_all_differ_is_1() -> None:
-    assert metrics.ball_coverage(random_embedding(5).points(2.0), curvature=2.0) == 1.0
-
-
-@pytest.mark.parametrize("shared", [[5, 200], [5, 6, 7], [*range(243)]])
+@pytest.mark.parametrize("shared", [[], [5, 200], [5, 6, 7], [*range(243)]])
 def test_operations_that_share_a_point_are_not_read_back(shared: list[int]) -> None:
     points = random_embedding(5).points(2.0)
     points[shared] = points[5].clone()
@@ -423,12 +221,6 @@ def test_points_that_differ_in_the_last_bit_are_read_back() -> None:
     points[1] = points[0]
     points[1, 2] = torch.nextafter(points[0, 2], torch.tensor(1.0))
     assert metrics.ball_coverage(points, curvature=2.0) == 1.0
-
-
-def test_a_point_that_rounding_has_moved_out_of_the_ball_is_not_read_back() -> None:
-    points = random_embedding(3).points(2.0)
-    points[4] *= 1 / (points[4].norm() * math.sqrt(2))
-    assert metrics.ball_coverage(points, curvature=2.0) == pytest.approx(26 / 27, rel=1e-12)
 
 
 def test_ball_coverage_is_the_share_that_decode_gives_back() -> None:
@@ -470,10 +262,10 @@ def test_distances_by_valuation_are_those_of_the_partners(curvature: float) -> N
 
 
 def test_level_distances_are_means_over_the_partners(evaluation: Evaluation) -> None:
-    model = model_of(Architecture())
+    model = model_of(SMALL)
     with torch.no_grad():
         embedding = model.project(metrics.posterior_mean(model))
-    found = metrics.distances_by_valuation(embedding, n_trits=9, curvature=2.0)
+    found = metrics.distances_by_valuation(embedding, n_trits=4, curvature=2.0)
     assert evaluation.level_distances == pytest.approx([float(np.mean(row)) for row in found], rel=1e-12)
 
 
@@ -560,16 +352,12 @@ def hand_made_model(n_trits: int = 3) -> TernaryVAE:
     return model
 
 
-def test_coverage_of_a_decoder_that_reads_the_trits_off_is_1() -> None:
-    assert evaluate(hand_made_model()).coverage == 1.0
-
-
-@pytest.mark.parametrize(("blind", "expected"), [([0], 1 / 3), ([1, 2], 1 / 9), ([0, 1, 2], 1 / 27)])
-def test_coverage_counts_only_operations_that_come_back_whole(blind: list[int], expected: float) -> None:
+@pytest.mark.parametrize("blind", [[], [0], [1, 2], [0, 1, 2]])
+def test_coverage_counts_only_operations_that_come_back_whole(blind: list[int]) -> None:
     model = hand_made_model()
     with torch.no_grad():
         model.decoder.layers[2].bias.view(3, 3)[blind, 1] = 9.0  # always 0 there, right for one operation in 3
-    assert evaluate(model).coverage == pytest.approx(expected, rel=1e-12)
+    assert evaluate(model).coverage == pytest.approx(3.0 ** -len(blind), rel=1e-12)
 
 
 def test_reproduced_names_the_operations_that_come_back() -> None:
@@ -594,8 +382,9 @@ def test_reproduced_of_a_cohort_is_that_of_each_member() -> None:
 
 
 def test_posterior_mean_is_the_encoders_mean_of_every_operation_in_order() -> None:
-    model = model_of(Architecture())
-    expected = model.encode(torch.tensor(ternary.operations(), dtype=torch.float32))[0]
+    # So many that they go through the network in parts.
+    model = model_of(dataclasses.replace(SMALL, n_trits=8))
+    expected = model.encode(torch.tensor(ternary.operations(8), dtype=torch.float32))[0]
     torch.testing.assert_close(metrics.posterior_mean(model), expected)
 
 
@@ -603,35 +392,25 @@ def test_targets_are_the_classes_of_the_trits() -> None:
     assert np.array_equal(metrics.targets(9).numpy(), ternary.operations() + 1)
 
 
-def test_evaluation_holds_the_radius_and_the_norm_of_every_operation(evaluation: Evaluation) -> None:
-    assert evaluation.radii.shape == evaluation.norms.shape == (19_683,)
-
-
-def test_norms_are_those_of_the_points_of_the_model(evaluation: Evaluation) -> None:
-    points = model_of(Architecture())(metrics.trit_table(9))
-    assert evaluation.norms == pytest.approx(points.detach().double().norm(dim=-1).numpy(), rel=1e-5)
-
-
-def test_radii_are_the_hyperbolic_lengths_of_the_norms(evaluation: Evaluation) -> None:
+def test_norms_are_those_of_the_points_of_the_model_and_radii_their_hyperbolic_lengths(evaluation: Evaluation) -> None:
+    points = model_of(SMALL)(metrics.trit_table(4))
+    assert evaluation.norms == pytest.approx(points.detach().double().norm(dim=-1).numpy(), rel=1e-5, abs=1e-6)
     expected = 2 / math.sqrt(2) * np.arctanh(math.sqrt(2) * evaluation.norms)
     assert evaluation.radii == pytest.approx(expected, rel=1e-5)
 
 
 def test_hierarchy_can_be_computed_again_from_the_radii(evaluation: Evaluation) -> None:
-    expected = spearmanr(ternary.valuations(), evaluation.radii).statistic
+    expected = spearmanr(ternary.valuations(4), evaluation.radii).statistic
     assert evaluation.hierarchy == pytest.approx(expected, abs=1e-12)
 
 
-@pytest.mark.parametrize("array", ["radii", "norms"])
-def test_arrays_of_an_evaluation_are_read_only(evaluation: Evaluation, array: str) -> None:
-    with pytest.raises(ValueError, match="read-only"):
-        getattr(evaluation, array)[0] = 0.0
-
-
-@pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(Evaluation)])
-def test_fields_of_an_evaluation_cannot_be_changed(evaluation: Evaluation, field: str) -> None:
-    with pytest.raises(dataclasses.FrozenInstanceError, match=field):
-        setattr(evaluation, field, 0.0)
+def test_an_evaluation_cannot_be_changed(evaluation: Evaluation) -> None:
+    for array in (evaluation.radii, evaluation.norms):
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = 0.0
+    for field in dataclasses.fields(Evaluation):
+        with pytest.raises(dataclasses.FrozenInstanceError, match=field.name):
+            setattr(evaluation, field.name, 0.0)
 
 
 def test_evaluation_lists_its_metrics_under_the_names_they_are_logged_with(evaluation: Evaluation) -> None:
@@ -650,34 +429,28 @@ def test_evaluation_lists_its_metrics_under_the_names_they_are_logged_with(evalu
 
 
 def test_tree_precision_is_the_mean_over_levels(evaluation: Evaluation) -> None:
-    assert len(evaluation.tree_precision_by_level) == 8
-    assert evaluation.tree_precision == pytest.approx(sum(evaluation.tree_precision_by_level) / 8, rel=1e-12)
+    assert len(evaluation.tree_precision_by_level) == 3
+    assert evaluation.tree_precision == pytest.approx(sum(evaluation.tree_precision_by_level) / 3, rel=1e-12)
 
 
 def test_evaluation_agrees_with_the_measurement_of_its_embedding(evaluation: Evaluation) -> None:
-    model = model_of(Architecture())
+    model = model_of(SMALL)
     with torch.no_grad():
-        measured = measure(model.project(metrics.posterior_mean(model)), n_trits=9, curvature=2.0)
+        measured = measure(model.project(metrics.posterior_mean(model)), n_trits=4, curvature=2.0)
     found = dataclasses.asdict(measured)
     assert found == {name: getattr(evaluation, name) for name in found}
     assert measured.q == evaluation.q
 
 
-def test_evaluating_twice_gives_the_same_to_the_last_bit() -> None:
-    one, two = (evaluate(model_of(SMALL)) for _ in range(2))
-    assert one.metrics() == two.metrics()
-    assert np.array_equal(one.radii, two.radii)
+def test_evaluating_twice_gives_the_same_to_the_last_bit(evaluation: Evaluation) -> None:
+    again = evaluate(model_of(SMALL))
+    assert again.metrics() == evaluation.metrics()
+    assert np.array_equal(again.radii, evaluation.radii)
 
 
-@pytest.mark.parametrize("curvature", [0.25, 4.0])
-def test_curvature_scales_radii_and_norms_by_its_inverse_root(curvature: float) -> None:
-    flat, curved = (evaluate(model_of(dataclasses.replace(SMALL, curvature=c))) for c in (1.0, curvature))
-    assert curved.norms == pytest.approx(flat.norms / math.sqrt(curvature), rel=1e-6)
-    assert curved.radii == pytest.approx(flat.radii / math.sqrt(curvature), rel=1e-6)
-
-
-@pytest.mark.parametrize("curvature", [0.25, 4.0])
-def test_curvature_leaves_correlations_and_richness_alone(curvature: float) -> None:
+def test_curvature_scales_lengths_by_its_inverse_root_and_leaves_metrics_alone(evaluation: Evaluation) -> None:
     # A power of 4 scales every length by a power of 2, so not even a rounding differs.
-    flat, curved = (evaluate(model_of(dataclasses.replace(SMALL, curvature=c))) for c in (1.0, curvature))
-    assert curved.metrics() == flat.metrics()
+    curved = evaluate(model_of(dataclasses.replace(SMALL, curvature=8.0)))
+    assert curved.norms == pytest.approx(evaluation.norms / 2, rel=1e-6)
+    assert curved.radii == pytest.approx(evaluation.radii / 2, rel=1e-6)
+    assert curved.metrics() == evaluation.metrics()

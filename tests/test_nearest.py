@@ -23,10 +23,10 @@ def measured(z: Tensor, w: Tensor, curvature: float, count: int) -> tuple[Tensor
     index, distance = [], []
     for point in z.double():
         row = poincare.distance_between_points(point, w.double(), curvature=curvature)
-        order = sorted(range(len(w)), key=lambda j, row=row: (float(row[j]), j))[:count]  # type: ignore[misc]
+        order = torch.argsort(row, stable=True)[:count]
         index.append(order)
         distance.append(row[order])
-    return torch.tensor(index), torch.stack(distance)
+    return torch.stack(index), torch.stack(distance)
 
 
 def clusters(scale: float, curvature: float, depth: float) -> Tensor:
@@ -52,7 +52,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("curvature", [0.1, 1.0, 2.0])
+@pytest.mark.parametrize("curvature", [0.1, 2.0])
 def test_the_nearest_are_those_of_all_distances(case: str, curvature: float) -> None:
     z = CASES[case](curvature)
     rows = z[:40]
@@ -84,18 +84,18 @@ def test_the_nearest_in_the_ball_is_not_the_nearest_in_the_picture() -> None:
     )
 
 
-@pytest.mark.parametrize("n", [1, 2, 53, 54, 55, 80, 81, 82, 500])
-def test_any_number_of_points_can_be_searched(n: int) -> None:
-    z, w = points(torch.rand(5) * 0.9, 1.0), points(torch.rand(n) * 0.9, 1.0)
-    assert torch.equal(nearest(z, w, curvature=1.0)[0], measured(z, w, 1.0, 1)[0])
+def test_any_number_of_points_can_be_searched() -> None:
+    for n in (1, 2, 53, 54, 55, 80, 81, 82, 500):
+        z, w = points(torch.rand(5) * 0.9, 1.0), points(torch.rand(n) * 0.9, 1.0)
+        assert torch.equal(nearest(z, w, curvature=1.0)[0], measured(z, w, 1.0, 1)[0]), n
 
 
-@pytest.mark.parametrize("n", [0, 1, 127, 128, 129, 300])
-def test_any_number_of_points_can_be_asked_about(n: int) -> None:
-    z, w = points(torch.rand(n) * 0.9, 1.0), points(torch.rand(200) * 0.9, 1.0)
-    index, distance = nearest(z, w, curvature=1.0, count=2)
-    assert index.shape == distance.shape == (n, 2)
-    assert not n or torch.equal(index, measured(z, w, 1.0, 2)[0])
+def test_any_number_of_points_can_be_asked_about() -> None:
+    for n in (0, 1, 127, 128, 129, 300):
+        z, w = points(torch.rand(n) * 0.9, 1.0), points(torch.rand(200) * 0.9, 1.0)
+        index, distance = nearest(z, w, curvature=1.0, count=2)
+        assert index.shape == distance.shape == (n, 2)
+        assert not n or torch.equal(index, measured(z, w, 1.0, 2)[0]), n
 
 
 def test_the_bounds_settle_a_tree_at_the_boundary_without_measuring_everything(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """The geometry, against closed forms in float64, against geoopt, and against the laws of hyperbolic space."""
 
+import itertools
 import math
 from collections.abc import Callable
 
@@ -12,8 +13,8 @@ from torch import Tensor
 
 from tvae import poincare
 
-CURVATURES = [0.01, 0.5, 1.0, 2.0, 100.0]
-DIMENSIONS = [2, 3, 16, 64]
+CURVATURES = [0.01, 2.0, 100.0]
+DIMENSIONS = [2, 16]
 DTYPES = [torch.float32, torch.float64]
 # Largest relative error that a formula may make over what the rounding of its arguments forces on it.
 TOLERANCE = {torch.float32: 2e-6, torch.float64: 1e-9}
@@ -131,44 +132,24 @@ def test_unit_norm_inverts_radius(dtype: torch.dtype, curvature: float) -> None:
 @each_form
 @each_dimension
 @each_curvature
-@pytest.mark.parametrize("exact", [arcosh_form, artanh_form])
-def test_distance_is_that_of_the_closed_form(
-    distance: Distance, dimension: int, curvature: float, exact: Callable[[Tensor, Tensor, float], Tensor]
+def test_distance_is_that_of_the_closed_forms_and_of_geoopt(
+    distance: Distance, dimension: int, curvature: float
 ) -> None:
     (x, u), (y, v) = points(200, dimension), points(200, dimension)
-    expected = exact(place(x, u, curvature), place(y, v, curvature), curvature)
-    assert relative_error(distance(x, u, y, v, curvature), expected) < TOLERANCE[torch.float64]
-
-
-@each_form
-@each_dimension
-@each_curvature
-def test_distance_is_that_of_geoopt(distance: Distance, dimension: int, curvature: float) -> None:
-    (x, u), (y, v) = points(200, dimension), points(200, dimension)
+    z, w, found = place(x, u, curvature), place(y, v, curvature), distance(x, u, y, v, curvature)
     ball = geoopt.PoincareBall(c=torch.tensor(curvature, dtype=torch.float64))
-    expected = ball.dist(place(x, u, curvature), place(y, v, curvature))
-    assert relative_error(distance(x, u, y, v, curvature), expected) < TOLERANCE[torch.float64]
-
-
-@each_curvature
-def test_radius_is_the_dist0_of_geoopt(curvature: float) -> None:
-    x, u = points(200, 16)
-    ball = geoopt.PoincareBall(c=torch.tensor(curvature, dtype=torch.float64))
-    expected = ball.dist0(place(x, u, curvature))
-    assert relative_error(poincare.radius(x, curvature=curvature), expected) < TOLERANCE[torch.float64]
+    for expected in (arcosh_form(z, w, curvature), artanh_form(z, w, curvature), ball.dist(z, w)):
+        assert relative_error(found, expected) < TOLERANCE[torch.float64]
 
 
 @each_dtype
-@pytest.mark.parametrize("angle", [1.0, 1e-2, 1e-4])
-@pytest.mark.parametrize("depth", [1e-3, 0.5, 1 - 1e-6])
-def test_distance_keeps_its_digits_between_near_points_at_every_depth(
-    dtype: torch.dtype, angle: float, depth: float
-) -> None:
-    u, v = (t.to(dtype) for t in turned(directions(50, 16), angle))
-    a = torch.full((50,), 2 * math.atanh(depth), dtype=dtype)
-    half_angle = torch.asin((unit(u.double()) - unit(v.double())).norm(dim=-1) / 2)
-    expected = 2 * torch.asinh(a.double().sinh() * half_angle.sin())  # the isosceles triangle, halved at its apex
-    assert relative_error(poincare.distance(a, u, a, v, curvature=1.0), expected) < TOLERANCE[dtype]
+def test_distance_keeps_its_digits_between_near_points_at_every_depth(dtype: torch.dtype) -> None:
+    for angle, depth in itertools.product([1.0, 1e-2, 1e-4], [1e-3, 0.5, 1 - 1e-6]):
+        u, v = (t.to(dtype) for t in turned(directions(50, 16), angle))
+        a = torch.full((50,), 2 * math.atanh(depth), dtype=dtype)
+        half_angle = torch.asin((unit(u.double()) - unit(v.double())).norm(dim=-1) / 2)
+        expected = 2 * torch.asinh(a.double().sinh() * half_angle.sin())  # the isosceles triangle, halved at its apex
+        assert relative_error(poincare.distance(a, u, a, v, curvature=1.0), expected) < TOLERANCE[dtype], (angle, depth)
 
 
 @each_dimension
@@ -180,12 +161,12 @@ def test_distance_between_points_keeps_its_digits_in_float32(dimension: int, cur
 
 
 @each_curvature
-@pytest.mark.parametrize("step", [1e-2, 1e-4, 1e-6])
-def test_distance_of_near_coordinates_is_that_of_the_closed_form(curvature: float, step: float) -> None:
-    z = place(*points(200, 16), curvature)
-    w = z + step / math.sqrt(curvature) * 1e-2 * torch.randn_like(z)
-    found = poincare.distance_between_points(z, w, curvature=curvature)
-    assert relative_error(found, artanh_form(z, w, curvature)) < TOLERANCE[torch.float64]
+def test_distance_of_near_coordinates_is_that_of_the_closed_form(curvature: float) -> None:
+    for step in (1e-4, 1e-6, 1e-8):
+        z = place(*points(200, 16), curvature)
+        w = z + step / math.sqrt(curvature) * torch.randn_like(z)
+        found = poincare.distance_between_points(z, w, curvature=curvature)
+        assert relative_error(found, artanh_form(z, w, curvature)) < TOLERANCE[torch.float64], step
 
 
 @each_dtype
@@ -286,46 +267,18 @@ def test_gradient_of_distance_is_that_of_the_closed_form(distance: Distance, cur
 
 
 @each_form
-@each_dimension
-def test_distance_is_symmetric_to_the_bit(distance: Distance, dimension: int) -> None:
-    (x, u), (y, v) = points(200, dimension), points(200, dimension)
+def test_distance_is_symmetric_to_the_bit(distance: Distance) -> None:
+    (x, u), (y, v) = points(200, 16), points(200, 16)
     assert torch.equal(distance(x, u, y, v, 2.0), distance(y, v, x, u, 2.0))
 
 
 @each_form
-@each_dimension
 @each_curvature
-def test_distance_obeys_the_triangle_inequality(distance: Distance, dimension: int, curvature: float) -> None:
-    (x, u), (y, v), (m, t) = (points(500, dimension, 0.9999) for _ in range(3))
+def test_distance_obeys_the_triangle_inequality(distance: Distance, curvature: float) -> None:
+    (x, u), (y, v), (m, t) = (points(500, 16, 0.9999) for _ in range(3))
     straight = distance(x, u, y, v, curvature)
     detour = distance(x, u, m, t, curvature) + distance(m, t, y, v, curvature)
     assert (straight <= detour * (1 + TOLERANCE[torch.float64])).all()
-
-
-@each_form
-@each_curvature
-def test_distance_scales_with_the_root_of_the_curvature_at_equal_unit_norms(
-    distance: Distance, curvature: float
-) -> None:
-    (x, u), (y, v) = points(200, 16), points(200, 16)
-    expected = distance(x, u, y, v, 1.0) / math.sqrt(curvature)
-    assert relative_error(distance(x, u, y, v, curvature), expected) < TOLERANCE[torch.float64]
-
-
-@each_form
-def test_distance_is_invariant_under_rotation(distance: Distance) -> None:
-    (x, u), (y, v) = points(200, 16), points(200, 16)
-    rotation, _ = torch.linalg.qr(torch.randn(16, 16, dtype=torch.float64))
-    found = distance(x, u @ rotation, y, v @ rotation, 2.0)
-    assert relative_error(found, distance(x, u, y, v, 2.0)) < TOLERANCE[torch.float64]
-
-
-@each_dimension
-@each_curvature
-def test_both_forms_of_distance_agree(dimension: int, curvature: float) -> None:
-    (x, u), (y, v) = points(200, dimension), points(200, dimension)
-    expected = cartesian(x, u, y, v, curvature)
-    assert relative_error(polar(x, u, y, v, curvature), expected) < TOLERANCE[torch.float64]
 
 
 @each_curvature
@@ -363,7 +316,7 @@ def test_distances_of_a_cohort_use_the_curvature_of_each_member(distance: Callab
 
 
 @each_curvature
-@pytest.mark.parametrize("depth", [0.0, 1e-9, 0.5, 0.999, 1 - 1e-9])
+@pytest.mark.parametrize("depth", [0.0, 1e-9, 0.5, 1 - 1e-9])
 def test_a_geodesic_is_walked_at_constant_speed(curvature: float, depth: float) -> None:
     (x, u), (y, v) = points(1, 16), points(1, 16)
     z, w = place(x, u, curvature)[0], place(torch.full_like(y, depth), v, curvature)[0]
@@ -398,11 +351,11 @@ def test_a_geodesic_in_the_plane_is_an_arc_orthogonal_to_the_boundary() -> None:
     torch.testing.assert_close((walked - centre).square().sum(1), (centre.square().sum() - 1).expand(20))
 
 
-@pytest.mark.parametrize(("norm", "expected"), [(0.0, True), (0.9999999, True), (1.0, False), (2.0, False)])
 @each_curvature
-def test_inside_is_a_unit_norm_below_1(norm: float, expected: bool, curvature: float) -> None:
-    z = torch.tensor([[norm / math.sqrt(curvature) * (1 + 1e-12 * (norm == 1)), 0.0]], dtype=torch.float64)
-    assert poincare.inside(z, curvature=curvature).tolist() == [expected]
+def test_inside_is_a_unit_norm_below_1_and_no_nan(curvature: float) -> None:
+    norms = torch.tensor([0.0, 0.9999999, 1 + 1e-12, 2.0, math.nan], dtype=torch.float64) / math.sqrt(curvature)
+    z = torch.stack([norms, torch.zeros(5)], 1)
+    assert poincare.inside(z, curvature=curvature).tolist() == [True, True, False, False, False]
 
 
 def test_nan_stays_nan() -> None:
@@ -410,10 +363,6 @@ def test_nan_stays_nan() -> None:
     assert poincare.distance(nan, u, torch.ones(1), u, curvature=1.0).isnan().all()
     assert poincare.distance_between_points(nan.expand(1, 2), u / 2, curvature=1.0).isnan().all()
     assert all(bool(x.isnan().all()) for x in poincare.translate(nan, u, torch.full((1,), 0.5), u))
-
-
-def test_nan_is_not_inside() -> None:
-    assert not poincare.inside(torch.tensor([[math.nan, 0.0]]), curvature=1.0).any()
 
 
 # The move to the centre. Before it no point is farther out than half of what the architecture's widest ball has.
@@ -430,7 +379,7 @@ def test_the_move_to_the_centre_is_the_moebius_addition_of_geoopt(dimension: int
 
 
 @pytest.mark.parametrize("depth", [1e-9, 0.5, FARTHEST])
-@pytest.mark.parametrize("angle", [0.0, 1e-4, 1e-2, 1.0, 3.0])
+@pytest.mark.parametrize("angle", [0.0, 1e-4, 1.0, 3.0])
 @pytest.mark.parametrize("step", [1e-5, 0.1])
 def test_the_move_to_the_centre_keeps_its_digits(depth: float, angle: float, step: float) -> None:
     """In the plane it is the map z -> (z - o)/(1 - ō·z): here in 50 digits, from the same numbers."""

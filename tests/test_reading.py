@@ -1,6 +1,7 @@
 """What is read back from points in the ball, and which points are refused."""
 
 import math
+import re
 import resource
 import time
 from typing import Any
@@ -13,6 +14,7 @@ from exact_model import exact_model, random_model
 import tvae
 from tvae import metrics, poincare, ternary
 from tvae.config.architecture import Architecture
+from tvae.embedding.export import embeddings
 from tvae.errors import EvaluationError, PointError
 from tvae.model import TernaryVAE
 
@@ -27,19 +29,26 @@ def book(model: TernaryVAE) -> tvae.Codebook:
     return tvae.codebook(model)
 
 
-def test_every_operation_comes_back_from_the_point_of_the_model(model: TernaryVAE, book: tvae.Codebook) -> None:
+def test_an_operation_comes_back_from_the_point_of_the_model(model: TernaryVAE, book: tvae.Codebook) -> None:
     with torch.no_grad():
-        points = model(metrics.trit_table(9)).numpy()
+        points = model(metrics.trit_table(9)[::20]).numpy()
     read = tvae.decode(points, book)
-    assert np.array_equal(read.index, np.arange(19_683))
+    assert np.array_equal(read.index, np.arange(0, 19_683, 20))
     # A point of the network differs in its last bits from that of another batch.
     assert read.distance.max() < 1e-5
 
 
-def test_every_operation_comes_back_from_the_table_of_embeddings(model: TernaryVAE, book: tvae.Codebook) -> None:
-    from tvae.embedding.export import embeddings
-
-    assert np.array_equal(tvae.decode(embeddings(model)["z"], book).index, np.arange(19_683))
+def test_every_operation_comes_back_from_the_table_of_embeddings_in_little_memory_and_time(
+    model: TernaryVAE, book: tvae.Codebook
+) -> None:
+    points = embeddings(model)["z"]
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    started = time.process_time()
+    read = tvae.decode(points, book)
+    # Measured: 1.1 s, and 50 MB.
+    assert time.process_time() - started < 8
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000
+    assert np.array_equal(read.index, np.arange(19_683))
 
 
 def test_an_embedding_is_at_distance_0_from_itself(book: tvae.Codebook) -> None:
@@ -81,15 +90,6 @@ def test_a_model_and_its_codebook_read_the_same(model: TernaryVAE, book: tvae.Co
     assert one.distance.tolist() == other.distance.tolist()
 
 
-def test_all_operations_are_read_back_in_little_memory_and_time(book: tvae.Codebook) -> None:
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    started = time.process_time()
-    tvae.decode(book.points.numpy(), book)
-    # Measured: 1.1 s, and 50 MB.
-    assert time.process_time() - started < 8
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000
-
-
 def test_no_points_are_no_operations(book: tvae.Codebook) -> None:
     read = tvae.decode(np.zeros((0, 16)), book)
     assert len(read) == 0
@@ -115,7 +115,7 @@ def with_value(value: float, row: int = 3, position: int = 2) -> np.ndarray:
     return points
 
 
-REFUSED = [
+REFUSED: list[tuple[Any, str]] = [
     (with_value(math.nan), "Row 3, position 2 of `points` must be finite, got nan."),
     (with_value(-math.inf), "Row 3, position 2 of `points` must be finite, got -inf."),
     (
@@ -123,6 +123,7 @@ REFUSED = [
         "Row 3 of `points` must lie inside the ball, of unit norm sqrt(c)·|z| < 1 at curvature c = 2, got",
     ),
     (with_value(1 / math.sqrt(2)), "Row 3 of `points` must lie inside the ball, "),
+    (np.array([[0.0] * 16, [3.0] * 16, [4.0] * 16]), "Row 1 of `points` must lie inside the ball, "),
     (np.zeros((5, 15)), "`points` must have shape (n, 16), a row a point of this ball, got (5, 15)."),
     (np.zeros(16), "`points` must have shape (n, 16), a row a point of this ball, got (16,)."),
     (np.zeros((1, 5, 16)), "`points` must have shape (n, 16), a row a point of this ball, got (1, 5, 16)."),
@@ -133,20 +134,10 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("points", "sentence"), REFUSED)
-def test_what_is_no_point_of_the_ball_is_refused_with_its_place_and_value(
-    book: tvae.Codebook, points: Any, sentence: str
-) -> None:
-    with pytest.raises(PointError) as refused:
-        tvae.decode(points, book)
-    assert str(refused.value).startswith(sentence)
-
-
-def test_the_first_row_at_fault_is_named(book: tvae.Codebook) -> None:
-    points = np.zeros((5, 16))
-    points[[2, 4], 0] = 3.0
-    with pytest.raises(PointError, match=r"^Row 2 of `points`"):
-        tvae.decode(points, book)
+def test_what_is_no_point_of_the_ball_is_refused_with_its_place_and_value(book: tvae.Codebook) -> None:
+    for points, sentence in REFUSED:
+        with pytest.raises(PointError, match=f"^{re.escape(sentence)}"):
+            tvae.decode(points, book)
 
 
 def test_a_model_whose_points_are_not_inside_the_ball_reads_nothing() -> None:

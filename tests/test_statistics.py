@@ -63,9 +63,9 @@ def false_alarms(values: Floats) -> float:
     return float((_judge(values, 0.95).p < 0.05).any((1, 2)).mean())
 
 
-def power(cells: int, n: int, shift: float, layouts: int = LAYOUTS, noise: str = "normal") -> float:
+def power(cells: int, n: int, shift: float, layouts: int = LAYOUTS) -> float:
     """Share of layouts that find a cell that differs from the first by `shift` standard deviations of a run."""
-    values = simulated(noise, cells, n, layouts)
+    values = simulated("normal", cells, n, layouts)
     values[:, 1] += shift
     return float((_judge(values, 0.95).p[:, 1, 0] < 0.05).mean())
 
@@ -134,7 +134,7 @@ def test_value_that_is_not_finite_is_refused(value: float) -> None:
 # Correlation
 
 
-@pytest.mark.parametrize("n", [3, 4, 10, 50])
+@pytest.mark.parametrize("n", [3, 50])
 def test_correlation_is_pearsons(n: int) -> None:
     x, y = np.random.default_rng(n).normal(size=(2, n))
     found = correlation(x.tolist(), y.tolist())
@@ -144,7 +144,7 @@ def test_correlation_is_pearsons(n: int) -> None:
     assert found.n == n
 
 
-@pytest.mark.parametrize(("n", "rho"), [(10, 0.0), (10, 0.95), (100, -0.5)])
+@pytest.mark.parametrize(("n", "rho"), [(10, 0.95), (100, -0.5)])
 def test_interval_of_a_correlation_holds_fishers_and_the_bootstraps(n: int, rho: float) -> None:
     rng = np.random.default_rng(3)
     x, noise = rng.normal(size=(2, n))
@@ -152,7 +152,7 @@ def test_interval_of_a_correlation_holds_fishers_and_the_bootstraps(n: int, rho:
     found = correlation(x.tolist(), y.tolist(), confidence=0.9)
     assert found is not None
     fisher = stats.pearsonr(x, y).confidence_interval(0.9)
-    resampled = [stats.pearsonr(x[i], y[i]).statistic for i in rng.integers(n, size=(999, n))]
+    resampled = [np.corrcoef(x[i], y[i])[0, 1] for i in rng.integers(n, size=(999, n))]
     percentile = np.quantile(resampled, [0.05, 0.95])
     assert found.low == pytest.approx(min(fisher.low, percentile[0]), abs=0.03)
     assert found.high == pytest.approx(max(fisher.high, percentile[1]), abs=0.03)
@@ -212,8 +212,7 @@ def test_confidence_is_a_probability(confidence: float) -> None:
 # Comparison
 
 
-@pytest.mark.parametrize("n", [3, 4, 10, 40])
-@pytest.mark.parametrize("size", [1e-9, 1.0, 1e6])
+@pytest.mark.parametrize(("n", "size"), [(3, 1.0), (4, 1e-9), (10, 1e6), (40, 1.0)])
 def test_two_cells_are_judged_by_the_paired_t_test(n: int, size: float) -> None:
     first, second = size * np.random.default_rng(n).normal(size=(2, n))
     found, expected = pair(first, second), stats.ttest_rel(first, second)
@@ -344,8 +343,7 @@ def test_a_noisy_cell_beside_cells_without_noise_is_not_found_by_chance() -> Non
 
 
 def test_cells_of_like_spread_are_not_called_noisy() -> None:
-    rng = np.random.default_rng(0)
-    assert np.mean([bool(layout(rng.normal(size=(7, 3))).noisy) for _ in range(200)]) < 0.15
+    assert _judge(simulated("normal", 7, 3), 0.95).noisy.any(1).mean() < 0.15
 
 
 # Differences without spread
@@ -455,37 +453,33 @@ def test_sentence_gives_the_figures_that_it_rests_on() -> None:
 # Calibration, by simulation
 
 
-@pytest.mark.parametrize("noise", ["normal", "exponential"])
-@pytest.mark.parametrize("cells", [2, 5, 12])
-@pytest.mark.parametrize("n", [3, 5, 10])
-def test_no_more_than_5_percent_of_layouts_without_difference_claim_one(noise: str, cells: int, n: int) -> None:
-    assert false_alarms(simulated(noise, cells, n)) <= 0.05 + three_errors(0.05)
+def test_from_five_seeds_on_no_more_than_5_percent_of_layouts_without_difference_claim_one() -> None:
+    """Of three seeds where spreads are equal. Seven cells are in the docstring's table."""
+    unequal = [noise for noise in NOISE if "spread" in noise or "first" in noise]
+    asked = [(noise, cells, n) for noise in ("normal", "exponential") for cells in (2, 12) for n in (3, 10)]
+    asked += [(noise, cells, 5) for noise in unequal for cells in (3, 12)] + [(noise, 3, 10) for noise in unequal]
+    found = {case: false_alarms(simulated(*case)) for case in asked}
+    assert {case: share for case, share in found.items() if share > 0.05 + three_errors(0.05)} == {}
 
 
-@pytest.mark.parametrize("noise", [name for name in NOISE if "spread" in name or "first" in name])
-@pytest.mark.parametrize("cells", [3, 7, 12])
-@pytest.mark.parametrize("n", [5, 10])
-def test_from_five_seeds_on_that_holds_for_cells_of_unequal_spread(noise: str, cells: int, n: int) -> None:
-    assert false_alarms(simulated(noise, cells, n)) <= 0.05 + three_errors(0.05)
+def test_false_alarms_are_as_rare_as_the_docstring_states() -> None:
+    stated = stated_rates()
+    assert {noise for noise, _ in stated} == set(NOISE)
+    wrong = {}
+    for (noise, n), percent in stated.items():
+        found, share = false_alarms(simulated(noise, 7, n)), percent / 100
+        # Stated are whole percents.
+        if abs(found - share) > 0.005 + three_errors(max(share, 0.01)):
+            wrong[noise, n] = found
+    assert wrong == {}
 
 
-def test_docstring_states_every_noise() -> None:
-    assert {noise for noise, _ in stated_rates()} == set(NOISE)
-
-
-@pytest.mark.parametrize(("noise", "n"), stated_rates())
-def test_false_alarms_are_as_rare_as_the_docstring_states(noise: str, n: int) -> None:
-    stated = stated_rates()[noise, n] / 100
-    # Stated are whole percents.
-    assert false_alarms(simulated(noise, 7, n)) == pytest.approx(stated, abs=0.005 + three_errors(max(stated, 0.01)))
-
-
-@pytest.mark.parametrize(("cells", "n", "least"), [(7, 3, 0.9), (12, 3, 0.9), (7, 5, 0.9), (5, 5, 0.9), (7, 10, 0.99)])
+@pytest.mark.parametrize(("cells", "n", "least"), [(7, 3, 0.9), (12, 3, 0.9), (7, 10, 0.99)])
 def test_four_standard_deviations_are_found(cells: int, n: int, least: float) -> None:
     assert power(cells, n, 4, layouts=6000) >= least - 0.01
 
 
-@pytest.mark.parametrize("n", [4, 5, 10])
+@pytest.mark.parametrize("n", [4, 10])
 def test_four_standard_deviations_are_found_beside_a_noisy_cell(n: int) -> None:
     values = simulated("normal", 7, n)
     values[:, 1] += 4
@@ -493,8 +487,7 @@ def test_four_standard_deviations_are_found_beside_a_noisy_cell(n: int) -> None:
     assert (_judge(values, 0.95).p[:, 1, 0] < 0.05).mean() >= 0.88
 
 
-@pytest.mark.parametrize("cells", [2, 7, 12])
-@pytest.mark.parametrize("difference", [3.0, 1.5, 0.7])
+@pytest.mark.parametrize(("cells", "difference"), [(2, 0.7), (7, 1.5), (12, 3.0)])
 def test_the_number_of_seeds_that_is_advised_is_right_within_a_quarter(cells: int, difference: float) -> None:
     advised = seeds_needed(1.0, difference, cells)
     assert power(cells, max(3, math.ceil(advised / 0.75)), difference) >= 0.8 - three_errors(0.8)
@@ -503,8 +496,8 @@ def test_the_number_of_seeds_that_is_advised_is_right_within_a_quarter(cells: in
 
 
 def test_seeds_needed_are_the_least_that_do() -> None:
-    assert seeds_needed(1e-9, 1.0, 7) == 3
-    assert seeds_needed(1.0, 1e-9, 7) == 100_000
+    assert seeds_needed(1e-9, 1.0, 2) == 3
+    assert seeds_needed(1.0, 1e-9, 2) == 100_000
     assert seeds_needed(1.0, 1.0, 7) > seeds_needed(1.0, 1.5, 7) > seeds_needed(1.0, 3.0, 7)
 
 

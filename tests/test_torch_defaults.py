@@ -39,29 +39,22 @@ def setting(change: Callable[[Any], None], value: object, before: object) -> Ite
         change(before)
 
 
-@contextmanager
-def everything() -> Iterator[None]:
-    with ExitStack() as stack:
-        for name in ("autocast bf16", "default dtype float64", "default device", "inference mode", "deterministic"):
-            stack.enter_context(CALLERS[name]())
-        yield
-
-
 CALLERS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     "autocast bf16": lambda: torch.autocast("cpu", dtype=torch.bfloat16),
-    "autocast fp16": lambda: torch.autocast("cpu", dtype=torch.float16),
     "default dtype float64": lambda: setting(torch.set_default_dtype, torch.float64, torch.float32),
-    "default dtype bfloat16": lambda: setting(torch.set_default_dtype, torch.bfloat16, torch.float32),
-    "device context": lambda: torch.device("meta"),
     "default device": lambda: setting(torch.set_default_device, "meta", None),
     "inference mode": torch.inference_mode,
+    "deterministic": lambda: setting(torch.use_deterministic_algorithms, True, False),
+    "autocast fp16": lambda: torch.autocast("cpu", dtype=torch.float16),
+    "default dtype bfloat16": lambda: setting(torch.set_default_dtype, torch.bfloat16, torch.float32),
+    "device context": lambda: torch.device("meta"),
     "no gradients": torch.no_grad,
     "three threads": lambda: setting(torch.set_num_threads, 3, 1),
-    "deterministic": lambda: setting(torch.use_deterministic_algorithms, True, False),
     "numpy raises": lambda: np.errstate(all="raise"),
     "products of less precision": lambda: setting(torch.set_float32_matmul_precision, "medium", "highest"),
-    "everything": everything,
 }
+# No two settings of one caller are of the same thing.
+TOGETHER = (list(CALLERS)[:5], list(CALLERS)[5:])
 
 
 def plain(value: Any) -> Any:
@@ -127,9 +120,13 @@ def expected(path: Path) -> dict[str, Any]:
     return everything_of(path)
 
 
-@pytest.mark.parametrize("name", CALLERS)
-def test_results_do_not_depend_on_what_the_caller_has_set(name: str, path: Path, expected: dict[str, Any]) -> None:
-    with CALLERS[name]():
+@pytest.mark.parametrize("names", TOGETHER, ids=" and ".join)
+def test_results_do_not_depend_on_what_the_caller_has_set(
+    names: list[str], path: Path, expected: dict[str, Any]
+) -> None:
+    with ExitStack() as stack:
+        for name in names:
+            stack.enter_context(CALLERS[name]())
         found = everything_of(path)
     assert [key for key in expected if found[key] != expected[key]] == []
     # Tables that were made under the caller's settings are used by the next.

@@ -138,7 +138,7 @@ class TestChecks:
 
     def test_levels_as_narrow_as_those_of_an_exact_tree_pass(self, tmp_path: Path) -> None:
         # Radii are tied, and points are not.
-        model = exact_model(9, steepness=1e-3)
+        model = exact_model(7, steepness=1e-4)
         radii = evaluate(model).radii
         assert len(np.unique(radii)) < 0.6 * len(radii)
         assert failed(checkpoint(tmp_path, model)) == []
