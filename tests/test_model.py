@@ -29,101 +29,77 @@ DEEP = Architecture(n_trits=3, latent_dim=4, hidden_dim=80, n_projection_layers=
 
 each_architecture = pytest.mark.parametrize("architecture", [DEFAULT, SMALL, DEEP], ids=["default", "small", "deep"])
 
-# The layout that checkpoints are written in: Linear weights are (out, in).
-CONTROLLER = {
-    "controller.net.0.weight": (32, 8),
-    "controller.net.0.bias": (32,),
-    "controller.net.1.weight": (32,),
-    "controller.net.1.bias": (32,),
-    "controller.net.3.weight": (32, 32),
-    "controller.net.3.bias": (32,),
-    "controller.net.5.weight": (6, 32),
-    "controller.net.5.bias": (6,),
-}
-DEFAULT_LAYOUT = {
-    "encoder.hidden.0.weight": (256, 9),
-    "encoder.hidden.0.bias": (256,),
-    "encoder.hidden.2.weight": (128, 256),
-    "encoder.hidden.2.bias": (128,),
-    "encoder.hidden.4.weight": (64, 128),
-    "encoder.hidden.4.bias": (64,),
-    "encoder.mean.weight": (16, 64),
-    "encoder.mean.bias": (16,),
-    "encoder.log_variance.weight": (16, 64),
-    "encoder.log_variance.bias": (16,),
-    "decoder.layers.0.weight": (32, 16),
-    "decoder.layers.0.bias": (32,),
-    "decoder.layers.2.weight": (64, 32),
-    "decoder.layers.2.bias": (64,),
-    "decoder.layers.4.weight": (27, 64),
-    "decoder.layers.4.bias": (27,),
-    "projection.direction_net.0.weight": (128, 16),
-    "projection.direction_net.0.bias": (128,),
-    "projection.direction_net.1.weight": (128,),
-    "projection.direction_net.1.bias": (128,),
-    "projection.direction_net.3.weight": (128, 128),
-    "projection.direction_net.3.bias": (128,),
-    "projection.direction_net.4.weight": (128,),
-    "projection.direction_net.4.bias": (128,),
-    "projection.direction_net.6.weight": (16, 128),
-    "projection.direction_net.6.bias": (16,),
-    "projection.radius_net.0.weight": (64, 16),
-    "projection.radius_net.0.bias": (64,),
-    "projection.radius_net.2.weight": (64, 64),
-    "projection.radius_net.2.bias": (64,),
-    "projection.radius_net.4.weight": (1, 64),
-    "projection.radius_net.4.bias": (1,),
-    **CONTROLLER,
-}
-SMALL_LAYOUT = {
-    "encoder.hidden.0.weight": (20, 5),
-    "encoder.hidden.0.bias": (20,),
-    "encoder.mean.weight": (6, 20),
-    "encoder.mean.bias": (6,),
-    "encoder.log_variance.weight": (6, 20),
-    "encoder.log_variance.bias": (6,),
-    "decoder.layers.0.weight": (12, 6),
-    "decoder.layers.0.bias": (12,),
-    "decoder.layers.2.weight": (24, 12),
-    "decoder.layers.2.bias": (24,),
-    "decoder.layers.4.weight": (15, 24),
-    "decoder.layers.4.bias": (15,),
-    "projection.direction_net.0.weight": (24, 6),
-    "projection.direction_net.0.bias": (24,),
-    "projection.direction_net.1.weight": (24,),
-    "projection.direction_net.1.bias": (24,),
-    "projection.direction_net.3.weight": (6, 24),
-    "projection.direction_net.3.bias": (6,),
-    "projection.radius_net.0.weight": (32, 6),
-    "projection.radius_net.0.bias": (32,),
-    "projection.radius_net.2.weight": (1, 32),
-    "projection.radius_net.2.bias": (1,),
-    **CONTROLLER,
-}
-DEEP_PROJECTION = {
-    "projection.direction_net.0.weight": (80, 4),
-    "projection.direction_net.0.bias": (80,),
-    "projection.direction_net.1.weight": (80,),
-    "projection.direction_net.1.bias": (80,),
-    "projection.direction_net.3.weight": (80, 80),
-    "projection.direction_net.3.bias": (80,),
-    "projection.direction_net.4.weight": (80,),
-    "projection.direction_net.4.bias": (80,),
-    "projection.direction_net.6.weight": (80, 80),
-    "projection.direction_net.6.bias": (80,),
-    "projection.direction_net.7.weight": (80,),
-    "projection.direction_net.7.bias": (80,),
-    "projection.direction_net.9.weight": (4, 80),
-    "projection.direction_net.9.bias": (4,),
-    "projection.radius_net.0.weight": (40, 4),
-    "projection.radius_net.0.bias": (40,),
-    "projection.radius_net.2.weight": (40, 40),
-    "projection.radius_net.2.bias": (40,),
-    "projection.radius_net.4.weight": (40, 40),
-    "projection.radius_net.4.bias": (40,),
-    "projection.radius_net.6.weight": (1, 40),
-    "projection.radius_net.6.bias": (1,),
-}
+
+def with_biases(weights: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """Return the layout that checkpoints are written in: Linear weights are (out, in)."""
+    kinds = {"weight": slice(None), "bias": slice(1)}
+    return {f"{name}.{kind}": shape[cut] for name, shape in weights.items() for kind, cut in kinds.items()}
+
+
+CONTROLLER = with_biases(
+    {
+        "controller.net.0": (32, 8),
+        "controller.net.1": (32,),
+        "controller.net.3": (32, 32),
+        "controller.net.5": (6, 32),
+    }
+)
+DEFAULT_LAYOUT = (
+    with_biases(
+        {
+            "encoder.hidden.0": (256, 9),
+            "encoder.hidden.2": (128, 256),
+            "encoder.hidden.4": (64, 128),
+            "encoder.mean": (16, 64),
+            "encoder.log_variance": (16, 64),
+            "decoder.layers.0": (32, 16),
+            "decoder.layers.2": (64, 32),
+            "decoder.layers.4": (27, 64),
+            "projection.direction_net.0": (128, 16),
+            "projection.direction_net.1": (128,),
+            "projection.direction_net.3": (128, 128),
+            "projection.direction_net.4": (128,),
+            "projection.direction_net.6": (16, 128),
+            "projection.radius_net.0": (64, 16),
+            "projection.radius_net.2": (64, 64),
+            "projection.radius_net.4": (1, 64),
+        }
+    )
+    | CONTROLLER
+)
+SMALL_LAYOUT = (
+    with_biases(
+        {
+            "encoder.hidden.0": (20, 5),
+            "encoder.mean": (6, 20),
+            "encoder.log_variance": (6, 20),
+            "decoder.layers.0": (12, 6),
+            "decoder.layers.2": (24, 12),
+            "decoder.layers.4": (15, 24),
+            "projection.direction_net.0": (24, 6),
+            "projection.direction_net.1": (24,),
+            "projection.direction_net.3": (6, 24),
+            "projection.radius_net.0": (32, 6),
+            "projection.radius_net.2": (1, 32),
+        }
+    )
+    | CONTROLLER
+)
+DEEP_PROJECTION = with_biases(
+    {
+        "projection.direction_net.0": (80, 4),
+        "projection.direction_net.1": (80,),
+        "projection.direction_net.3": (80, 80),
+        "projection.direction_net.4": (80,),
+        "projection.direction_net.6": (80, 80),
+        "projection.direction_net.7": (80,),
+        "projection.direction_net.9": (4, 80),
+        "projection.radius_net.0": (40, 4),
+        "projection.radius_net.2": (40, 40),
+        "projection.radius_net.4": (40, 40),
+        "projection.radius_net.6": (1, 40),
+    }
+)
 
 
 def generator(seed: int) -> torch.Generator:
@@ -271,8 +247,8 @@ def test_every_parameter_gets_a_gradient(architecture: Architecture) -> None:
     assert (without, flat) == ([], [])
 
 
-@pytest.mark.parametrize("curvature", [1e-5, 0.01, 0.5, 1.0, 2.0, 3.0, 100.0, 1e5])
-@pytest.mark.parametrize("max_radius", [0.5, 0.95, 1 - 1e-6])
+@pytest.mark.parametrize("curvature", [1e-5, 3.0, 1e5])
+@pytest.mark.parametrize("max_radius", [0.5, 1 - 1e-6])
 def test_points_of_a_saturated_radius_net_lie_inside_the_ball(curvature: float, max_radius: float) -> None:
     model = network(Architecture(curvature=curvature, max_radius=max_radius))
     with torch.no_grad():
@@ -284,8 +260,8 @@ def test_points_of_a_saturated_radius_net_lie_inside_the_ball(curvature: float, 
 # The move to the centre
 
 
-@pytest.mark.parametrize("scale", [0.1, 1.0, 30.0])
-@each_architecture
+@pytest.mark.parametrize("scale", [0.1, 30.0])
+@pytest.mark.parametrize("architecture", [SMALL, DEEP], ids=["small", "deep"])
 def test_operation_0_lies_at_the_centre_whatever_the_weights(architecture: Architecture, scale: float) -> None:
     model = network(architecture, dtype=torch.float64)
     trits = trit_table(architecture.n_trits)
@@ -396,8 +372,7 @@ def test_initialise_starts_layer_norms_at_the_identity() -> None:
     assert not norm.bias.any()
 
 
-@pytest.mark.parametrize("members", [1, 7])
-@pytest.mark.parametrize("rows", [1, 227, 512])
+@pytest.mark.parametrize(("members", "rows"), [(1, 227), (7, 1), (7, 512)])
 @each_architecture
 def test_a_member_of_a_cohort_computes_what_its_network_computes(
     architecture: Architecture, members: int, rows: int

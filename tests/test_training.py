@@ -555,17 +555,20 @@ def test_nothing_moves_but_what_learns(way: str, use_controller: bool) -> None:
 
 @pytest.mark.parametrize("way", ["rich", "radii", "level_mean", "elbo"])
 def test_loss_falls(way: str) -> None:
-    history = train(by(way, epochs=15)).history
+    history = train(by(way, epochs=10)).history
     assert history[-1]["loss"] < 0.9 * history[1]["loss"]
 
 
 @each_way_half_of_them_with_a_controller
 def test_the_same_seed_gives_the_same_history_and_weights(way: str, use_controller: bool) -> None:
     _, one = trained(way, use_controller)
-    two, other = (train(by(way, use_controller, seed=seed)) for seed in (7, 8))
+    two = train(by(way, use_controller, seed=7))
     assert (one.history, one.redraws) == (two.history, two.redraws)
     assert same_weights(one.model, two.model)
-    assert one.history != other.history
+
+
+def test_another_seed_gives_another_history() -> None:
+    assert train(member(seed=6)).history != trained("radii")[1].history
 
 
 def losses(way: str) -> list[float]:
@@ -1018,7 +1021,7 @@ def test_members_may_weigh_distances_differently() -> None:
 @pytest.mark.parametrize(
     ("preset", "asked"),
     [
-        ("default", {"n_trits": 4, "batch_size": 81, "epochs": 40}),
+        ("default", {"n_trits": 4, "batch_size": 81, "epochs": 60}),
         # The budget follows from its steps.
         pytest.param("rich", {"n_trits": 5, "batch_size": 64}, marks=pytest.mark.long),
     ],
