@@ -36,10 +36,17 @@ METRICS = {"coverage": 1.0, "hierarchy": -0.83}
 VERSION_1 = Path(__file__).parent / "data" / "format-version-1.safetensors"
 
 
-@pytest.fixture
-def file(tmp_path: Path) -> Path:
-    path = tmp_path / "checkpoint.safetensors"
+@pytest.fixture(scope="module")
+def content(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    path = tmp_path_factory.mktemp("valid") / "c"
     save(path, random_model(architecture()), trained=COMPONENTS, training=TRAINING, metrics=METRICS)
+    return path.read_bytes()
+
+
+@pytest.fixture
+def file(tmp_path: Path, content: bytes) -> Path:
+    path = tmp_path / "checkpoint.safetensors"
+    path.write_bytes(content)
     return path
 
 

@@ -16,6 +16,7 @@ from tvae.model import TernaryVAE
 SMALL = Architecture(n_trits=2, latent_dim=2, encoder_hidden=(3,), decoder_hidden=(3,), hidden_dim=4)
 CODEC = ("encoder", "decoder")
 ALL = (*CODEC, "projection")
+OF_PROJECTION = {"curvature": 0.5, "max_radius": 0.5, "hidden_dim": 9, "n_projection_layers": 3, "centred": False}
 
 
 def checkpoint(folder: Path, architecture: Architecture = SMALL, trained: tuple[str, ...] = ALL) -> Checkpoint:
@@ -93,17 +94,14 @@ class TestWhatIsTaken:
 
 
 class TestWhatMayDiffer:
-    @pytest.mark.parametrize(
-        "changes",
-        [{"curvature": 0.5}, {"max_radius": 0.5}, {"hidden_dim": 9}, {"n_projection_layers": 3}, {"centred": False}],
-    )
     @pytest.mark.parametrize("foundation", [True, False])
-    def test_a_projection_that_is_drawn_anew(self, tmp_path: Path, changes: dict, foundation: bool) -> None:
+    def test_a_projection_that_is_drawn_anew(self, tmp_path: Path, foundation: bool) -> None:
         source = checkpoint(tmp_path, trained=CODEC if foundation else ALL)
-        requested = dataclasses.replace(SMALL, **changes)
-        result = start(source, requested, new_projection=not foundation)
-        assert result.model.architecture == requested
-        assert result.reinitialised == ("projection",)
+        for field, value in OF_PROJECTION.items():
+            requested = dataclasses.replace(SMALL, **{field: value})
+            result = start(source, requested, new_projection=not foundation)
+            assert result.model.architecture == requested
+            assert result.reinitialised == ("projection",)
 
     def test_a_controller_where_no_projection_was_learned(self, tmp_path: Path) -> None:
         result = start(checkpoint(tmp_path, trained=CODEC), dataclasses.replace(SMALL, use_controller=True))
@@ -124,32 +122,25 @@ class TestWhatMayNotDiffer:
         assert "`use_controller` is true in the file, false here" in text
         assert "set `curvature` to 1.0 and `max_radius` to 0.95 and `use_controller` to true; or `new_p" in text
 
-    @pytest.mark.parametrize(
-        ("field", "value", "shown"),
-        [
+    @pytest.mark.parametrize("new_projection", [False, True])
+    def test_encoder_and_decoder(self, tmp_path: Path, new_projection: bool) -> None:
+        source = checkpoint(tmp_path)
+        for field, value, shown in (
             ("n_trits", 3, "`n_trits` is 2 in the file, 3 here"),
             ("latent_dim", 3, "`latent_dim` is 2 in the file, 3 here"),
             ("encoder_hidden", (3, 4), "`encoder_hidden` is 3 in the file, 3,4 here"),
             ("decoder_hidden", (5,), "`decoder_hidden` is 3 in the file, 5 here"),
-        ],
-    )
-    @pytest.mark.parametrize("new_projection", [False, True])
-    def test_encoder_and_decoder(
-        self, tmp_path: Path, field: str, value: object, shown: str, new_projection: bool
-    ) -> None:
-        text = refusal(checkpoint(tmp_path), new_projection=new_projection, **{field: value})
-        assert shown in text
-        assert "new_projection" not in text
+        ):
+            text = refusal(source, new_projection=new_projection, **{field: value})
+            assert shown in text
+            assert "new_projection" not in text
 
-    @pytest.mark.parametrize(
-        ("field", "value"),
-        [("curvature", 0.5), ("max_radius", 0.5), ("hidden_dim", 9), ("n_projection_layers", 3), ("centred", False)],
-    )
-    def test_a_learned_projection(self, tmp_path: Path, field: str, value: object) -> None:
-        text = refusal(checkpoint(tmp_path), **{field: value})
-        there = str(getattr(SMALL, field)).lower()
-        assert f"`{field}` is {there} in the file, {str(value).lower()} here" in text
-        assert f"set `{field}` to {there}; or `new_projection` to true, to learn" in text
+    def test_a_learned_projection(self, tmp_path: Path) -> None:
+        source = checkpoint(tmp_path)
+        for field, value in OF_PROJECTION.items():
+            text, there = refusal(source, **{field: value}), str(getattr(SMALL, field)).lower()
+            assert f"`{field}` is {there} in the file, {str(value).lower()} here" in text
+            assert f"set `{field}` to {there}; or `new_projection` to true, to learn" in text
 
     def test_every_differing_field_is_named_with_what_helps(self, tmp_path: Path) -> None:
         text = refusal(checkpoint(tmp_path), latent_dim=3, curvature=1.0)

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from tvae.config.architecture import Architecture
-from tvae.metrics import distances_by_valuation, measure, sibling_recall, tree_precision_by_level, trit_table
-from tvae.model import COMPONENTS, Embedding, TernaryVAE
+from tvae.metrics import trit_table
+from tvae.model import COMPONENTS, TernaryVAE
 
 DEFAULT = Architecture(use_controller=True)
 SMALL = Architecture(
@@ -29,101 +29,77 @@ DEEP = Architecture(n_trits=3, latent_dim=4, hidden_dim=80, n_projection_layers=
 
 each_architecture = pytest.mark.parametrize("architecture", [DEFAULT, SMALL, DEEP], ids=["default", "small", "deep"])
 
-# The layout that checkpoints are written in: Linear weights are (out, in).
-CONTROLLER = {
-    "controller.net.0.weight": (32, 8),
-    "controller.net.0.bias": (32,),
-    "controller.net.1.weight": (32,),
-    "controller.net.1.bias": (32,),
-    "controller.net.3.weight": (32, 32),
-    "controller.net.3.bias": (32,),
-    "controller.net.5.weight": (6, 32),
-    "controller.net.5.bias": (6,),
-}
-DEFAULT_LAYOUT = {
-    "encoder.hidden.0.weight": (256, 9),
-    "encoder.hidden.0.bias": (256,),
-    "encoder.hidden.2.weight": (128, 256),
-    "encoder.hidden.2.bias": (128,),
-    "encoder.hidden.4.weight": (64, 128),
-    "encoder.hidden.4.bias": (64,),
-    "encoder.mean.weight": (16, 64),
-    "encoder.mean.bias": (16,),
-    "encoder.log_variance.weight": (16, 64),
-    "encoder.log_variance.bias": (16,),
-    "decoder.layers.0.weight": (32, 16),
-    "decoder.layers.0.bias": (32,),
-    "decoder.layers.2.weight": (64, 32),
-    "decoder.layers.2.bias": (64,),
-    "decoder.layers.4.weight": (27, 64),
-    "decoder.layers.4.bias": (27,),
-    "projection.direction_net.0.weight": (128, 16),
-    "projection.direction_net.0.bias": (128,),
-    "projection.direction_net.1.weight": (128,),
-    "projection.direction_net.1.bias": (128,),
-    "projection.direction_net.3.weight": (128, 128),
-    "projection.direction_net.3.bias": (128,),
-    "projection.direction_net.4.weight": (128,),
-    "projection.direction_net.4.bias": (128,),
-    "projection.direction_net.6.weight": (16, 128),
-    "projection.direction_net.6.bias": (16,),
-    "projection.radius_net.0.weight": (64, 16),
-    "projection.radius_net.0.bias": (64,),
-    "projection.radius_net.2.weight": (64, 64),
-    "projection.radius_net.2.bias": (64,),
-    "projection.radius_net.4.weight": (1, 64),
-    "projection.radius_net.4.bias": (1,),
-    **CONTROLLER,
-}
-SMALL_LAYOUT = {
-    "encoder.hidden.0.weight": (20, 5),
-    "encoder.hidden.0.bias": (20,),
-    "encoder.mean.weight": (6, 20),
-    "encoder.mean.bias": (6,),
-    "encoder.log_variance.weight": (6, 20),
-    "encoder.log_variance.bias": (6,),
-    "decoder.layers.0.weight": (12, 6),
-    "decoder.layers.0.bias": (12,),
-    "decoder.layers.2.weight": (24, 12),
-    "decoder.layers.2.bias": (24,),
-    "decoder.layers.4.weight": (15, 24),
-    "decoder.layers.4.bias": (15,),
-    "projection.direction_net.0.weight": (24, 6),
-    "projection.direction_net.0.bias": (24,),
-    "projection.direction_net.1.weight": (24,),
-    "projection.direction_net.1.bias": (24,),
-    "projection.direction_net.3.weight": (6, 24),
-    "projection.direction_net.3.bias": (6,),
-    "projection.radius_net.0.weight": (32, 6),
-    "projection.radius_net.0.bias": (32,),
-    "projection.radius_net.2.weight": (1, 32),
-    "projection.radius_net.2.bias": (1,),
-    **CONTROLLER,
-}
-DEEP_PROJECTION = {
-    "projection.direction_net.0.weight": (80, 4),
-    "projection.direction_net.0.bias": (80,),
-    "projection.direction_net.1.weight": (80,),
-    "projection.direction_net.1.bias": (80,),
-    "projection.direction_net.3.weight": (80, 80),
-    "projection.direction_net.3.bias": (80,),
-    "projection.direction_net.4.weight": (80,),
-    "projection.direction_net.4.bias": (80,),
-    "projection.direction_net.6.weight": (80, 80),
-    "projection.direction_net.6.bias": (80,),
-    "projection.direction_net.7.weight": (80,),
-    "projection.direction_net.7.bias": (80,),
-    "projection.direction_net.9.weight": (4, 80),
-    "projection.direction_net.9.bias": (4,),
-    "projection.radius_net.0.weight": (40, 4),
-    "projection.radius_net.0.bias": (40,),
-    "projection.radius_net.2.weight": (40, 40),
-    "projection.radius_net.2.bias": (40,),
-    "projection.radius_net.4.weight": (40, 40),
-    "projection.radius_net.4.bias": (40,),
-    "projection.radius_net.6.weight": (1, 40),
-    "projection.radius_net.6.bias": (1,),
-}
+
+def with_biases(weights: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """Return the layout that checkpoints are written in: Linear weights are (out, in)."""
+    kinds = {"weight": slice(None), "bias": slice(1)}
+    return {f"{name}.{kind}": shape[cut] for name, shape in weights.items() for kind, cut in kinds.items()}
+
+
+CONTROLLER = with_biases(
+    {
+        "controller.net.0": (32, 8),
+        "controller.net.1": (32,),
+        "controller.net.3": (32, 32),
+        "controller.net.5": (6, 32),
+    }
+)
+DEFAULT_LAYOUT = (
+    with_biases(
+        {
+            "encoder.hidden.0": (256, 9),
+            "encoder.hidden.2": (128, 256),
+            "encoder.hidden.4": (64, 128),
+            "encoder.mean": (16, 64),
+            "encoder.log_variance": (16, 64),
+            "decoder.layers.0": (32, 16),
+            "decoder.layers.2": (64, 32),
+            "decoder.layers.4": (27, 64),
+            "projection.direction_net.0": (128, 16),
+            "projection.direction_net.1": (128,),
+            "projection.direction_net.3": (128, 128),
+            "projection.direction_net.4": (128,),
+            "projection.direction_net.6": (16, 128),
+            "projection.radius_net.0": (64, 16),
+            "projection.radius_net.2": (64, 64),
+            "projection.radius_net.4": (1, 64),
+        }
+    )
+    | CONTROLLER
+)
+SMALL_LAYOUT = (
+    with_biases(
+        {
+            "encoder.hidden.0": (20, 5),
+            "encoder.mean": (6, 20),
+            "encoder.log_variance": (6, 20),
+            "decoder.layers.0": (12, 6),
+            "decoder.layers.2": (24, 12),
+            "decoder.layers.4": (15, 24),
+            "projection.direction_net.0": (24, 6),
+            "projection.direction_net.1": (24,),
+            "projection.direction_net.3": (6, 24),
+            "projection.radius_net.0": (32, 6),
+            "projection.radius_net.2": (1, 32),
+        }
+    )
+    | CONTROLLER
+)
+DEEP_PROJECTION = with_biases(
+    {
+        "projection.direction_net.0": (80, 4),
+        "projection.direction_net.1": (80,),
+        "projection.direction_net.3": (80, 80),
+        "projection.direction_net.4": (80,),
+        "projection.direction_net.6": (80, 80),
+        "projection.direction_net.7": (80,),
+        "projection.direction_net.9": (4, 80),
+        "projection.radius_net.0": (40, 4),
+        "projection.radius_net.2": (40, 40),
+        "projection.radius_net.4": (40, 40),
+        "projection.radius_net.6": (1, 40),
+    }
+)
 
 
 def generator(seed: int) -> torch.Generator:
@@ -271,8 +247,8 @@ def test_every_parameter_gets_a_gradient(architecture: Architecture) -> None:
     assert (without, flat) == ([], [])
 
 
-@pytest.mark.parametrize("curvature", [1e-5, 0.01, 0.5, 1.0, 2.0, 3.0, 100.0, 1e5])
-@pytest.mark.parametrize("max_radius", [0.5, 0.95, 1 - 1e-6])
+@pytest.mark.parametrize("curvature", [1e-5, 3.0, 1e5])
+@pytest.mark.parametrize("max_radius", [0.5, 1 - 1e-6])
 def test_points_of_a_saturated_radius_net_lie_inside_the_ball(curvature: float, max_radius: float) -> None:
     model = network(Architecture(curvature=curvature, max_radius=max_radius))
     with torch.no_grad():
@@ -284,8 +260,8 @@ def test_points_of_a_saturated_radius_net_lie_inside_the_ball(curvature: float, 
 # The move to the centre
 
 
-@pytest.mark.parametrize("scale", [0.1, 1.0, 30.0])
-@each_architecture
+@pytest.mark.parametrize("scale", [0.1, 30.0])
+@pytest.mark.parametrize("architecture", [SMALL, DEEP], ids=["small", "deep"])
 def test_operation_0_lies_at_the_centre_whatever_the_weights(architecture: Architecture, scale: float) -> None:
     model = network(architecture, dtype=torch.float64)
     trits = trit_table(architecture.n_trits)
@@ -307,19 +283,6 @@ def test_an_architecture_that_is_not_centred_leaves_operation_0_where_it_is() ->
     assert found.unit_norm[0] > 0.1
 
 
-def test_the_move_changes_no_distance_no_tree_and_no_fidelity() -> None:
-    model = network(SMALL)
-    with torch.no_grad():
-        mean = model.encode(trit_table(5))[0]
-        raw, moved = model.projection(mean), model.project(mean)
-    raw = Embedding(raw.unit_norm.double(), functional.normalize(raw.direction.double(), dim=-1))
-    space = {"n_trits": 5, "curvature": SMALL.curvature}
-    assert measure(moved, **space).hierarchy != pytest.approx(measure(raw, **space).hierarchy, abs=0.01)
-    assert measure(moved, **space).distance_fidelity == pytest.approx(measure(raw, **space).distance_fidelity, abs=1e-9)
-    for metric in (distances_by_valuation, tree_precision_by_level, sibling_recall):
-        torch.testing.assert_close(*(torch.as_tensor(metric(e, **space)) for e in (moved, raw)), rtol=1e-9, atol=1e-12)
-
-
 @each_architecture
 def test_unit_norms_lie_below_max_radius_and_directions_have_norm_1(architecture: Architecture) -> None:
     unit_norm, direction = network(architecture).project(torch.randn(1000, architecture.latent_dim) * 10)
@@ -328,42 +291,20 @@ def test_unit_norms_lie_below_max_radius_and_directions_have_norm_1(architecture
     torch.testing.assert_close(direction.norm(dim=-1), torch.ones(1000, dtype=torch.float64))
 
 
-def test_curvature_scales_the_points_and_nothing_else() -> None:
-    flat, curved = (network(Architecture(curvature=c)) for c in (1.0, 4.0))
-    trits = batch(flat.architecture)
-    torch.testing.assert_close(curved(trits), flat(trits) / 2)
-
-
 def test_a_point_depends_on_its_operation_alone() -> None:
     model, trits = network(DEFAULT), batch(DEFAULT)
     order = torch.randperm(len(trits))
     torch.testing.assert_close(model(trits[order])[:100], model(trits)[order][:100])
 
 
-def test_forward_leaves_nothing_to_chance() -> None:
-    model, trits = network(DEFAULT), batch(DEFAULT)
-    assert torch.equal(model(trits), model(trits))
-
-
-@pytest.mark.parametrize("members", [None, 3])
-def test_initialise_is_reproducible(members: int | None) -> None:
-    one, two = (TernaryVAE(DEFAULT, members=members) for _ in range(2))
-    for model in (one, two):
-        model.initialise(generator(5))
-    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
-
-
-def test_initialise_of_another_seed_draws_other_weights() -> None:
-    one, two = TernaryVAE(DEFAULT), TernaryVAE(DEFAULT)
-    one.initialise(generator(5))
-    two.initialise(generator(6))
-    assert not torch.equal(one.encoder.mean.weight, two.encoder.mean.weight)
-
-
-def test_members_of_a_cohort_are_drawn_apart() -> None:
-    model = TernaryVAE(DEFAULT, members=2)
-    model.initialise(generator(0))
-    assert not torch.equal(model.encoder.mean.weight[0], model.encoder.mean.weight[1])
+def test_initialise_draws_every_member_apart_and_the_same_from_the_same_seed() -> None:
+    one, again, other = (TernaryVAE(DEFAULT, members=2) for _ in range(3))
+    for model, seed in ((one, 5), (again, 5), (other, 6)):
+        model.initialise(generator(seed))
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), again.parameters(), strict=True))
+    first, second = one.encoder.mean.weight
+    assert not torch.equal(first, second)
+    assert not torch.equal(first, other.encoder.mean.weight[0])
 
 
 @pytest.mark.parametrize("component", COMPONENTS)
@@ -396,8 +337,7 @@ def test_initialise_starts_layer_norms_at_the_identity() -> None:
     assert not norm.bias.any()
 
 
-@pytest.mark.parametrize("members", [1, 7])
-@pytest.mark.parametrize("rows", [1, 227, 512])
+@pytest.mark.parametrize(("members", "rows"), [(1, 227), (7, 1), (7, 512)])
 @each_architecture
 def test_a_member_of_a_cohort_computes_what_its_network_computes(
     architecture: Architecture, members: int, rows: int
@@ -437,11 +377,6 @@ def test_a_broken_member_leaves_the_others_alone() -> None:
     after = together(trits)
     assert after[1].isnan().all()
     assert torch.equal(after[[0, 2]], before[[0, 2]])
-
-
-def test_there_is_a_controller_only_where_the_architecture_has_one() -> None:
-    assert TernaryVAE(Architecture()).controller is None
-    assert TernaryVAE(Architecture(use_controller=True)).controller is not None
 
 
 @pytest.mark.parametrize("scale", [0.0, 1.0, 1e4])

@@ -25,8 +25,7 @@ def from_all(book: tvae.Codebook, i: int) -> np.ndarray:
     return poincare.distance_between_points(z[i], z, curvature=book.curvature).numpy()
 
 
-@pytest.mark.parametrize("i", [0, 1, 121, 242])
-@pytest.mark.parametrize("count", [1, 7, 242])
+@pytest.mark.parametrize(("i", "count"), [(0, 1), (121, 7), (242, 242)])
 def test_the_nearest_operations_are_those_of_all_distances(book: tvae.Codebook, i: int, count: int) -> None:
     distances = from_all(book, i)
     order = [j for j in np.argsort(distances, kind="stable") if j != i][:count]
@@ -172,36 +171,20 @@ def test_the_operations_on_the_way_are_those_that_are_decoded(book: tvae.Codeboo
     assert len(way.operations) == 9
 
 
-@pytest.mark.parametrize("operation", [243, -1])
-def test_an_index_that_is_not_there_is_refused(book: tvae.Codebook, operation: int) -> None:
-    with pytest.raises(ValueError, match=rf"must be in 0 … 242, got {operation}\."):
-        tvae.nearest_operations(operation, book)
-
-
-def test_trits_of_another_width_are_refused(book: tvae.Codebook) -> None:
-    with pytest.raises(ValueError, match=r"must be an index or 5 trits, got an array of shape \(9,\)"):
-        tvae.adic_ball([0] * 9, 1, book)
-
-
-def test_a_trit_that_is_none_is_refused(book: tvae.Codebook) -> None:
-    with pytest.raises(ValueError, match="must be -1, 0 or 1, got 2"):
-        tvae.geodesic(0, [0, 0, 2, 0, 0], book)
-
-
-@pytest.mark.parametrize("count", [0, 243])
-def test_more_neighbours_than_there_are_are_refused(book: tvae.Codebook, count: int) -> None:
-    with pytest.raises(ValueError, match=rf"must be in 1 … 242, got {count}"):
-        tvae.nearest_operations(0, book, count=count)
-
-
-def test_a_level_that_is_not_there_is_refused(book: tvae.Codebook) -> None:
-    with pytest.raises(ValueError, match=r"must be in 0 … 5, got 6"):
-        tvae.adic_ball(0, 6, book)
-
-
-def test_a_geodesic_needs_both_ends(book: tvae.Codebook) -> None:
-    with pytest.raises(ValueError, match="at least 2, both ends, got 1"):
-        tvae.geodesic(0, 1, book, count=1)
+def test_what_is_not_there_is_refused(book: tvae.Codebook) -> None:
+    refused: list[tuple[Callable[[], object], str]] = [
+        (lambda: tvae.nearest_operations(243, book), r"must be in 0 … 242, got 243\."),
+        (lambda: tvae.nearest_operations(-1, book), r"must be in 0 … 242, got -1\."),
+        (lambda: tvae.nearest_operations(0, book, count=0), "must be in 1 … 242, got 0"),
+        (lambda: tvae.nearest_operations(0, book, count=243), "must be in 1 … 242, got 243"),
+        (lambda: tvae.adic_ball([0] * 9, 1, book), r"must be an index or 5 trits, got an array of shape \(9,\)"),
+        (lambda: tvae.adic_ball(0, 6, book), "must be in 0 … 5, got 6"),
+        (lambda: tvae.geodesic(0, [0, 0, 2, 0, 0], book), "must be -1, 0 or 1, got 2"),
+        (lambda: tvae.geodesic(0, 1, book, count=1), "at least 2, both ends, got 1"),
+    ]
+    for ask, message in refused:
+        with pytest.raises(ValueError, match=message):
+            ask()
 
 
 ASKED = (

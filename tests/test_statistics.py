@@ -39,7 +39,7 @@ NOISE: dict[str, Callable[[np.random.Generator, tuple[int, int, int]], Floats]] 
     "the first of 5": lambda rng, shape: rng.normal(size=shape) * _one(5, shape[1])[::-1],
     "spreads from 0.1 to 10": lambda rng, shape: rng.normal(size=shape) * np.geomspace(0.1, 10, shape[1])[:, None],
 }
-LAYOUTS = 2000
+LAYOUTS = 1000
 
 
 def _one(spread: float, cells: int) -> Floats:
@@ -458,8 +458,13 @@ def test_from_five_seeds_on_no_more_than_5_percent_of_layouts_without_difference
     unequal = [noise for noise in NOISE if "spread" in noise or "first" in noise]
     asked = [(noise, cells, n) for noise in ("normal", "exponential") for cells in (2, 12) for n in (3, 10)]
     asked += [(noise, cells, 5) for noise in unequal for cells in (3, 12)] + [(noise, 3, 10) for noise in unequal]
-    found = {case: false_alarms(simulated(*case)) for case in asked}
-    assert {case: share for case, share in found.items() if share > 0.05 + three_errors(0.05)} == {}
+    wrong = {}
+    for noise, cells, n in asked:
+        layouts = LAYOUTS * 12 // cells
+        share = false_alarms(simulated(noise, cells, n, layouts))
+        if share > 0.05 + three_errors(0.05, layouts):
+            wrong[noise, cells, n] = share
+    assert wrong == {}
 
 
 def test_false_alarms_are_as_rare_as_the_docstring_states() -> None:
@@ -476,7 +481,7 @@ def test_false_alarms_are_as_rare_as_the_docstring_states() -> None:
 
 @pytest.mark.parametrize(("cells", "n", "least"), [(7, 3, 0.9), (12, 3, 0.9), (7, 10, 0.99)])
 def test_four_standard_deviations_are_found(cells: int, n: int, least: float) -> None:
-    assert power(cells, n, 4, layouts=6000) >= least - 0.01
+    assert power(cells, n, 4, layouts=4000) >= least - 0.01
 
 
 @pytest.mark.parametrize("n", [4, 10])
@@ -498,7 +503,7 @@ def test_the_number_of_seeds_that_is_advised_is_right_within_a_quarter(cells: in
 def test_seeds_needed_are_the_least_that_do() -> None:
     assert seeds_needed(1e-9, 1.0, 2) == 3
     assert seeds_needed(1.0, 1e-9, 2) == 100_000
-    assert seeds_needed(1.0, 1.0, 7) > seeds_needed(1.0, 1.5, 7) > seeds_needed(1.0, 3.0, 7)
+    assert seeds_needed(1.0, 1.0, 2) > seeds_needed(1.0, 1.5, 2) > seeds_needed(1.0, 3.0, 2)
 
 
 def test_the_worked_example_of_the_documentation_says_what_it_says() -> None:

@@ -150,8 +150,7 @@ def test_trials_of_one_shape_may_train_as_one_cohort() -> None:
 # Cohorts
 
 
-@pytest.mark.parametrize("workers", [1, 2, 3, 8])
-@pytest.mark.parametrize("seeds", [1, 3, 5])
+@pytest.mark.parametrize(("workers", "seeds"), [(1, 1), (3, 3), (8, 5)])
 def test_cohorts_hold_every_trial_once_and_one_shape_each(workers: int, seeds: int) -> None:
     trials = phase_trials(ALL, seeds=seeds)
     grouped = cohorts(trials, workers)
@@ -160,8 +159,7 @@ def test_cohorts_hold_every_trial_once_and_one_shape_each(workers: int, seeds: i
     assert max(map(len, grouped)) <= LARGEST_BATCH
 
 
-@pytest.mark.parametrize("workers", [2, 4])
-@pytest.mark.parametrize("seeds", [1, 3])
+@pytest.mark.parametrize(("workers", "seeds"), [(2, 1), (4, 3)])
 def test_workers_that_take_cohorts_in_their_order_end_together(workers: int, seeds: int) -> None:
     ends = [0] * workers
     for cohort in cohorts(phase_trials(ALL, seeds=seeds), workers):
@@ -230,11 +228,10 @@ MISTAKES = {
 }
 
 
-@pytest.mark.parametrize("mistake", MISTAKES)
-def test_mistake_in_a_grid_is_named(tmp_path: Path, mistake: str) -> None:
-    content, words = MISTAKES[mistake]
-    with pytest.raises(ConfigurationError, match=words):
-        grid_trials(write(tmp_path, content))
+def test_mistake_in_a_grid_is_named(tmp_path: Path) -> None:
+    for content, words in MISTAKES.values():
+        with pytest.raises(ConfigurationError, match=words):
+            grid_trials(write(tmp_path, content))
 
 
 def test_all_mistakes_are_named_at_once(tmp_path: Path) -> None:
@@ -278,60 +275,40 @@ def test_different_values_have_different_names(tmp_path: Path) -> None:
     assert [t.cell for t in trials] == ["lr=0.01", "lr=0.0100000001"]
 
 
-@pytest.mark.parametrize(
-    ("written", "read"),
-    [("010", 10), ("0o17", 15), ("0x10", 16), ("+7", 7)],
-)
-def test_an_integer_in_a_grid_is_read_as_yaml_1_2(tmp_path: Path, written: str, read: int) -> None:
-    (found,) = grid_trials(write(tmp_path, f"grid: {{epochs: [{written}]}}"), seeds=1)
-    assert found.configuration.epochs == read
+def test_a_number_in_a_grid_is_read_as_yaml_1_2(tmp_path: Path) -> None:
+    integers = {"010": 10, "0o17": 15, "0x10": 16, "+7": 7}
+    (*found,) = grid_trials(write(tmp_path, f"grid: {{epochs: [{', '.join(integers)}]}}"), seeds=1)
+    assert [one.configuration.epochs for one in found] == list(integers.values())
+    for written in ("1e-3", "1E-3", ".001", "0.1e-2", "+1.e-3"):
+        (one,) = grid_trials(write(tmp_path, f"base: {{lr: {written}}}\ncells: {{one: {{}}}}"), seeds=1)
+        assert one.configuration.lr == 1e-3
 
 
-@pytest.mark.parametrize("written", ["1e-3", "1E-3", ".001", "0.1e-2", "+1.e-3"])
-def test_a_number_in_a_grid_is_read_as_yaml_1_2(tmp_path: Path, written: str) -> None:
-    (found,) = grid_trials(write(tmp_path, f"base: {{lr: {written}}}\ncells: {{one: {{}}}}"), seeds=1)
-    assert found.configuration.lr == 1e-3
+def test_a_value_that_looks_like_no_number_is_refused_with_its_key(tmp_path: Path) -> None:
+    refused = {
+        "epochs": ["1:30", "1_000", "0b11", "0o18", "2025-01-01", "'10'", "~"],
+        "lr": ["'1e-3'", "1_000.5", ".nan", "infinity"],
+        "use_controller": ["yes", "No", "on", "OFF", "y"],
+    }
+    shown = {"~": "None", ".nan": "nan"}
+    for key, values in refused.items():
+        for written in values:
+            found = shown.get(written, repr(written.strip("'")))
+            with pytest.raises(ConfigurationError, match=f"`{key}` must be .*, got {re.escape(found)}"):
+                grid_trials(write(tmp_path, f"grid: {{{key}: [{written}]}}"))
 
 
-@pytest.mark.parametrize(
-    ("key", "written", "found"),
-    [
-        ("epochs", "1:30", "'1:30'"),
-        ("epochs", "1_000", "'1_000'"),
-        ("epochs", "0b11", "'0b11'"),
-        ("epochs", "0o18", "'0o18'"),
-        ("epochs", "2025-01-01", "'2025-01-01'"),
-        ("epochs", "'10'", "'10'"),
-        ("epochs", "~", "None"),
-        ("lr", "'1e-3'", "'1e-3'"),
-        ("lr", "1_000.5", "'1_000.5'"),
-        ("lr", ".nan", "nan"),
-        ("lr", "infinity", "'infinity'"),
-        *(("use_controller", word, repr(word)) for word in ("yes", "No", "on", "OFF", "y")),
-    ],
-)
-def test_a_value_that_looks_like_no_number_is_refused_with_its_key(
-    tmp_path: Path, key: str, written: str, found: str
-) -> None:
-    with pytest.raises(ConfigurationError, match=f"`{key}` must be .*, got {re.escape(found)}"):
-        grid_trials(write(tmp_path, f"grid: {{{key}: [{written}]}}"))
-
-
-@pytest.mark.parametrize(
-    ("content", "text"),
-    [
+def test_what_yaml_1_2_or_a_grid_has_not_is_named(tmp_path: Path) -> None:
+    for content, text in (
         ("grid: {epochs: [!!int '010']}", "the tag tag:yaml.org,2002:int, line 1; write the value alone"),
         ("grid: {<<: {epochs: [1]}}", "`<<` in `grid` must be a list of values"),
         ("base: &a {epochs: 1}\ncells: {one: *a}", r"the alias \*a; write out what it stands for"),
         ("cells: {one: {lr: 1, lr: 1}}", "lr stands there twice"),
         (f"grid: {{epochs: [{'9' * 5000}]}}", "must be YAML or JSON"),
-        ("grid: " + "[" * 5000, "must be YAML or JSON"),
-    ],
-    ids=["tag", "merge", "alias", "twice", "huge", "deep"],
-)
-def test_what_yaml_1_2_or_a_grid_has_not_is_named(tmp_path: Path, content: str, text: str) -> None:
-    with pytest.raises(ConfigurationError, match=text):
-        grid_trials(write(tmp_path, content))
+        ("grid: " + "[" * 2000, "must be YAML or JSON"),
+    ):
+        with pytest.raises(ConfigurationError, match=text):
+            grid_trials(write(tmp_path, content))
 
 
 def test_a_grid_in_the_home_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -372,37 +349,34 @@ def value(cell: str) -> tuple[float, float]:
     return -float(len(cell)), float(sum(map(ord, cell)) % 7)
 
 
-def test_a_search_asks_for_as_many_cells_as_it_was_told_to_each_once() -> None:
-    searching = search({})
+def finished(searching: Search) -> Search:
+    """The search, told of every cell until it asks for no more."""
     while cells := searching.ask():
         searching.told |= {cell: value(cell) for cell in cells}
-    assert len(searching.told) == 40
+    return searching
 
 
-def test_a_small_space_is_tried_as_a_whole_and_then_it_ends() -> None:
-    searching = search({"lr": [1e-3, 1e-2, 1e-2], "epochs": [1, 2, 3], "preset": ["default", "stable"]})
-    while cells := searching.ask():
-        searching.told |= {cell: value(cell) for cell in cells}
-    assert len(searching.told) == searching.size == 2 * 3 * 2
+CHOICES: list[dict[str, list[Any]]] = [{}, {"lr": [1e-3, 0.012345678], "epochs": [1, 2], "preset": ["stable"]}]
 
 
-@pytest.mark.parametrize("choices", [{}, {"lr": [1e-3, 0.012345678], "epochs": [1, 2], "preset": ["stable"]}])
-@pytest.mark.parametrize("stopped", [0, 5, 16, 21, 39])
-def test_a_search_goes_on_from_what_it_was_told_and_ends_with_as_many(
-    choices: dict[str, list[Any]], stopped: int
-) -> None:
-    whole = search(choices)
-    while cells := whole.ask():
-        whole.told |= {cell: value(cell) for cell in cells}
+@pytest.fixture(scope="module", params=CHOICES, ids=["free", "small space"])
+def whole(request: pytest.FixtureRequest) -> Search:
+    return finished(search(request.param))
+
+
+def test_a_search_asks_for_as_many_cells_as_it_was_told_to_or_as_there_are_each_once(whole: Search) -> None:
+    assert len(whole.told) == whole.size == (4 if whole.choices else 40)
+
+
+@pytest.mark.parametrize("stopped", [0, 16, 21, 39])
+def test_a_search_goes_on_from_what_it_was_told_and_ends_with_as_many(whole: Search, stopped: int) -> None:
     stored = json.loads(json.dumps(Plan(whole).settings()))
     plan = Plan.read(stored, Plan(whole).listed())
     assert plan is not None
     assert isinstance(plan.trials, Search)
-    resumed = plan.trials
-    resumed.told = dict(list(whole.told.items())[:stopped])
-    while cells := resumed.ask():
-        resumed.told |= {cell: value(cell) for cell in cells}
-    assert len(resumed.told) == len(whole.told) == whole.size
+    plan.trials.told = dict(list(whole.told.items())[:stopped])
+    resumed = finished(plan.trials)
+    assert len(resumed.told) == len(whole.told)
     if stopped % ROUND == 0:  # stopped between rounds, it is the same search
         assert list(resumed.told) == list(whole.told)
 

@@ -353,27 +353,8 @@ def test_20_steps_are_those_of_torch_for_each_member_at_its_own_rate(
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
 
 
-def test_a_member_is_moved_by_muon_as_it_is_alone() -> None:
-    together = by_cohort(models(3), 20, "muon")
-    for row, single in enumerate(models(3)):
-        alone = Weights([single], LEARNING, "muon", torch.device("cpu"))
-        for _ in range(20):
-            alone.step(alone.gradient(any_loss(alone.model)), torch.tensor(LR[row : row + 1]))
-        torch.testing.assert_close(together.snapshot(row), alone.snapshot(0), rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("shape", [(5, 9), (9, 5), (2, 2), (1, 7)])
-def test_orthogonalised_matrices_have_their_singular_vectors_and_values_near_1(shape: tuple[int, int]) -> None:
-    """Of the values after the iterations the docstring says 0.7 … 1.2, for those that were no smaller than 1/200."""
-    drawn = torch.randn(50, *shape, dtype=torch.float64)
-    found = orthogonalised(drawn)
-    u, values, vt = torch.linalg.svd(drawn, full_matrices=False)
-    inner = u.mT @ found @ vt.mT
-    after = inner.diagonal(dim1=1, dim2=2)
-    assert float((inner - torch.diag_embed(after)).abs().max()) < 1e-9
-    large = after[values / values.norm(dim=1, keepdim=True) > 1 / 200]
-    assert 0.65 < float(large.min()) < float(large.max()) < 1.25
-    assert not orthogonalised(torch.zeros(2, *shape)).any()
+def test_a_matrix_of_zeros_has_no_direction() -> None:
+    assert not orthogonalised(torch.zeros(2, 5, 9)).any()
 
 
 def test_no_gradient_is_longer_than_1_and_a_shorter_one_is_as_it_is() -> None:
@@ -392,13 +373,6 @@ def test_what_does_not_learn_never_moves_nor_do_the_models_that_were_given(optim
     still = {name: before for name, before in singles[1].state_dict().items() if not name.startswith(tuple(LEARNING))}
     assert still
     assert [name for name, before in still.items() if not torch.equal(after[name][1], before)] == []
-
-
-def test_a_snapshot_is_a_copy() -> None:
-    weights = Weights(models(2), LEARNING, "muon", torch.device("cpu"))
-    before = weights.snapshot(0)
-    weights.step(weights.gradient(any_loss(weights.model)), torch.tensor([0.1, 0.1]))
-    assert not torch.equal(before["encoder.mean.weight"], weights.snapshot(0)["encoder.mean.weight"])
 
 
 # The controller
@@ -448,63 +422,13 @@ def test_controller_of_terms_without_weight_is_finite() -> None:
     assert bool(controller_loss(shifted, progress, weights).isfinite().all())
 
 
-# Which epoch is the best
+# Which epoch is the best: test_docs_math.py has the order
 
 
-def measured(hierarchy: float = -0.5, richness: float = 0.01, ordered_levels: int = 4) -> Measurement:
-    return Measurement(hierarchy, richness, ordered_levels, 0.0, 0.0, (), (), ())
-
-
-CEILING = metrics.hierarchy_ceiling(4)
-
-
-@pytest.mark.parametrize(
-    ("better", "worse"),
-    [
-        ((0.9, measured(-0.1)), (0.8, measured(-0.7))),
-        ((1.0, measured(-0.5)), (1.0, measured(-0.4))),
-        ((1.0, measured(-0.5, 0.001)), (1.0, measured(-0.4, 0.02))),
-        ((1.0, measured(CEILING + 2e-5, 0.02)), (1.0, measured(CEILING + 1e-5, 0.01))),
-        ((1.0, measured(CEILING, 0.02)), (1.0, measured(-1.0, 0.01))),
-        ((1.0, measured(ordered_levels=4, richness=0.01)), (1.0, measured(ordered_levels=3, richness=0.02))),
-    ],
-    ids=["coverage", "hierarchy", "hierarchy before richness", "richness near by", "ties are no merit", "order"],
-)
-def test_the_better_epoch_stands_higher(better: tuple[float, Measurement], worse: tuple[float, Measurement]) -> None:
-    first, second = (rank({"coverage": coverage}, m, CEILING) for coverage, m in (better, worse))
-    assert first > second
-
-
-@pytest.mark.parametrize(
-    ("better", "worse"),
-    [
-        (({"coverage": 1.0, "tree_loss": 0.5}, -0.4), ({"coverage": 1.0, "tree_loss": 0.6}, -0.7)),
-        (({"coverage": 1.0, "tree_loss": 0.6}, -0.4), ({"coverage": 0.9, "tree_loss": 0.5}, -0.7)),
-        (({"coverage": 1.0, "tree_loss": 0.5}, -0.7), ({"coverage": 1.0, "tree_loss": 0.5}, -0.4)),
-        (({"coverage": 1.0, "tree_loss": 0.004}, -0.7), ({"coverage": 1.0, "tree_loss": 0.001}, -0.4)),
-        (({"coverage": 1.0, "tree_loss": 0.001}, -0.5), ({"coverage": 1.0, "tree_loss": 0.004}, -0.5)),
-    ],
-    ids=["tree before hierarchy", "coverage before tree", "then hierarchy", "margins can wait", "and decide last"],
-)
-def test_where_distances_are_learned_the_tree_counts_right_after_coverage(
-    better: tuple[Record, float], worse: tuple[Record, float]
-) -> None:
-    first, second = (
-        rank(record, measured(hierarchy), CEILING, distances=True) for record, hierarchy in (better, worse)
-    )
-    assert first > second
-
-
-@pytest.mark.parametrize(
-    ("better", "worse"),
-    [
-        ({"coverage": 0.9, "loss": 2.0}, {"coverage": 0.8, "loss": 1.0}),
-        ({"coverage": 0.9, "loss": 1.0}, {"coverage": 0.9, "loss": 2.0}),
-        ({"coverage": 0.9, "loss": 1.0}, {"coverage": 0.9}),
-    ],
-)
-def test_without_a_projection_coverage_and_then_the_loss_decide(better: Record, worse: Record) -> None:
-    assert rank(better, None, 4) > rank(worse, None, 4)
+def test_radii_that_pass_the_ceiling_by_their_ties_are_no_merit() -> None:
+    ceiling = metrics.hierarchy_ceiling(4)
+    tied, rich = (Measurement(h, richness, 4, 0.0, 0.0, (), (), ()) for h, richness in ((-1.0, 0.01), (ceiling, 0.02)))
+    assert rank({"coverage": 1.0}, rich, ceiling) > rank({"coverage": 1.0}, tied, ceiling)
 
 
 # The loop
@@ -555,17 +479,20 @@ def test_nothing_moves_but_what_learns(way: str, use_controller: bool) -> None:
 
 @pytest.mark.parametrize("way", ["rich", "radii", "level_mean", "elbo"])
 def test_loss_falls(way: str) -> None:
-    history = train(by(way, epochs=15)).history
+    history = train(by(way, epochs=10)).history
     assert history[-1]["loss"] < 0.9 * history[1]["loss"]
 
 
 @each_way_half_of_them_with_a_controller
 def test_the_same_seed_gives_the_same_history_and_weights(way: str, use_controller: bool) -> None:
     _, one = trained(way, use_controller)
-    two, other = (train(by(way, use_controller, seed=seed)) for seed in (7, 8))
+    two = train(by(way, use_controller, seed=7))
     assert (one.history, one.redraws) == (two.history, two.redraws)
     assert same_weights(one.model, two.model)
-    assert one.history != other.history
+
+
+def test_another_seed_gives_another_history() -> None:
+    assert train(member(seed=6)).history != trained("radii")[1].history
 
 
 def losses(way: str) -> list[float]:
@@ -970,13 +897,6 @@ def test_a_member_trains_on_two_threads_as_it_trains_on_one() -> None:
     assert_alike(together[4:], [train(run) for run in four(SMALL, short=True)])
 
 
-def test_members_may_have_encoders_of_their_own() -> None:
-    runs = [member(seed=seed, initial_hierarchy="any") for seed in (0, 1, 0)]
-    first, other, again = train_cohort(runs)
-    assert_alike([first], [again])
-    assert first.history[0]["hierarchy"] != pytest.approx(other.history[0]["hierarchy"], abs=0.01)
-
-
 def test_a_cohort_without_members_is_refused() -> None:
     with pytest.raises(ConfigurationError, match=r"^A cohort must have at least one member\.$"):
         train_cohort([])
@@ -1018,7 +938,7 @@ def test_members_may_weigh_distances_differently() -> None:
 @pytest.mark.parametrize(
     ("preset", "asked"),
     [
-        ("default", {"n_trits": 4, "batch_size": 81, "epochs": 40}),
+        ("default", {"n_trits": 4, "batch_size": 81, "epochs": 60}),
         # The budget follows from its steps.
         pytest.param("rich", {"n_trits": 5, "batch_size": 64}, marks=pytest.mark.long),
     ],

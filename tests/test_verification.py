@@ -42,10 +42,10 @@ def failed(source: Checkpoint, bounds: Bounds | None = None) -> list[str]:
     return [name for name, check in checks(source, bounds).items() if not check.passed]
 
 
-@pytest.fixture
-def good(tmp_path: Path) -> Checkpoint:
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     model = exact_model()
-    return checkpoint(tmp_path, model, evaluate(model).metrics())
+    return checkpoint(tmp_path_factory.mktemp("good"), model, evaluate(model).metrics())
 
 
 class TestChecks:
