@@ -194,7 +194,7 @@ def test_an_evaluation_encodes_each_operation_once() -> None:
     assert sum(encoded) == 3**5
 
 
-@pytest.mark.integration
+@pytest.mark.long
 def test_what_cannot_be_listed_is_saved_and_verified(tmp_path: Path) -> None:
     model = drawn_model(MANY)
     evaluation = tvae.evaluate(model)

@@ -233,7 +233,8 @@ SPACE = {
 }
 
 
-@pytest.mark.parametrize("after", [5, *(pytest.param(n, marks=pytest.mark.fault) for n in (1, 9))])
+@pytest.mark.fault
+@pytest.mark.parametrize("after", [1, 5, 9])
 def test_a_killed_search_resumes_by_its_id_and_trains_what_is_missing(desk: Desk, after: int) -> None:
     path = desk.folder / "space.json"
     path.write_text(json.dumps({"base": {"n_trits": 4, "epochs": 5}, "grid": SPACE}))

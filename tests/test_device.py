@@ -58,7 +58,6 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("radii", {"unfreeze": "all", "objective": "level_mean", "use_controller": True}),
     ("rich", {"n_trits": 5, "use_controller": True, "unfreeze": "all"}),
     ("radii", {"n_trits": 27}),
-    ("default", {"n_trits": 27}),
 ]
 
 
@@ -66,6 +65,13 @@ CASES: list[tuple[str, dict[str, Any]]] = [
 def test_a_step_stays_on_its_device(preset: str, settings: dict[str, Any]) -> None:
     with OneDevice():
         found = step_once(*resolve(preset, settings))
+    assert {tensor.device for tensor in found} == {META}
+
+
+@pytest.mark.long
+def test_a_step_of_the_tree_of_27_trits_stays_on_its_device() -> None:
+    with OneDevice():
+        found = step_once(*resolve("default", {"n_trits": 27}))
     assert {tensor.device for tensor in found} == {META}
 
 

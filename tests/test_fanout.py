@@ -307,9 +307,8 @@ class Elsewhere(NamedTuple):
 def elsewhere(request: pytest.FixtureRequest, environment: str, tmp_path_factory: pytest.TempPathFactory) -> Elsewhere:
     folder = tmp_path_factory.mktemp("elsewhere")
     with pytest.MonkeyPatch.context() as patch:
-        if request.param != "local":
-            # A worker of theirs takes seconds to start. Once more is enough to see it.
-            patch.setattr(fanout, "RETRIES", 1)
+        # A worker takes seconds to start. Once more is enough to see it.
+        patch.setattr(fanout, "RETRIES", 1)
         trained = list(train_cohorts(cohorts(folder), backend=request.param, workers=2))
         return Elsewhere(request.param, trained, folder, fanout.RETRIES + 1, alive(environment))
 

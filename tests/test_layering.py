@@ -190,6 +190,7 @@ def test_import_of_a_room_pulls_in_no_more_than_it_may(loaded: dict[str, set[str
     assert (loaded[room] & WATCHED) <= (ROOMS[room].loads or set())
 
 
+@pytest.mark.long
 def test_whoever_has_figures_drawn_does_not_import_matplotlib() -> None:
     code = "import sys, tvae.workflows.session; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False, timeout=120).returncode == 0

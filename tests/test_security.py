@@ -359,13 +359,13 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Swept:
     return Swept(desk, project, out + err)
 
 
-@pytest.mark.integration
+@pytest.mark.long
 def test_mlflow_run_passes_hostile_values_on_as_they_are(swept: Swept) -> None:
     assert "3 of 3 trials are done" in swept.said
     assert not [*swept.desk.folder.rglob("trace"), *swept.project.rglob("trace")]
 
 
-@pytest.mark.integration
+@pytest.mark.long
 def test_hostile_names_in_a_grid_write_nothing_outside_the_store(swept: Swept) -> None:
     folder = swept.desk.folder
     assert os.listdir(folder.parent) == [folder.name]
@@ -373,7 +373,7 @@ def test_hostile_names_in_a_grid_write_nothing_outside_the_store(swept: Swept) -
     assert not [*folder.rglob("*outside*"), *swept.project.rglob("*outside*")]
 
 
-@pytest.mark.integration
+@pytest.mark.long
 def test_hostile_names_in_a_grid_are_text_in_report_and_descriptions(swept: Swept) -> None:
     runs = swept.desk.runs("Default")
     assert len(runs) > 3
@@ -384,7 +384,7 @@ def test_hostile_names_in_a_grid_are_text_in_report_and_descriptions(swept: Swep
     assert "<script" not in report
 
 
-@pytest.mark.integration
+@pytest.mark.long
 def test_planted_secrets_are_neither_printed_nor_stored(swept: Swept) -> None:
     files = [path for path in swept.desk.folder.rglob("*") if path.is_file()]
     assert {"checkpoint.safetensors", "mlflow.db", "report.html"} <= {path.name for path in files}

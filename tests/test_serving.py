@@ -748,6 +748,7 @@ class TestLoading:
         )
         assert run(script, tmp_path, PYTHONPATH=str(ROOT)).splitlines()[1:] == [""]
 
+    @pytest.mark.long
     def test_above_a_size_the_network_answers(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("tvae.serving.MOST_OPERATIONS", 26)
         saved = save_model(tmp_path, write(tmp_path / "checkpoint.safetensors", exact_model(3)))
@@ -874,6 +875,7 @@ class TestLogging:
     def test_its_address_leads_to_the_checkpoint(self, saved: Path, checkpoint: Path, tmp_path: Path) -> None:
         assert read(address.fetch(str(saved), tmp_path)).digest == read(checkpoint).digest
 
+    @pytest.mark.long
     def test_as_a_module_it_knows_nothing_of_tracking(self) -> None:
         script = "import sys, tvae.serving; assert not any(n.startswith('tvae.tracking') for n in sys.modules)"
         subprocess.run([sys.executable, "-c", script], check=True, timeout=120)

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import mlflow
 import pytest
-from desk import ROOT, Desk
+from desk import ROOT, Desk, put_store
 from mlflow import MlflowClient
 from mlflow.entities import Experiment
 from mlflow.exceptions import MlflowException
@@ -149,7 +149,8 @@ def test_the_default_store_of_any_folder_is_in_it_and_nothing_appears_beside_it(
 def test_an_address_as_mlflow_run_writes_it_opens_the_same_store_and_the_empty_folder_goes(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = MlflowClient().create_run("0").info.run_id
+    put_store(folder)
+    made = MlflowClient().create_run(MlflowClient().create_experiment("of mlflow run")).info.run_id
     monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow.get_tracking_uri())
     monkeypatch.setenv("MLFLOW_RUN_ID", made)
     assert connect().get_run(made).info.run_id == made
@@ -209,7 +210,7 @@ def test_a_blank_variable_is_unset(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         assert experiment.name == EXPERIMENT
 
 
-@pytest.mark.integration
+@pytest.mark.long
 def test_a_command_starts_with_blank_variables_that_mlflow_reads_as_it_is_imported(tmp_path: Path) -> None:
     blank = {f"MLFLOW_{name}": "" for name in (*BLANK, "CONFIGURE_LOGGING", "LOGGING_LEVEL")}
     code, out, err = Desk(tmp_path, bare=True).type("entry_points.store", **blank)
