@@ -285,6 +285,14 @@ def test_a_run_says_who_chose_each_setting(n_trits: int, of_net: str) -> None:
     assert by_user == sorted(by_user, reverse=True)
 
 
+def test_a_foundation_has_its_rate_from_no_size() -> None:
+    architecture = Architecture(n_trits=MANY)
+    rate = resolve_foundation(architecture, {}).lr
+    asked = {"n_trits": MANY, "lr": "auto"}
+    rows = settings_table(asked, {"n_trits": MANY, "lr": rate}, {"n_trits": 9, "lr": "auto"}).splitlines()
+    assert any(row.split() == ["lr", str(rate), "default"] for row in rows)
+
+
 def test_nothing_is_held_out_of_what_is_drawn() -> None:
     with pytest.raises(ConfigurationError, match="nearly all of them are never seen"):
         resolve("default", {"n_trits": MANY, "holdout": 0.1})

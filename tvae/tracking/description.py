@@ -237,11 +237,12 @@ def settings_table(asked: Mapping[str, Any], used: Mapping[str, Any], defaults: 
         used: what they came to; those that are `auto` still are left out.
         defaults: of the options.
     """
-    preset, sized = str(asked.get("preset", "default")), of_size(used.get("n_trits", 0))
+    preset = str(asked.get("preset", "default"))
+    sized = of_size(used.get("n_trits", 0))
     origin = {
         name: "the user" if asked[name] != defaults.get(name)
         else f"preset {preset}" if name in PRESETS[preset]
-        else "n_trits" if name in sized
+        else "n_trits" if sized.get(name) == (tuple(value) if isinstance(value, list) else value)
         else "default"
         for name, value in used.items()
         if value != "auto"
