@@ -2,8 +2,8 @@
 
 All processes draw the same operations and hold the same weights. Each computes the loss of its own part, gradients are
 averaged, and all take the same step: the model is that of one process that computes the parts in turn. It is not quite
-that of an uncut step: the order of distances is a mean over what is violated in the part, and gradients are clipped part
-by part.
+that of an uncut step: the order of distances is a mean over what is violated in the part, and gradients are clipped
+part by part.
 
 Each process measures every epoch and stops by what it finds: the machines must compute alike, to the last bit.
 """
