@@ -106,7 +106,7 @@ lint: .venv/ready ## Style and types
 test: lint ## All tests
 	$(BIN)/pytest
 
-test-long: .venv/ready ## The tests that take long: full trainings, probes of the embedding, servers
+test-long: .venv/ready ## The tests that take long: full trainings, probes of the embedding, servers, large spaces, more processes
 	$(BIN)/pytest -m long
 
 test-clusters: .venv/ready ## The tests on Dask and Ray, which they install
