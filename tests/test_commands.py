@@ -8,7 +8,8 @@ import signal
 import sqlite3
 import sys
 import time
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -214,17 +215,29 @@ def test_the_terminal_shows_the_figures_and_where_to_look(finished: tuple[Desk, 
     assert "\r" not in out
 
 
+@contextmanager
+def more_runs(desk: Desk) -> Iterator[Callable[[], list[Run]]]:
+    """Runs of a desk that others use too: they are given, and deleted at the end."""
+    before = {run.info.run_id for run in desk.runs()}
+
+    def new() -> list[Run]:
+        return [run for run in desk.runs() if run.info.run_id not in before]
+
+    try:
+        yield new
+    finally:
+        for run in new():
+            desk.client.delete_run(run.info.run_id)
+
+
 def test_a_repeated_run_gives_the_same_file_byte_for_byte(finished: tuple[Desk, str]) -> None:
     desk, _ = finished
     first = finetuned(desk)
-    code, _, err = desk.type(*FINETUNE, "--promote", "never")
-    assert code == 0, err
-    (again,) = [
-        run for run in desk.runs() if run.data.tags["stage"] == "finetune" and run.info.run_id != first.info.run_id
-    ]
-    files = [desk.artifact(run, "checkpoint/checkpoint.safetensors").read_bytes() for run in (first, again)]
-    desk.client.delete_run(again.info.run_id)
-    assert files[0] == files[1]
+    with more_runs(desk) as new:
+        code, _, err = desk.type(*FINETUNE, "--promote", "never")
+        assert code == 0, err
+        one, other = (desk.artifact(run, "checkpoint/checkpoint.safetensors") for run in (first, *new()))
+        assert one.read_bytes() == other.read_bytes()
 
 
 def test_mlflow_run_adopts_the_run_and_finds_the_foundation(finished: tuple[Desk, str]) -> None:
@@ -265,11 +278,11 @@ def test_scratch_does_both_stages_in_one_run(tmp_path: Path) -> None:
 def test_the_controller_trains_and_its_weights_are_logged(finished: tuple[Desk, str]) -> None:
     desk, _ = finished
     words = ("--n_trits", "4", "--preset", "radii", "--use_controller", "true", "--epochs", "3", "--promote", "never")
-    code, _, err = desk.type("entry_points.finetune", *words)
-    assert code == 0, err
-    (run,) = [run for run in desk.runs() if run.data.params.get("use_controller") == "True"]
-    history = desk.client.get_metric_history(run.info.run_id, "controller_hierarchy")
-    desk.client.delete_run(run.info.run_id)
+    with more_runs(desk) as new:
+        code, _, err = desk.type("entry_points.finetune", *words)
+        assert code == 0, err
+        (run,) = new()
+        history = desk.client.get_metric_history(run.info.run_id, "controller_hierarchy")
     assert [m.step for m in history] == [1, 2, 3]
     assert len({m.value for m in history}) == 3
 

@@ -8,6 +8,7 @@ from click.testing import CliRunner
 from registry_store import tracking_in
 
 from entry_points import sweep
+from tvae.sweeps.executors import RETRIES
 
 PAGE = (Path(__file__).parents[1] / "docs" / "sweeps.md").read_text(encoding="utf-8")
 FILE, GRID, OPTIONS, PRINTED = re.findall(
@@ -15,6 +16,11 @@ FILE, GRID, OPTIONS, PRINTED = re.findall(
     PAGE,
     re.DOTALL,
 )[0]
+
+
+def test_a_cohort_is_tried_again_as_often_as_the_page_says() -> None:
+    assert RETRIES == 2
+    assert "its cohort is tried again by another, at most twice" in PAGE
 
 
 def facts(text: str) -> list[str]:

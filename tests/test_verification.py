@@ -217,7 +217,6 @@ class TestVerify:
 
     def test_a_foundation_says_what_does_not_apply(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         checkpoint(tmp_path, exact_model(steepness=0.0), trained=FOUNDATION)
-        # The reloading processes must find the file and the code from any folder.
         monkeypatch.chdir(tmp_path)
         verdict = verify("checkpoint.safetensors", reloads=2)
         assert verdict.passed
@@ -227,7 +226,7 @@ class TestVerify:
 
 
 class TestReloads:
-    """What processes find, judged; `TestVerify` starts real ones."""
+    """What processes find, judged; `test_fresh` starts real ones."""
 
     SAME: ClassVar = Loaded("f", "m", "r")
 

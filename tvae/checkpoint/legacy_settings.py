@@ -13,7 +13,7 @@ Statements = Mapping[str, Mapping[str, object]]
 """Name of a setting -> place in the file -> what it states there."""
 
 # Where the scripts of that time put settings: in any of these, at the top or within each other.
-_HOLDERS = (
+_SETTINGS_IN = (
     *("config", "cfg", "args", "hparams", "hyper_parameters", "model_config", "model_args", "model_kwargs"),
     *("settings", "params", "model", "architecture", "projection"),
 )
@@ -54,7 +54,7 @@ def statements(file: TorchFile) -> Statements:
         for key, name in _NAMES.items():
             if (found := _plain(file, mapping.get(key))) is not None:
                 stated[name][f"{above}{key}"] = found
-        for key in _HOLDERS if depth else ():
+        for key in _SETTINGS_IN if depth else ():
             look(mapping.get(key), f"{above}{key}.", depth - 1)
 
     look(file.value, "", _DEPTH)

@@ -17,7 +17,7 @@ from tvae.model import TernaryVAE
 __all__ = ["Branch", "WholeModuleError", "find_weights"]
 
 # Where the scripts of that time put weights, at the top or within each other.
-_HOLDERS = ("model_state_dict", "model_state", "model", "state_dict")
+_WEIGHTS_IN = ("model_state_dict", "model_state", "model", "state_dict")
 # `DataParallel` and `torch.compile` put these into names.
 _WRAPPED = ("module", "_orig_mod")
 _FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
@@ -45,7 +45,11 @@ def find_weights(value: object) -> tuple[str, Mapping[object, object]]:
         WholeModuleError: if there is a whole module instead.
         RefusedError: if there are none, or several that differ.
     """
-    found = {place: held for place, held in _places(value) if any(map(is_tensor, (fields(held) or {}).values()))}
+    found = {
+        place: held
+        for place, held in _places(value)
+        if not _is_module(held) and any(map(is_tensor, (fields(held) or {}).values()))
+    }
     if len(found) > 1:
         found.pop("", None)  # a tensor beside the weights
     if len({id(held) for held in found.values()}) > 1:
@@ -58,25 +62,29 @@ def find_weights(value: object) -> tuple[str, Mapping[object, object]]:
         tensors = fields(held) or {}
         return place, tensors if place else {name: one for name, one in tensors.items() if is_tensor(one)}
     for place, held in _places(value):
-        if isinstance(held, Object) and isinstance(held.state, dict) and "_parameters" in held.state:
+        if _is_module(held):
             raise WholeModuleError("file" + "".join(f"['{name}']" for name in place.split(".") if name))
     names = fields(value)
     if names is None:
         raise RefusedError(f"A legacy checkpoint must be a dict, found {described(value)}.")
     listed = ", ".join(f"`{name}` ({described(held)})" for name, held in names.items())
     raise RefusedError(
-        f"A legacy checkpoint must hold its weights under one of {', '.join(f'`{name}`' for name in _HOLDERS)}, or be "
-        f"a dict of weights itself; found {cut(listed) or 'nothing'}."
+        f"A legacy checkpoint must hold its weights under one of {', '.join(f'`{name}`' for name in _WEIGHTS_IN)}, or "
+        f"be a dict of weights itself; found {cut(listed) or 'nothing'}."
     )
+
+
+def _is_module(value: object) -> bool:
+    return isinstance(value, Object) and isinstance(value.state, dict) and "_parameters" in value.state
 
 
 def _places(value: object) -> Iterator[tuple[str, object]]:
     """Yield the file itself, and everything in it that may be its weights, with the place."""
     yield "", value
-    for outer in _HOLDERS:
+    for outer in _WEIGHTS_IN:
         held = (fields(value) or {}).get(outer)
         yield outer, held
-        for inner in _HOLDERS:
+        for inner in _WEIGHTS_IN:
             yield f"{outer}.{inner}", (fields(held) or {}).get(inner)
 
 
@@ -128,7 +136,7 @@ class Branch:
         """
         unit_norm = math.sqrt(curvature) * max_radius
         if unit_norm > 1 - 1e-6:
-            wider = 1.0 if max_radius < 1 - 1e-6 else float(f"{0.9 / max_radius**2:.2g}")
+            wider = 1.0 if max_radius < 1 - 1e-6 else float(f"{0.9 / max_radius / max_radius:.2g}")
             raise RefusedError(
                 f"Every point must lie inside the ball, which at curvature {curvature:g} has the radius "
                 f"{1 / math.sqrt(curvature):.4f}; the `max_radius` of {max_radius:g} puts points outside: the legacy "

@@ -9,6 +9,7 @@ together state at most `MAX_BYTES`.
 import io
 import math
 import struct
+import sys
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -91,7 +92,8 @@ class TorchFile:
             and isinstance(offset, int)
             and offset >= 0
             and len(shape) == len(stride) <= MAX_DIMENSIONS
-            and math.prod(shape) <= count
+            # Without its zeros too: torch overflows where they hide a product of the other sizes.
+            and math.prod(n for n in shape if n) <= max(count, 1)
             and (0 in shape or offset + sum((n - 1) * step for n, step in zip(shape, stride, strict=True)) < count)
         ):
             raise RefusedError(
@@ -105,7 +107,7 @@ class TorchFile:
 
 def is_tensor(value: object) -> bool:
     """Whether a value of the pickle stands for a tensor of any kind, readable or not."""
-    return isinstance(value, Object) and value.name.startswith("torch._utils._rebuild_")
+    return isinstance(value, Object) and value.name.startswith(("torch._utils._rebuild_", "torch._tensor._rebuild_"))
 
 
 def open_torch_file(content: bytes) -> TorchFile:
@@ -139,7 +141,7 @@ def _open_archive(content: bytes) -> TorchFile:
             f"{quote(list(entries)[:10])}."
         )
     folder = folders[0]
-    _require_little_endian(bytes(entries.get(f"{folder}/byteorder", b"")) != b"big")
+    _require_byte_order("big" if bytes(entries.get(f"{folder}/byteorder", b"")) == b"big" else "little")
     value, _ = pickled.load(io.BytesIO(entries[f"{folder}/data.pkl"]))
     return TorchFile(value, {name.removeprefix(f"{folder}/data/"): raw for name, raw in entries.items()})
 
@@ -176,7 +178,7 @@ def _open_stream(content: bytes) -> TorchFile:
         )
     pickled.load(stream)  # the version of the protocol, 1001
     system, _ = pickled.load(stream)
-    _require_little_endian(not isinstance(system, dict) or system.get("little_endian", True))
+    _require_byte_order("little" if not isinstance(system, dict) or system.get("little_endian", True) else "big")
     value, persistent = pickled.load(stream)
     keys, _ = pickled.load(stream)
     dtypes = {key: dtype for key, dtype, _ in filter(None, map(_storage, persistent))}
@@ -195,11 +197,11 @@ def _open_stream(content: bytes) -> TorchFile:
     return TorchFile(value, storages)
 
 
-def _require_little_endian(little: object) -> None:
-    if not little:
+def _require_byte_order(stored: str) -> None:
+    if stored != sys.byteorder:
         raise RefusedError(
-            "The values must be stored with the lowest byte first; found the highest first. Save the file again with "
-            "torch on this machine."
+            f"The values must be stored in this machine's byte order, {sys.byteorder}-endian; found {stored}-endian. "
+            "Save the file again with torch on this machine."
         )
 
 

@@ -53,11 +53,13 @@ Mask = npt.NDArray[np.bool_]
 class Measurement:
     """The metrics of one embedding that cost little enough to be taken at every epoch.
 
+    Those by level have an entry for each level that is there.
+
     Attributes:
         hierarchy: in -1 … 1; `hierarchy_ceiling` bounds it where no two radii are equal.
         richness: at least 0; `richness_ceiling` bounds it where levels do not overlap.
         ordered_levels: 0 … n_trits.
-        level_gap: at most 1.
+        level_gap: at most 1; NaN where there is one level only.
         distance_fidelity: in -1 … 1; `distance_fidelity_ceiling` bounds it where no two distances are equal.
         level_gaps: the gap between each level and the next, from valuation 0 up; `level_gap` is the smallest.
         level_radii: mean radius of each level, hyperbolic length, from valuation 0 up.

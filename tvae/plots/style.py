@@ -47,7 +47,10 @@ CURVE, ALARM = "#0072b2", "#d55e00"
 
 @contextmanager
 def own_style() -> Iterator[None]:
-    """Set matplotlib's own defaults; the user's settings are as before afterwards."""
+    """Set matplotlib's own defaults; the user's settings are as before afterwards.
+
+    They are of the whole process: figures must not be drawn in two threads at once.
+    """
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         yield

@@ -18,7 +18,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ThreadPoolExecutor, as_completed, wait
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import sha256
@@ -35,9 +35,12 @@ from tvae.training import Member, Result, train_cohort
 
 __all__ = ["RETRIES", "Trained", "Workers"]
 
+_logger = logging.getLogger(__name__)
+
 # A cohort that was lost is tried as often again. Two workers may die of something else; a third one dies of the cohort.
 RETRIES = 2
-# Seconds: within which a cluster must answer; for which it may be without workers; between two looks at a cohort.
+# Seconds: within which a cluster must answer; for which it may be without workers, and a sweep waits for one that died;
+# between two looks at a cohort.
 CONNECT_TIMEOUT = 8.0
 WORKERLESS_TIMEOUT = 30.0
 POLL = 0.5
@@ -277,17 +280,20 @@ def _dask(distributed: Any, address: str | None, workers: int | None, _: str) ->
 
 
 class _Dask(Executor):
-    """A Dask cluster of this machine's own, whose workers come back when they have died.
+    """A Dask cluster of this machine's own: nothing is submitted until a worker that died is back.
 
-    Until then Dask would queue a cohort behind another on a worker that is left, and if that one dies, both are lost.
+    Dask would queue a cohort behind another on a worker that is left, and if that one dies, both are lost.
     """
 
     def __init__(self, client: Any, executor: Executor, workers: int) -> None:
         self._client, self._executor, self._workers = client, executor, workers
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
-        with suppress(TimeoutError):
+        try:
             self._client.wait_for_workers(self._workers, timeout=WORKERLESS_TIMEOUT)
+        except TimeoutError:
+            self._workers = max(1, len(self._client.nthreads()))
+            _logger.warning(f"A Dask worker that died did not come back: {self._workers} left.")
         return self._executor.submit(fn, *args, **kwargs)
 
 

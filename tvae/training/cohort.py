@@ -462,8 +462,8 @@ class _Cohort:
     def _embedded(self, latent: Tensor) -> tuple[Tensor, list[Tensor | None]]:
         """Return unit norms `(M, N)` of every active member, and which directions of each are finite, on the CPU.
 
-        The latter, of shape `(N,)`, is None where directions are what they were. Of new ones only those in pairs are
-        kept, for their chords: all would take D times the memory of unit norms.
+        The latter, of shape `(N,)`, is None where directions are what they were. Of new ones the chords of the sampled
+        pairs are put into `self.chords`, and no more is kept: all would take D times the memory of unit norms.
         """
         model = self.weights.model
         # A multiple of 16, as in `metrics`.
