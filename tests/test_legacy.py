@@ -867,9 +867,12 @@ class TestRefusals:
             (zipped(b"\x80\x02}.").replace(b"data.pkl", b"data.pkX"), "must have one data.pkl; found 0"),
             (
                 streamed(b"\x80\x02}.", little_endian=False),
-                "must be stored in this machine's byte order, little-endian; found big",
+                "must be stored in this machine's byte order, little-endian",
             ),
-            (zipped(b"\x80\x02}.", byteorder=b"big"), "must be stored in this machine's byte order, little-endian; found big-endian"),
+            (
+                zipped(b"\x80\x02}.", byteorder=b"big"),
+                "must be stored in this machine's byte order, little-endian; found big-endian",
+            ),
             (file(tmp_path).read_bytes()[:-100], "The archive is damaged or cut short"),
             (b"", "it is empty"),
         ):
