@@ -39,7 +39,7 @@ NOISE: dict[str, Callable[[np.random.Generator, tuple[int, int, int]], Floats]] 
     "the first of 5": lambda rng, shape: rng.normal(size=shape) * _one(5, shape[1])[::-1],
     "spreads from 0.1 to 10": lambda rng, shape: rng.normal(size=shape) * np.geomspace(0.1, 10, shape[1])[:, None],
 }
-LAYOUTS = 1000
+LAYOUTS = 2000
 
 
 def _one(spread: float, cells: int) -> Floats:
@@ -460,7 +460,7 @@ def test_from_five_seeds_on_no_more_than_5_percent_of_layouts_without_difference
     asked += [(noise, cells, 5) for noise in unequal for cells in (3, 12)]
     wrong = {}
     for noise, cells, n in asked:
-        layouts = LAYOUTS * 12 // cells
+        layouts = LAYOUTS * 6 // cells
         share = false_alarms(simulated(noise, cells, n, layouts))
         if share > 0.05 + three_errors(0.05, layouts):
             wrong[noise, cells, n] = share
