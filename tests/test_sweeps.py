@@ -305,7 +305,7 @@ def test_what_yaml_1_2_or_a_grid_has_not_is_named(tmp_path: Path) -> None:
         ("base: &a {epochs: 1}\ncells: {one: *a}", r"the alias \*a; write out what it stands for"),
         ("cells: {one: {lr: 1, lr: 1}}", "lr stands there twice"),
         (f"grid: {{epochs: [{'9' * 5000}]}}", "must be YAML or JSON"),
-        ("grid: " + "[" * 2000, "must be YAML or JSON"),
+        ("grid: " + "[" * 1000, "must be YAML or JSON"),
     ):
         with pytest.raises(ConfigurationError, match=text):
             grid_trials(write(tmp_path, content))

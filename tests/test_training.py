@@ -938,7 +938,7 @@ def test_members_may_weigh_distances_differently() -> None:
 @pytest.mark.parametrize(
     ("preset", "asked"),
     [
-        ("default", {"n_trits": 4, "batch_size": 81, "epochs": 60}),
+        ("default", {"n_trits": 3, "batch_size": 32, "epochs": 60}),
         # The budget follows from its steps.
         pytest.param("rich", {"n_trits": 5, "batch_size": 64}, marks=pytest.mark.long),
     ],
