@@ -129,7 +129,7 @@ def test_a_run_whose_figures_cannot_be_drawn_is_as_good_as_another(finished: tup
     (tmp_path / "matplotlib").mkdir()
     (tmp_path / "matplotlib" / "__init__.py").write_text("raise ImportError('not here')\n")
     apart = {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}", "MLFLOW_EXPERIMENT_NAME": "without figures"}
-    code, out, err = desk.type("entry_points.finetune", "--preset", "radii", "--epochs", "6", "--seed", "3", **apart)
+    code, out, err = desk.type(*FINETUNE, "--seed", "3", **apart)
     assert (code, "Registered as tvae version" in out) == (0, True)
     assert "The figure tree was not drawn: ImportError: not here" in err
     (run,) = desk.runs("without figures")
@@ -141,7 +141,7 @@ def test_a_run_whose_figures_cannot_be_drawn_is_as_good_as_another(finished: tup
 def test_a_notebooks_backend_and_a_library_that_prints_change_nothing(finished: tuple[Desk, str]) -> None:
     desk, _ = finished
     inherited = {"MPLBACKEND": "no-such-backend", "MKL_VERBOSE": "1", "MLFLOW_EXPERIMENT_NAME": "from a notebook"}
-    code, _, err = desk.type("entry_points.finetune", "--preset", "radii", "--epochs", "6", "--seed", "4", **inherited)
+    code, _, err = desk.type(*FINETUNE, "--seed", "4", **inherited)
     assert (code, "not drawn" in err) == (0, False)
     (run,) = desk.runs("from a notebook")
     assert (run.info.status, run.data.tags["verified"]) == ("FINISHED", "true")
