@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -115,6 +116,29 @@ def test_epochs_whose_answer_was_lost_are_logged_again_and_stand_once(
             run.log_checkpoint(checkpoint, [{"epoch": 1.0, "loss": 0.5}, {"epoch": 2.0, "loss": 0.25}])
             logged = client.get_metric_history(run.id, "loss")
         assert [(metric.step, metric.value) for metric in logged] == [(1, 0.5), (2, 0.25)]
+
+
+def test_what_came_instead_of_a_servers_answer_is_said_in_few_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    def ask() -> str:
+        with pytest.raises(MlflowException) as caught:
+            MlflowClient(f"http://127.0.0.1:{server.getsockname()[1]}").get_run("0" * 32)
+        return store.reason(caught.value)
+
+    def reset() -> None:
+        connection, _ = server.accept()
+        connection.recv(1)
+        connection.close()  # with the rest unread
+
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        assert ask() == "no answer, timed out"
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        Thread(target=reset, daemon=True).start()
+        assert ask() == "no answer, [Errno 104] Connection reset by peer"
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))  # and does not listen
+        assert ask() == "no answer, [Errno 111] Connection refused"
 
 
 # Addresses

@@ -17,6 +17,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.utils.file_utils import local_file_uri_to_path
 from mlflow.utils.uri import is_local_uri
+from requests import RequestException
 from sqlalchemy import NullPool, create_engine, make_url, text
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -258,12 +259,20 @@ def enter(write: Callable[[], None]) -> None:
 
 
 def reason(error: BaseException) -> str:
-    """Return the first line of what an error says."""
-    text = str(getattr(error, "orig", None) or error).strip()
-    line = text.splitlines()[0] if text else type(error).__name__
-    # What urllib3 says of a server that does not answer is mostly addresses; what it came to stands at the end.
-    _, failed, cause = line.partition("(Caused by ")
-    return "no answer, " + cause.rpartition(": ")[2].split(" (")[0].rstrip(".'\")") if failed else line
+    """Return the first line of what an error says; of a server that did not answer, what came instead of an answer."""
+    chain: list[BaseException] = [error]
+    while before := chain[-1].__cause__ or chain[-1].__context__ or next(_wrapped_by(chain[-1]), None):
+        chain.append(before)
+    # What MLflow says of a server that does not answer is mostly addresses; the innermost error says what happened.
+    unanswered = any(isinstance(link, RequestException) and link.response is None for link in chain)
+    said = chain[-1] if unanswered else getattr(error, "orig", None) or error
+    line = next(iter(str(said).strip().splitlines()), type(said).__name__)
+    return f"no answer, {line}" if unanswered else line
+
+
+def _wrapped_by(error: BaseException) -> Iterator[BaseException]:
+    """Yield the error that is wrapped in another, as urllib3 does it: as its last argument."""
+    return (argument for argument in error.args[-1:] if isinstance(argument, BaseException))
 
 
 def require_answer(uri: str) -> None:
