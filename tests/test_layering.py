@@ -5,6 +5,7 @@ A room is a module or a package directly under `tvae/`. To add one, add a line t
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -40,27 +41,28 @@ ROOMS = {
     "locks": Room("", NOTHING),
     "markdown": Room("", NOTHING),
     "config": Room("errors", NOTHING),
-    "ternary": Room("errors config", NUMPY),
+    "arrays": Room("", NUMPY),
+    "ternary": Room("errors config arrays", NUMPY),
     "torch_defaults": Room("", TORCH),
     "poincare": Room("errors", TORCH),
     "model": Room("errors config poincare", TORCH),
     "objectives": Room("errors config ternary poincare", TORCH),
-    "metrics": Room("errors config ternary poincare model torch_defaults", STATISTICS),
+    "metrics": Room("errors config arrays ternary poincare model torch_defaults", STATISTICS),
     "checkpoint": Room("errors fresh locks markdown config ternary poincare model metrics torch_defaults", STATISTICS),
     "training": Room("errors config ternary poincare model objectives metrics checkpoint torch_defaults", STATISTICS),
     "sweeps": Room("errors config ternary model metrics training checkpoint torch_defaults", STATISTICS),
     # Facts about operations, whatever learns them.
-    "gates": Room("ternary", STATISTICS),
-    "plots": Room("errors ternary poincare model metrics training gates", DRAWING),
+    "gates": Room("arrays ternary", STATISTICS),
+    "plots": Room("errors arrays ternary poincare model metrics training gates", DRAWING),
     # A logged model holds a copy of this file, and nothing else of tvae.
     "served": Room("", None),
-    "serving": Room("errors config ternary poincare model metrics checkpoint served torch_defaults", None),
+    "serving": Room("errors config arrays ternary poincare model metrics checkpoint served torch_defaults", None),
     "tracking": Room(EVERYTHING_ABOVE, None),
     "registry": Room("errors config metrics checkpoint serving tracking", None),
     # What a user does with a model; nothing below needs it. Addresses of MLflow are the registry's, imported for them
     # alone. scikit-learn's estimators import pandas where it is.
     "embedding": Room(
-        "errors config ternary poincare model metrics checkpoint registry torch_defaults", DRAWING | {"pandas"}
+        "errors config arrays ternary poincare model metrics checkpoint registry torch_defaults", DRAWING | {"pandas"}
     ),
     "report": Room("errors config markdown metrics sweeps tracking registry", None),
     "workflows": Room(EVERYTHING_ABOVE, None),
@@ -95,8 +97,13 @@ def room_of(path: Path) -> str:
     return path.relative_to(ROOT / "tvae").parts[0].removesuffix(".py")
 
 
+GETATTR = ["getattr", "tvae"]
+# A module that a string names is imported by it, now or later. Tags such as `tvae.version` name none.
+NAMED = re.compile(rf"tvae\.({'|'.join(ROOMS)})(\.\w+)*")
+
+
 def modules_imported(source: str) -> Iterator[str]:
-    """Every module or name that a source imports, anywhere in it, and every attribute it takes of `tvae`."""
+    """Every module or name that a source imports or names in a string, and every attribute it takes of `tvae`."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name != "tvae")
@@ -105,6 +112,10 @@ def modules_imported(source: str) -> Iterator[str]:
             yield from (f"{base}.{alias.name}" for alias in node.names)
         elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "tvae":
             yield f"tvae.{node.attr}"
+        elif isinstance(node, ast.Call) and [ast.unparse(part) for part in (node.func, *node.args[:1])] == GETATTR:
+            yield f"tvae.{ast.literal_eval(node.args[1])}"
+        elif isinstance(node, ast.Constant) and NAMED.fullmatch(str(node.value)):
+            yield node.value
 
 
 def arrows(source: str) -> set[str]:
@@ -173,6 +184,9 @@ def test_source_imports_by_absolute_names(path: Path) -> None:
         ("from entry_points import train", {"entry_points"}),
         ("import entry_points.train", {"entry_points"}),
         ("def f():\n    from tvae.tracking import log", {"tracking"}),
+        ("importlib.import_module('tvae.serving')", {"serving"}),
+        ("HOME = {'report': 'tvae.report.page'}", {"report"}),
+        ("getattr(tvae, 'sweeps')", {"sweeps"}),
         ("if TYPE_CHECKING:\n    from tvae.report import Page", {"report"}),
     ],
 )

@@ -716,7 +716,7 @@ class TestRefusal:
     ) -> None:
         broken = mlflow.pyfunc.load_model(str(saved))
         broken._model_impl.answers = None
-        with caplog.at_level(logging.ERROR, "tvae.serving"):
+        with caplog.at_level(logging.ERROR, "tvae.served"):
             answer = in_process(broken)(body([GOOD]))
         assert (answer.status, answer.content["error_code"]) == (500, "INTERNAL_ERROR")
         assert answer.message == "The request could not be answered; the server's log says why."

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tvae import ternary
+from tvae.arrays import Bools, Trits
 
 __all__ = ["NAMES", "associative", "commutative", "index", "monotone"]
 
@@ -66,30 +67,30 @@ NAMES = {index(gate): name for name, gate in _GATES.items()}
 """Gates that have a name, by index, in the words of balanced ternary and of Kleene's logic; x and y are the inputs."""
 
 
-def commutative(trits: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+def commutative(trits: npt.ArrayLike) -> Bools:
     """Return which gates give the same for (x, y) and (y, x), shape `(n,)` for trits `(n, 9)`: 729 of all 19,683."""
     table = _tables(trits)
-    equal: npt.NDArray[np.bool_] = (table == table.swapaxes(1, 2)).all((1, 2))
+    equal: Bools = (table == table.swapaxes(1, 2)).all((1, 2))
     return equal
 
 
-def monotone(trits: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+def monotone(trits: npt.ArrayLike) -> Bools:
     """Return which gates never fall where an input rises, shape `(n,)` for trits `(n, 9)`: 175 of all 19,683."""
     table = _tables(trits)
     steps = np.concatenate([np.diff(table, axis=1).reshape(-1, 6), np.diff(table, axis=2).reshape(-1, 6)], axis=1)
     return np.asarray((steps >= 0).all(1))
 
 
-def associative(trits: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+def associative(trits: npt.ArrayLike) -> Bools:
     """Return which gates give g(g(x, y), z) = g(x, g(y, z)), shape `(n,)` for trits `(n, 9)`: 113 of all 19,683."""
     g = _tables(trits).astype(np.int64) + 1
     x, y, z = np.ogrid[:3, :3, :3]
     row = np.arange(len(g))[:, None, None, None]
-    equal: npt.NDArray[np.bool_] = (g[row, g[:, x, y], z] == g[row, x, g[:, y, z]]).all((1, 2, 3))
+    equal: Bools = (g[row, g[:, x, y], z] == g[row, x, g[:, y, z]]).all((1, 2, 3))
     return equal
 
 
-def _tables(trits: npt.ArrayLike) -> npt.NDArray[np.int8]:
+def _tables(trits: npt.ArrayLike) -> Trits:
     """Return trits `(n, 9)` as tables `(n, 3, 3)`, x by y."""
     t = np.asarray(trits, dtype=np.int8)
     if t.ndim != 2 or t.shape[1] != 9:

@@ -46,7 +46,7 @@ _SERVER_PROCESS = "mlflow.pyfunc.scoring_server.app"
 _SERVER = "mlflow.pyfunc.scoring_server"
 _LONGEST_QUOTE = 60
 _COUNTED = "Rows and positions count from 0."
-_logger = logging.getLogger("tvae.serving")
+_logger = logging.getLogger("tvae.served")
 
 Record = dict[str, Any]
 Floats = npt.NDArray[np.float64]

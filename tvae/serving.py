@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import torch
 from mlflow.models import ModelSignature
@@ -21,11 +20,12 @@ from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import Array
 
 from tvae import poincare, served, ternary
+from tvae.arrays import Floats, Ints
 from tvae.checkpoint import FILE_NAME, Checkpoint, load, read
 from tvae.errors import EvaluationError
 from tvae.metrics import CHUNK, embed
 from tvae.model import TernaryVAE
-from tvae.served import TABLE, Answers, Floats, Record, ServedModel, read_table, take_every_format
+from tvae.served import TABLE, Answers, Record, ServedModel, read_table, take_every_format
 from tvae.torch_defaults import torch_defaults
 
 __all__ = ["MOST_OPERATIONS", "Answers", "NetworkAnswers", "answers", "pyfunc_arguments", "require_same_answers"]
@@ -88,7 +88,7 @@ class NetworkAnswers:
         self._model, self.n_trits = model, model.architecture.n_trits
 
     @torch_defaults(threads=1)
-    def records(self, indices: npt.NDArray[np.int64], *, embedding: bool) -> list[Record]:
+    def records(self, indices: Ints, *, embedding: bool) -> list[Record]:
         """Return one record an operation, as `Answers.records` does.
 
         Raises:

@@ -13,6 +13,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from tvae.arrays import Bools, Floats, Ints, Trits
 from tvae.config.architecture import MOST_LISTED
 from tvae.errors import OperationError
 
@@ -38,11 +39,10 @@ N_OPERATIONS = 3**N_TRITS
 HOLDOUT_SEED = 20_251_229
 """Which operations are held out is part of what a run is told: another seed is another experiment."""
 
-IntArray = npt.NDArray[np.int64]
 _T = TypeVar("_T", bound=np.generic)
 
 
-def to_trits(index: npt.ArrayLike, n_trits: int = N_TRITS) -> npt.NDArray[np.int8]:
+def to_trits(index: npt.ArrayLike, n_trits: int = N_TRITS) -> Trits:
     """Return the trits of operations given by index.
 
     Args:
@@ -66,7 +66,7 @@ def to_trits(index: npt.ArrayLike, n_trits: int = N_TRITS) -> npt.NDArray[np.int
     return trits
 
 
-def to_index(trits: npt.ArrayLike) -> IntArray:
+def to_index(trits: npt.ArrayLike) -> Ints:
     """Return the index `Σ (t_k + 1)·3^k` of operations given by trits.
 
     Args:
@@ -85,13 +85,13 @@ def to_index(trits: npt.ArrayLike) -> IntArray:
     t = np.asarray(trits)
     if not np.isin(t, (-1, 0, 1)).all():
         raise OperationError(f"`trits` must be -1, 0 or 1, got {t[~np.isin(t, (-1, 0, 1))].flat[0]}.")
-    powers: IntArray = 3 ** np.arange(t.shape[-1], dtype=np.int64)
-    index: IntArray = (t.astype(np.int64) + 1) @ powers
+    powers: Ints = 3 ** np.arange(t.shape[-1], dtype=np.int64)
+    index: Ints = (t.astype(np.int64) + 1) @ powers
     return index
 
 
 @lru_cache
-def operations(n_trits: int = N_TRITS) -> npt.NDArray[np.int8]:
+def operations(n_trits: int = N_TRITS) -> Trits:
     """Return all operations in index order, shape `(3^n_trits, n_trits)`, read-only.
 
     Raises:
@@ -101,7 +101,7 @@ def operations(n_trits: int = N_TRITS) -> npt.NDArray[np.int8]:
     return _frozen(to_trits(np.arange(3**n_trits), n_trits))
 
 
-def valuation(i: npt.ArrayLike, n_trits: int = N_TRITS) -> IntArray:
+def valuation(i: npt.ArrayLike, n_trits: int = N_TRITS) -> Ints:
     """Return the 3-adic valuation of integers: the largest k with 3^k dividing i, and `n_trits` for 0.
 
     Args:
@@ -123,7 +123,7 @@ def valuation(i: npt.ArrayLike, n_trits: int = N_TRITS) -> IntArray:
 
 
 @lru_cache
-def valuations(n_trits: int = N_TRITS) -> IntArray:
+def valuations(n_trits: int = N_TRITS) -> Ints:
     """Return the valuation of every operation in index order, shape `(3^n_trits,)`, read-only.
 
     Raises:
@@ -133,7 +133,7 @@ def valuations(n_trits: int = N_TRITS) -> IntArray:
     return _frozen(valuation(np.arange(3**n_trits), n_trits))
 
 
-def of_level(valuation: npt.ArrayLike, place: npt.ArrayLike, n_trits: int = N_TRITS) -> IntArray:
+def of_level(valuation: npt.ArrayLike, place: npt.ArrayLike, n_trits: int = N_TRITS) -> Ints:
     """Return the operations at given places among those of their valuation, in ascending order.
 
     Args:
@@ -152,7 +152,7 @@ def of_level(valuation: npt.ArrayLike, place: npt.ArrayLike, n_trits: int = N_TR
     return np.where(v == n_trits, 0, 3**v * (m + m // 2 + 1))
 
 
-def level_sizes(n_trits: int = N_TRITS) -> IntArray:
+def level_sizes(n_trits: int = N_TRITS) -> Ints:
     """Return how many operations have valuation 0, …, n_trits, shape `(n_trits + 1,)`.
 
     Example:
@@ -163,7 +163,7 @@ def level_sizes(n_trits: int = N_TRITS) -> IntArray:
     return np.append(below_top, 1)
 
 
-def distance(i: npt.ArrayLike, j: npt.ArrayLike, n_trits: int = N_TRITS) -> npt.NDArray[np.float64]:
+def distance(i: npt.ArrayLike, j: npt.ArrayLike, n_trits: int = N_TRITS) -> Floats:
     """Return the 3-adic distance 3^(-v(i - j)), 0 where i = j.
 
     Args:
@@ -178,7 +178,7 @@ def distance(i: npt.ArrayLike, j: npt.ArrayLike, n_trits: int = N_TRITS) -> npt.
     return np.where(difference == 0, 0.0, 3.0 ** -valuation(difference, n_trits).astype(np.float64))
 
 
-def ball(i: int, level: int, n_trits: int = N_TRITS) -> IntArray:
+def ball(i: int, level: int, n_trits: int = N_TRITS) -> Ints:
     """Return the 3-adic ball i + 3^level·Z around an operation: all indices with its first `level` trits.
 
     Args:
@@ -199,7 +199,7 @@ def ball(i: int, level: int, n_trits: int = N_TRITS) -> IntArray:
 
 
 @lru_cache
-def held_out(share: float, n_trits: int = N_TRITS) -> npt.NDArray[np.bool_]:
+def held_out(share: float, n_trits: int = N_TRITS) -> Bools:
     """Return which operations are kept from every loss where a share of them is held out, read-only.
 
     The same operations for every seed, and of a smaller share some of those of a larger one. Operation 0, about which
@@ -236,7 +236,7 @@ def require_listed(n_trits: int) -> None:
         )
 
 
-def _as_index(index: npt.ArrayLike, n_trits: int) -> IntArray:
+def _as_index(index: npt.ArrayLike, n_trits: int) -> Ints:
     i = np.asarray(index)
     if not np.issubdtype(i.dtype, np.integer):
         raise OperationError(f"`index` must be integers, got {i.dtype}.")

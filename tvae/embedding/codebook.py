@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from tvae import poincare, ternary
+from tvae.arrays import Floats, Ints, Trits
 from tvae.errors import EvaluationError, PointError
 from tvae.metrics import embed
 from tvae.metrics.nearest import nearest
@@ -23,9 +24,6 @@ from tvae.model import TernaryVAE, require_model
 from tvae.torch_defaults import torch_defaults
 
 __all__ = ["Codebook", "Operations", "codebook", "decode", "require_inside"]
-
-IntArray = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,9 +39,9 @@ class Operations:
         distance: hyperbolic length, shape `(n,)`, >= 0.
     """
 
-    index: IntArray
-    trits: npt.NDArray[np.int8]
-    valuation: IntArray
+    index: Ints
+    trits: Trits
+    valuation: Ints
     distance: Floats
 
     def __len__(self) -> int:

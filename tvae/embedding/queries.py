@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from tvae import poincare, ternary
+from tvae.arrays import Floats, Ints
 from tvae.embedding.codebook import Codebook, Operations, codebook, decode, require_inside
 from tvae.errors import OperationError, PointError
 from tvae.metrics.nearest import nearest
@@ -25,7 +26,6 @@ from tvae.torch_defaults import torch_defaults
 __all__ = ["Geodesic", "PoincareDistance", "adic_ball", "distance", "geodesic", "nearest_operations"]
 
 Source = TernaryVAE | Codebook
-Floats = npt.NDArray[np.float64]
 
 # Distances of a matrix that are measured at a time: 16 MB for each step of it.
 MEASURED = 2_000_000
@@ -41,8 +41,8 @@ class Geodesic:
         operations: that of the nearest embedding to each point, with its distance from the point.
     """
 
-    t: npt.NDArray[np.float64]
-    points: npt.NDArray[np.float64]
+    t: Floats
+    points: Floats
     operations: Operations
 
 
@@ -189,7 +189,7 @@ def _index(operation: npt.ArrayLike, n_trits: int) -> int:
     return int(i)
 
 
-def _indices(operations: npt.ArrayLike, n_trits: int) -> npt.NDArray[np.int64]:
+def _indices(operations: npt.ArrayLike, n_trits: int) -> Ints:
     """Return indices, shape `(…)`, of operations given by index `(…)` or `(m, 1)`, or by trits `(…, n_trits)`."""
     given = np.asarray(operations)
     if given.ndim and given.shape[-1] == n_trits:

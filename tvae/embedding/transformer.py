@@ -11,6 +11,7 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from tvae import poincare, ternary
+from tvae.arrays import Floats, Ints, Trits
 from tvae.checkpoint import Checkpoint
 from tvae.embedding.codebook import Codebook, codebook, decode
 from tvae.embedding.loading import load
@@ -78,7 +79,7 @@ class TernaryEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         _indices(given, self.codebook_.n_trits)
         return self
 
-    def transform(self, X: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    def transform(self, X: npt.ArrayLike) -> Floats:
         """Return where operations lie, float64 of shape `(n, D)`, or `(n, 1)` radii, for their trits `(n, n_trits)`.
 
         Raises:
@@ -87,7 +88,7 @@ class TernaryEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         check_is_fitted(self)
         book = self.codebook_
         index = _indices(validate_data(self, X, reset=False), book.n_trits)
-        z: npt.NDArray[np.float64] = book.points[torch.from_numpy(index)].double().numpy()
+        z: Floats = book.points[torch.from_numpy(index)].double().numpy()
         if self.space == "ball":
             return z
         norm = np.linalg.norm(z, axis=1, keepdims=True)
@@ -96,7 +97,7 @@ class TernaryEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
             return np.asarray(radius)
         return np.asarray(z * np.divide(radius, norm, out=np.zeros_like(norm), where=norm > 0))
 
-    def inverse_transform(self, X: npt.ArrayLike) -> npt.NDArray[np.int8]:
+    def inverse_transform(self, X: npt.ArrayLike) -> Trits:
         """Return the trits, int8 of shape `(n, n_trits)`, of the operations nearest to points `(n, D)`.
 
         Args:
@@ -126,7 +127,7 @@ class TernaryEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         return tags
 
 
-def _indices(X: npt.NDArray[Any], n_trits: int) -> npt.NDArray[np.int64]:
+def _indices(X: npt.NDArray[Any], n_trits: int) -> Ints:
     """Return the indices of rows of trits, or refuse the first value that is none, by its place."""
     if X.shape[1] != n_trits:
         raise ValueError(f"`X` must have a column for each of {n_trits} trits, got {X.shape[1]} feature(s).")

@@ -9,10 +9,10 @@ many with every level farther out, the nearest of the far ones would be nearer, 
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from tvae import poincare, ternary
+from tvae.arrays import Floats, Ints
 from tvae.metrics.measurement import embed, posterior_mean
 from tvae.metrics.population import SAMPLE_SEED, population
 from tvae.metrics.tree import share_of_nearest
@@ -23,9 +23,6 @@ __all__ = ["DrawnTree", "drawn_tree"]
 
 N_ANCHORS = 729
 N_PARTNERS = 54
-
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 
 
 class DrawnTree(NamedTuple):

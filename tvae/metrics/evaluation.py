@@ -31,9 +31,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from tvae import poincare, ternary
+from tvae.arrays import Floats
 from tvae.metrics.drawn import drawn_tree
 from tvae.metrics.measurement import embed, measure, posterior_mean, q, rank_correlation, reproduced
 from tvae.metrics.population import SAMPLE_SEED, population
@@ -48,8 +48,6 @@ MOST_EXACT = 10
 RESAMPLES = 200
 # Of the normal distribution, for intervals of 95 %.
 TWO_SIDED = 1.959964
-
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from tvae import poincare, ternary
+from tvae.arrays import Bools, Floats, Ints
 from tvae.errors import EvaluationError
 from tvae.metrics.population import Population, in_pairs, population, sample_pairs, targets, trit_table
 from tvae.model import Embedding, TernaryVAE
@@ -43,10 +44,6 @@ __all__ = [
 CHUNK = 2_048
 # Mean radii of levels that are as near as this, as a share of the largest radius, differ by rounding alone.
 LEAST_SCALE = 1e-9
-
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
-Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +146,7 @@ def measure(embedding: Embedding, *, n_trits: int, curvature: float) -> Measurem
 
 @torch_defaults()
 def measure_norms(
-    unit_norm: Tensor, chords: Tensor, *, n_trits: int, curvature: float, chosen: Mask | None = None
+    unit_norm: Tensor, chords: Tensor, *, n_trits: int, curvature: float, chosen: Bools | None = None
 ) -> Measurement:
     """Measure an embedding of which only the unit norms are new: directions that do not learn keep their chords.
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from tvae import ternary
+from tvae.arrays import Bools, Floats, Ints
 from tvae.torch_defaults import torch_defaults
 
 __all__ = [
@@ -32,10 +32,6 @@ N_PAIRS = 40_960
 # Of operations that are not listed: so many drawn evenly, and then so many of each level.
 N_DRAWN = 3**10
 N_DRAWN_OF_LEVEL = 3**5
-
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
-Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,7 +54,7 @@ class Population:
     def __len__(self) -> int:
         return len(self.index)
 
-    def subset(self, chosen: Mask) -> "Population":
+    def subset(self, chosen: Bools) -> "Population":
         """Return those of them that are chosen, a boolean each."""
         valuations, n_even = self.valuations[chosen], int(chosen[: self.n_even].sum())
         sizes = np.bincount(valuations, minlength=len(self.level_sizes))

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from tvae import poincare
+from tvae.arrays import Bools, Floats, Ints
 from tvae.metrics.nearest import nearest
 from tvae.metrics.population import SAMPLE_SEED, sample_partners
 from tvae.model import Embedding
@@ -30,11 +31,8 @@ ANCHORS = 32
 N_TREE_DISTANCES = N_TREE_SAMPLE * 3**11
 N_SIBLING_DISTANCES = 3**18
 
-Floats = npt.NDArray[np.float64]
-Mask = npt.NDArray[np.bool_]
 
-
-def tree_sample(n_trits: int, chosen: Mask | None = None, sample: int = N_TREE_SAMPLE) -> npt.NDArray[np.int64]:
+def tree_sample(n_trits: int, chosen: Bools | None = None, sample: int = N_TREE_SAMPLE) -> Ints:
     """Return the operations that tree precision is averaged over.
 
     Args:
@@ -57,7 +55,7 @@ def tree_precision_by_level(
     curvature: float,
     sample: int = N_TREE_SAMPLE,
     dtype: torch.dtype = torch.float32,
-    chosen: Mask | None = None,
+    chosen: Bools | None = None,
 ) -> tuple[float, ...]:
     """Return the mean of `tree_precisions` over `tree_sample`, at k = 1 … n_trits - 1."""
     anchors = tree_sample(n_trits, chosen, sample)
@@ -68,7 +66,7 @@ def tree_precision_by_level(
 @torch_defaults()
 def tree_precisions(
     embedding: Embedding,
-    anchors: npt.NDArray[np.int64],
+    anchors: Ints,
     *,
     n_trits: int,
     curvature: float,
@@ -114,15 +112,13 @@ def share_of_nearest(ball: npt.NDArray[np.floating], ordered: npt.NDArray[np.flo
     return float((expected - 1) / (len(ball) - 1))
 
 
-def sibling_recall(embedding: Embedding, *, n_trits: int, curvature: float, chosen: Mask | None = None) -> float:
+def sibling_recall(embedding: Embedding, *, n_trits: int, curvature: float, chosen: Bools | None = None) -> float:
     """Return the share of every operation's two nearest that are its siblings, as `sibling_hits` has it."""
     return float(sibling_hits(embedding, n_trits=n_trits, curvature=curvature, chosen=chosen).mean())
 
 
 @torch_defaults()
-def sibling_hits(
-    embedding: Embedding, *, n_trits: int, curvature: float, chosen: Mask | None = None
-) -> npt.NDArray[np.float64]:
+def sibling_hits(embedding: Embedding, *, n_trits: int, curvature: float, chosen: Bools | None = None) -> Floats:
     """Return which share of an operation's two nearest are its siblings, i ± 3^(n_trits - 1) mod 3^n_trits.
 
     Distances are those of float64. Where several operations are equally far, the expected share under random
@@ -184,7 +180,7 @@ def _expected_hits(z: Tensor, i: Tensor, second: Tensor, of_siblings: Tensor, cu
 
 
 @torch_defaults()
-def ball_coverage(points: Tensor, *, curvature: float, chosen: Mask | None = None) -> float:
+def ball_coverage(points: Tensor, *, curvature: float, chosen: Bools | None = None) -> float:
     """Return the share of operations that the nearest-embedding decoder gives back from their own points.
 
     A point is nearest to itself, at distance 0. So an operation comes back unless another has the very same

@@ -13,7 +13,8 @@ import numpy.typing as npt
 from jinja2 import Environment, StrictUndefined
 
 from tvae import gates, poincare, ternary
-from tvae.plots.plane import Floats, learned_angle, polar
+from tvae.arrays import Floats
+from tvae.plots.plane import learned_angle, polar
 
 __all__ = ["FILE_NAME", "MOST_TRITS", "page"]
 

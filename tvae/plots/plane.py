@@ -7,11 +7,10 @@ import numpy.typing as npt
 import torch
 
 from tvae import poincare, ternary
+from tvae.arrays import Floats
 from tvae.model import Embedding
 
 __all__ = ["Floats", "adic_angle", "learned_angle", "polar"]
-
-Floats = npt.NDArray[np.float64]
 
 
 def polar(points: npt.ArrayLike, curvature: float) -> tuple[Embedding, int]:

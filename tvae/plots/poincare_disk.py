@@ -11,8 +11,9 @@ from matplotlib.patches import Circle
 from matplotlib.ticker import MaxNLocator
 
 from tvae import poincare, ternary
+from tvae.arrays import Floats
 from tvae.plots.plane import adic_angle, learned_angle, polar
-from tvae.plots.style import INK, MUTED, SIZE, Floats, level_colours, own_style, plot_level, titled
+from tvae.plots.style import INK, MUTED, SIZE, level_colours, own_style, plot_level, titled
 
 __all__ = ["poincare_disk"]
 

@@ -9,8 +9,9 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedLocator
 
 from tvae import metrics, ternary
+from tvae.arrays import Floats
 from tvae.metrics import Evaluation
-from tvae.plots.style import ALARM, INK, MUTED, Floats, level_colours, own_style, plain_axes, plot_level, signed, titled
+from tvae.plots.style import ALARM, INK, MUTED, level_colours, own_style, plain_axes, plot_level, signed, titled
 
 __all__ = ["radius_by_valuation"]
 

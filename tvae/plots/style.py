@@ -10,11 +10,12 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-import numpy.typing as npt
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+
+from tvae.arrays import Floats
 
 __all__ = [
     "ALARM",
@@ -34,7 +35,6 @@ __all__ = [
     "titled",
 ]
 
-Floats = npt.NDArray[np.float64]
 
 # 9 inches are 900 pixels at 100 dpi, the width of MLflow's image preview; 150 dpi keep a larger view and a print sharp.
 SIZE = (9.0, 6.4)

@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from tvae import metrics, ternary
-from tvae.plots.style import ALARM, CURVE, INK, MUTED, Floats, level_colours, own_style, plain_axes, signed, titled
+from tvae.arrays import Floats
+from tvae.plots.style import ALARM, CURVE, INK, MUTED, level_colours, own_style, plain_axes, signed, titled
 from tvae.training import Record
 
 __all__ = ["training_curves"]

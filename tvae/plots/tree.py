@@ -12,9 +12,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 
 from tvae import metrics, poincare
+from tvae.arrays import Floats
 from tvae.model import Embedding
 from tvae.plots.plane import adic_angle, polar
-from tvae.plots.style import DPI, INK, MUTED, Floats, own_style
+from tvae.plots.style import DPI, INK, MUTED, own_style
 
 __all__ = ["tree"]
 
