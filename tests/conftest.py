@@ -4,11 +4,16 @@ import random
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 import torch
-from desk import Desk, fork_fresh_processes
+
+from tvae.fresh import FreshProcess
+
+if TYPE_CHECKING:
+    from desk import Desk
 
 # The tensors of a test are small. On a busy machine threads that wait for one another made them ten times slower.
 torch.set_num_threads(1)
@@ -25,14 +30,24 @@ def seed() -> None:
 
 @pytest.fixture(autouse=True, scope="session")
 def forked_processes() -> Iterator[None]:
+    """Let fresh processes be forks, from the first that a test asks for. MLflow is imported then: it takes seconds."""
     with pytest.MonkeyPatch.context() as patch:
-        fork_fresh_processes(patch)
+
+        def start(process: FreshProcess, *arguments: Any) -> Any:
+            from desk import fork_fresh_processes
+
+            fork_fresh_processes(patch)
+            return FreshProcess._start(process, *arguments)
+
+        patch.setattr(FreshProcess, "_start", start)
         yield
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Iterator[Desk]:
+def desk(tmp_path: Path) -> "Iterator[Desk]":
     """A desk at which nothing is left at work, however a test ends."""
+    from desk import Desk
+
     desk = Desk(tmp_path)
     yield desk
     desk.leave()
