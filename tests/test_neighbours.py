@@ -100,7 +100,7 @@ def test_a_matrix_has_all_pairs(book: tvae.Codebook) -> None:
 def test_a_matrix_is_measured_in_parts(book: tvae.Codebook, monkeypatch: pytest.MonkeyPatch) -> None:
     everyone = np.arange(243)
     whole = tvae.distance(everyone, everyone, book, matrix=True)
-    monkeypatch.setattr(neighbours, "MEASURED", 1000)
+    monkeypatch.setattr(neighbours, "BLOCK", 1000)
     assert np.array_equal(tvae.distance(everyone, everyone, book, matrix=True), whole)
 
 

@@ -33,7 +33,7 @@ from torch import Tensor
 
 from tvae.checkpoint import atomic
 from tvae.checkpoint.provenance import provenance
-from tvae.checkpoint.refusal import RefusedError, cut, open_regular, quote, reason, refusing, require_finite
+from tvae.checkpoint.refusal import RefusedError, cut, open_regular, os_reason, quote, refusing, require_finite_weights
 from tvae.config.architecture import Architecture
 from tvae.errors import ArchitectureError, CheckpointError
 from tvae.model import COMPONENTS, TernaryVAE
@@ -139,7 +139,7 @@ def save(
         }
         digest = _new_digest(fields, shapes)
         for name, tensor in tensors.items():
-            require_finite(name, tensor)
+            require_finite_weights(name, tensor)
             digest.update(_bytes(tensor))
         header = _header(_canonical(fields | {"digest": digest.hexdigest()}), shapes)
         if len(header) > MAX_HEADER_BYTES:
@@ -155,7 +155,7 @@ def save(
     except (OSError, ValueError) as error:
         raise CheckpointError(
             f"{path} was not written: the folder must exist, be writable and have room; "
-            f"found: {reason(error)}. What stood there before is unchanged."
+            f"found: {os_reason(error)}. What stood there before is unchanged."
         ) from error
     return Checkpoint(
         path=path,
@@ -261,7 +261,7 @@ def _read(path: Path, stream: io.BufferedReader) -> Checkpoint:
             "weights or header were changed after saving. Take another copy of the file."
         )
     for name, tensor in tensors.items():
-        require_finite(name, tensor)
+        require_finite_weights(name, tensor)
     model.load_state_dict(tensors, strict=True, assign=True)
     return Checkpoint(
         path=path,

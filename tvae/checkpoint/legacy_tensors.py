@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from tvae.checkpoint.pickled import Object, described, fields
-from tvae.checkpoint.refusal import RefusedError, cut, quote, require_finite
+from tvae.checkpoint.refusal import RefusedError, cut, quote, require_finite_weights
 from tvae.checkpoint.torch_file import TorchFile, is_tensor
 from tvae.config.architecture import Architecture
 from tvae.errors import ArchitectureError
@@ -201,7 +201,7 @@ class Branch:
                 raise RefusedError(f"`{name}` must have the shape {list(expected.shape)}, found {list(stored.shape)}.")
             # A copy, since tensors of a file may share their bytes.
             weights[ours] = stored.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
-            require_finite(name, weights[ours])
+            require_finite_weights(name, weights[ours])
             precisions.add(str(stored.dtype).removeprefix("torch."))
             rounded = max(rounded, float((weights[ours].double() - stored.double()).abs().max()))
         model.load_state_dict(weights, strict=True, assign=True)

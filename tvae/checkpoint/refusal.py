@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tvae.errors import CheckpointError
 
-__all__ = ["RefusedError", "cut", "open_regular", "quote", "refusing", "require_finite"]
+__all__ = ["RefusedError", "cut", "open_regular", "os_reason", "quote", "refusing", "require_finite_weights"]
 
 # A refusal quotes what it found, and a hostile file can hold a megabyte there.
 _LONGEST_QUOTE = 400
@@ -37,13 +37,13 @@ def refusing(path: Path) -> Iterator[None]:
         raise CheckpointError(f"{path}: {refused}") from None
     # A path with a NUL in it is a ValueError.
     except (OSError, ValueError) as error:
-        text = f"{path}: the file must be readable; found: {reason(error)}."
+        text = f"{path}: the file must be readable; found: {os_reason(error)}."
         if path.parts[:1] in (("runs:",), ("models:",)):
             text += " Of an address, load the .safetensors that mlflow.artifacts.download_artifacts(address) brings."
         raise CheckpointError(text) from error
 
 
-def reason(error: Exception) -> str:
+def os_reason(error: Exception) -> str:
     """Return what the operating system says, without the path that the reader already has."""
     return str(getattr(error, "strerror", None) or error)
 
@@ -74,7 +74,7 @@ def open_regular(path: Path, max_bytes: int) -> io.BufferedReader:
     raise RefusedError(f"The file must have at most {max_bytes} bytes; it has {size}.")
 
 
-def require_finite(name: str, tensor: Tensor) -> None:
+def require_finite_weights(name: str, tensor: Tensor) -> None:
     """Refuse a tensor with NaN or infinity in it.
 
     Args:

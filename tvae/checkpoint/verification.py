@@ -17,7 +17,7 @@ from torch import Tensor
 from tvae import poincare
 from tvae.checkpoint import atomic
 from tvae.checkpoint.file import Checkpoint, read
-from tvae.checkpoint.refusal import cut, reason
+from tvae.checkpoint.refusal import cut, os_reason
 from tvae.config.architecture import MOST_LISTED
 from tvae.config.bounds import RELOADS, Bounds
 from tvae.errors import CheckpointError, EvaluationError
@@ -139,7 +139,7 @@ class Verification:
             atomic.replace(Path(os.path.expanduser(path)), [text.encode()])
         except (OSError, ValueError) as error:
             raise CheckpointError(
-                f"{path} was not written: the folder must exist, be writable and have room; found: {reason(error)}."
+                f"{path} was not written: the folder must exist, be writable and have room; found: {os_reason(error)}."
             ) from error
 
     def table(self) -> str:

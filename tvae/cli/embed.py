@@ -3,14 +3,14 @@
 import logging
 
 from tvae.cli.command import command
-from tvae.cli.options import CHAMPION, NONE, address, out
+from tvae.cli.options import CHAMPION_ADDRESS, NONE, address, out
 from tvae.workflows.messages import say_where
 
 _logger = logging.getLogger(__name__)
 
 
 @command
-@address(CHAMPION)
+@address(CHAMPION_ADDRESS)
 @out("Also write the files into this folder.")
 def main(checkpoint: str, out: str) -> None:
     """Write all 19,683 embeddings, as .npz, as Parquet and as a page to look at, to the run.

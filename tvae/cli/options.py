@@ -16,7 +16,7 @@ from tvae.sweeps.trial import LOADS
 
 __all__ = [
     "ARCHITECTURE",
-    "CHAMPION",
+    "CHAMPION_ADDRESS",
     "EXECUTION",
     "NONE",
     "PLACE",
@@ -35,7 +35,7 @@ TRAINING = ("objective", *(name for name in PRESET_SETTINGS if name not in ARCHI
 
 EXECUTION = ("device", "backend", "address", "workers", "resume")
 
-CHAMPION = "models:/tvae@champion"
+CHAMPION_ADDRESS = "models:/tvae@champion"
 
 _HELP = {
     **help_of(Architecture),

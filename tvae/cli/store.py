@@ -3,7 +3,7 @@
 import click
 
 from tvae.cli.command import command
-from tvae.cli.options import CHAMPION
+from tvae.cli.options import CHAMPION_ADDRESS
 
 
 @command
@@ -24,4 +24,4 @@ def main(champion: bool) -> None:
         from tvae import registry
 
         with tempfile.TemporaryDirectory(prefix="tvae-") as folder:
-            registry.fetch(CHAMPION, Path(folder))
+            registry.fetch(CHAMPION_ADDRESS, Path(folder))

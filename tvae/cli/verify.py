@@ -8,7 +8,7 @@ from typing import Any, get_args
 import click
 
 from tvae.cli.command import command
-from tvae.cli.options import CHAMPION, NONE, OrAuto, address, out
+from tvae.cli.options import CHAMPION_ADDRESS, NONE, OrAuto, address, out
 from tvae.config.bounds import RELOADS, Bounds
 from tvae.workflows.messages import say_where
 
@@ -36,7 +36,7 @@ def _bounds(decorated: Any) -> Any:
 
 
 @command
-@address(CHAMPION)
+@address(CHAMPION_ADDRESS)
 @_bounds
 @click.option("--reloads", type=click.INT, default=RELOADS, help="Fresh processes that load it.")
 @out("Also write verification.json here.")

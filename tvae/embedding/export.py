@@ -18,7 +18,7 @@ __all__ = ["NPZ", "PARQUET", "embeddings", "to_npz", "to_parquet"]
 NPZ = "embeddings.npz"
 PARQUET = "embeddings.parquet"
 
-Table = Mapping[str, npt.NDArray[Any]]
+Columns = Mapping[str, npt.NDArray[Any]]
 
 
 @torch_defaults(threads=1)
@@ -52,7 +52,7 @@ def embeddings(model: TernaryVAE) -> dict[str, npt.NDArray[Any]]:
     }
 
 
-def to_npz(table: Table) -> bytes:
+def to_npz(table: Columns) -> bytes:
     """Return a table as the content of a `.npz` file, an array a name."""
     stream = io.BytesIO()
     arrays: dict[str, Any] = dict(table)
@@ -60,7 +60,7 @@ def to_npz(table: Table) -> bytes:
     return stream.getvalue()
 
 
-def to_parquet(table: Table) -> bytes:
+def to_parquet(table: Columns) -> bytes:
     """Return a table as the content of a Parquet file: `trits` as a list in its row, `z` as the columns z0, z1, ….
 
     Args:

@@ -28,7 +28,7 @@ __all__ = ["Geodesic", "PoincareDistance", "adic_ball", "distance", "geodesic", 
 Source = TernaryVAE | Codebook
 
 # Distances of a matrix that are measured at a time: 16 MB for each step of it.
-MEASURED = 2_000_000
+BLOCK = 2_000_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -96,7 +96,7 @@ def distance(a: npt.ArrayLike, b: npt.ArrayLike, source: Source, *, matrix: bool
         found: Floats = poincare.distance_between_points(z, w, curvature=book.curvature).numpy()[()]
         return found
     z, w = (points.reshape(-1, points.shape[-1]) for points in (z, w))
-    rows = max(1, MEASURED // max(1, len(w)))
+    rows = max(1, BLOCK // max(1, len(w)))
     parts = (poincare.distance_matrix(some, w, curvature=book.curvature) for some in torch.split(z, rows))
     distances: Floats = torch.cat(list(parts)).numpy()
     return distances

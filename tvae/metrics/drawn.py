@@ -22,7 +22,7 @@ from tvae.torch_defaults import torch_defaults
 __all__ = ["DrawnTree", "drawn_tree"]
 
 N_ANCHORS = 729
-N_PARTNERS = 54
+N_DRAWN_PARTNERS = 54
 
 
 class DrawnTree(NamedTuple):
@@ -63,7 +63,7 @@ def drawn_tree(model: TernaryVAE, n_anchors: int = N_ANCHORS) -> DrawnTree:
 def _partners(anchor: int, n_trits: int, rng: np.random.Generator) -> tuple[Ints, Ints]:
     """Return an anchor's partners, by valuation of the difference from 0 up, and that valuation."""
     sizes = ternary.level_sizes(n_trits)[:-1].tolist()
-    places = [np.arange(n) if n <= N_PARTNERS else rng.integers(n, size=N_PARTNERS) for n in sizes]
+    places = [np.arange(n) if n <= N_DRAWN_PARTNERS else rng.integers(n, size=N_DRAWN_PARTNERS) for n in sizes]
     levels = np.repeat(np.arange(n_trits), [len(some) for some in places])
     return (anchor + ternary.of_level(levels, np.concatenate(places), n_trits)) % 3**n_trits, levels
 

@@ -35,7 +35,7 @@ __all__ = [
     "q_ceiling",
     "rank_correlation",
     "reproduced",
-    "require_finite",
+    "require_finite_directions",
     "richness_ceiling",
 ]
 
@@ -226,7 +226,7 @@ def pair_chords(direction: Tensor, *, n_trits: int) -> Tensor:
     Raises:
         EvaluationError: if a direction is not finite.
     """
-    require_finite(direction.isfinite().all(-1), n_trits)
+    require_finite_directions(direction.isfinite().all(-1), n_trits)
     return chords_in_pairs(direction[in_pairs(n_trits)[0]], n_trits=n_trits)
 
 
@@ -313,7 +313,7 @@ def richness_ceiling(max_radius: float, n_trits: int = ternary.N_TRITS) -> float
     return max_radius**2 / (4 * (n_trits + 1))
 
 
-def require_finite(finite: Tensor, n_trits: int) -> None:
+def require_finite_directions(finite: Tensor, n_trits: int) -> None:
     """Refuse directions of the population of which not all are finite, a boolean each.
 
     Raises:

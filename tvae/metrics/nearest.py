@@ -29,7 +29,7 @@ GROUP = 27
 # Measured beside those that are asked for.
 SPARE = 4
 # At most this many numbers are held when all distances of some rows are measured: 64 MB.
-MEASURED = 8_000_000
+BLOCK = 8_000_000
 # In float64 a sum of n products is off by at most n·2^-53 of what its absolute terms add up to. Here n = D + 2,
 # and they add up to 2·(|p|² + |q|²). Norms and quotient are off by as much again, and this is twice all of it.
 ROUNDING = 8 * 2.0**-53
@@ -117,7 +117,7 @@ def _measure(z: Tensor, w: Tensor, candidates: Tensor, curvature: float, count: 
 def _measure_all(z: Tensor, w: Tensor, curvature: float, count: int) -> tuple[Tensor, Tensor]:
     """Return the nearest of all points, from all distances."""
     index, distance = torch.empty(len(z), count, dtype=torch.int64), z.new_empty(len(z), count)
-    rows = max(1, MEASURED // w.numel())
+    rows = max(1, BLOCK // w.numel())
     for start in range(0, len(z), rows):
         some = poincare.distance_between_points(z[start : start + rows, None], w, curvature=curvature)
         near, order = torch.sort(some, dim=-1, stable=True)

@@ -21,7 +21,7 @@ __all__ = ["tree"]
 
 # For a wall: paper, a serif face, and a colour for each first trit -1, 0, 1.
 PAPER, SERIF = "#fbfaf6", "DejaVu Serif"
-BRANCHES = ("#1f4e79", "#b0472a", "#2c6e5a")
+HUES = ("#1f4e79", "#b0472a", "#2c6e5a")
 
 # Of more levels the tree is drawn to this one: a picture has no room for more leaves.
 MOST_BRANCHES = 10
@@ -106,7 +106,7 @@ def _branch_colours(k: int) -> Floats:
     """Return a colour for each ball of level k: the hue by its first trit, a little lighter or darker by its second."""
     ball = np.arange(3**k)
     shade = (ball // 3 % 3 - 1.0) * (k > 1)
-    hues = np.array([to_rgb(hue) for hue in BRANCHES])[ball % 3]
+    hues = np.array([to_rgb(hue) for hue in HUES])[ball % 3]
     to_white, to_black = (0.22 * (shade > 0))[:, None], (0.25 * (shade < 0))[:, None]
     colours: Floats = hues + to_white * (1 - hues) - to_black * hues
     return colours

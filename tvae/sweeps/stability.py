@@ -5,9 +5,9 @@ from statistics import fmean
 
 from tvae.sweeps.statistics import correlation, spread
 
-__all__ = ["AT_BEST", "means", "stability_metrics"]
+__all__ = ["AVERAGED", "means", "stability_metrics"]
 
-AT_BEST = ("best_coverage", "best_hierarchy", "best_level_gap", "best_richness", "best_q")
+AVERAGED = ("best_coverage", "best_hierarchy", "best_level_gap", "best_richness", "best_q")
 """The measures of a run's model that stand beside those of other runs."""
 
 # Where the smaller value is the better one. Coverage, richness and Q are better when they are larger.
@@ -27,7 +27,7 @@ def means(runs: Sequence[Mapping[str, float]]) -> dict[str, float]:
     Args:
         runs: the summary of each, by the names of `Result.summary`; runs that failed left out.
     """
-    return {name: fmean(run[name] for run in runs) for name in AT_BEST if runs and all(name in run for run in runs)}
+    return {name: fmean(run[name] for run in runs) for name in AVERAGED if runs and all(name in run for run in runs)}
 
 
 def stability_metrics(runs: Sequence[Mapping[str, float]]) -> dict[str, float]:

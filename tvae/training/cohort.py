@@ -482,7 +482,7 @@ class _Cohort:
 
     def _measure(self, run: _Run, unit_norm: Tensor, finite: Tensor | None) -> Measurement:
         if finite is not None:
-            metrics.require_finite(finite, self.n_trits)
+            metrics.require_finite_directions(finite, self.n_trits)
         return metrics.measure_norms(unit_norm, self.chords[run.place], n_trits=self.n_trits, curvature=run.curvature)
 
     # Telling
