@@ -181,7 +181,7 @@ def fields(value: object) -> Mapping[object, object] | None:
     """Return what a dict, or an object with named fields, holds by name; None if it has no names.
 
     Args:
-        value: a dict in any dress: OrderedDict, defaultdict, Namespace, dataclass, OmegaConf, …
+        value: a dict of any kind: OrderedDict, defaultdict, Namespace, dataclass, OmegaConf, …
     """
     if not isinstance(value, Object):
         return value if isinstance(value, dict) else None

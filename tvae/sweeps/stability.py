@@ -22,7 +22,7 @@ _NAMES = {
 
 
 def means(runs: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Return the means of what runs came to, under the names of their own metrics, to be read in the same column.
+    """Return the means of the results of runs, under the names of their own metrics, to be read in the same column.
 
     Args:
         runs: the summary of each, by the names of `Result.summary`; runs that failed left out.

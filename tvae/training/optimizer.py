@@ -102,7 +102,7 @@ class Weights:
         self._values.sub_(move.mul_(lr[:, None] * self._share))
 
     def keep(self, rows: Sequence[int]) -> None:
-        """Go on with some of the members."""
+        """Keep some of the members and drop the others."""
         chosen = torch.tensor(rows, device=self._values.device)
         state = {name: value[chosen] for name, value in self.model.state_dict().items()}
         values = self._values[chosen]

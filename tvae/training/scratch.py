@@ -20,7 +20,7 @@ class Trained(NamedTuple):
 
     Attributes:
         model: with the weights of its best epoch, on the CPU.
-        result: its `history` has a record an epoch, the foundation's epochs first; its `summary()` is what it came to.
+        result: its `history` has a record an epoch, the foundation's epochs first; its `summary()` holds the results.
     """
 
     model: TernaryVAE
