@@ -194,6 +194,14 @@ def test_arrow_is_seen_however_it_is_written(source: str, expected: set[str]) ->
     assert arrows(source) == expected
 
 
+def test_code_that_travels_with_a_network_is_all_that_it_imports() -> None:
+    from tvae.serving import CODE_OF_NETWORK
+
+    travelling = {name.removesuffix(".py") for name in CODE_OF_NETWORK}
+    known = set().union(*(arrows(path.read_text("utf-8")) for path in sources() if room_of(path) in travelling))
+    assert known | {"serving"} == travelling - {"__init__"}
+
+
 @pytest.mark.parametrize("room", ["tvae", "errors", "fresh", "locks", "markdown", "config"])
 def test_light_room_loads_nothing_from_outside(loaded: dict[str, set[str]], room: str) -> None:
     assert loaded[room] == set()

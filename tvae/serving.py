@@ -38,9 +38,9 @@ REQUIREMENTS_OF_NETWORK = (*REQUIREMENTS, "torch")
 MODULE = "tvae.serving"
 
 # What `tvae.serving` imports of the package, for a model that holds the network.
-_CODE_OF_NETWORK = (
-    *("__init__.py", "checkpoint", "config", "errors.py", "fresh.py", "locks.py", "markdown.py", "metrics", "model.py"),
-    *("poincare.py", "served.py", "serving.py", "ternary.py", "torch_defaults.py"),
+CODE_OF_NETWORK = (
+    *("__init__.py", "arrays.py", "checkpoint", "config", "errors.py", "fresh.py", "locks.py", "markdown.py"),
+    *("metrics", "model.py", "poincare.py", "served.py", "serving.py", "ternary.py", "torch_defaults.py"),
 )
 
 
@@ -138,7 +138,7 @@ def pyfunc_arguments(checkpoint: Checkpoint, folder: Path) -> dict[str, Any]:
     else:
         module, code_path = MODULE, code / "tvae"
         code_path.mkdir()
-        for name in _CODE_OF_NETWORK:
+        for name in CODE_OF_NETWORK:
             path = Path(__file__).with_name(name)
             if path.is_dir():
                 shutil.copytree(path, code_path / name, ignore=shutil.ignore_patterns("__pycache__"))
