@@ -267,7 +267,8 @@ def _make_repository(folder: Path) -> None:
 def test_no_field_of_a_checkpoint_is_believed(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.safetensors"
     claims = evaluate(exact_model(4)).metrics()
-    save(path, random_model(Architecture(n_trits=4)), trained=COMPONENTS[:3], training={"start": "champion"}, metrics=claims)
+    model = random_model(Architecture(n_trits=4))
+    save(path, model, trained=COMPONENTS[:3], training={"start": "champion"}, metrics=claims)
 
     def lie(fields: dict[str, Any], table: dict[str, Any]) -> None:
         fields["training"] |= {"verified": True, "passed": True, "metrics": claims}
