@@ -4,6 +4,7 @@ import gc
 import http.client
 import importlib
 import io
+import itertools
 import json
 import logging
 import os
@@ -30,6 +31,7 @@ from mlflow.models import ModelSignature, get_model_info
 from mlflow.pyfunc import PyFuncModel
 from mlflow.pyfunc.scoring_server import invocations
 from mlflow.types import ColSpec, Schema
+from registry_store import tracking_in
 
 import tvae
 from tvae import poincare, ternary
@@ -93,6 +95,11 @@ def write(path: Path, model: TernaryVAE) -> Path:
 def save_model(folder: Path, checkpoint: Path) -> Path:
     mlflow.pyfunc.save_model(folder / "model", **pyfunc_arguments(read(checkpoint), folder / "files"))
     return folder / "model"
+
+
+def files_of(model: Path) -> list[Path]:
+    """What was saved, without what Python compiled where the model was loaded."""
+    return [path for path in model.rglob("*") if path.is_file() and path.suffix != ".pyc"]
 
 
 @pytest.fixture(scope="module")
@@ -344,26 +351,26 @@ class TestFormats:
         assert pyfunc.predict(FRAME.iloc[1]).to_dict("records") == expected[1:2]
 
     @pytest.mark.integration
-    @pytest.mark.parametrize("columns", [COLUMNS, ["index"]], ids=["trits", "index"])
-    @pytest.mark.parametrize("form", ["frame", "floats", "numpy"])
     @pytest.mark.filterwarnings("ignore")  # the evaluator's own
-    def test_mlflow_evaluates_it(
-        self, saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, columns: list[str], form: str
-    ) -> None:
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    def test_mlflow_evaluates_it(self, saved: Path, tmp_path: Path) -> None:
         indices = np.arange(100, 120)
-        frame = pd.DataFrame(ternary.to_trits(indices).astype(int), columns=COLUMNS).assign(index=indices)[columns]
+        whole = pd.DataFrame(ternary.to_trits(indices).astype(int), columns=COLUMNS).assign(index=indices)
         radius = mlflow.pyfunc.load_model(str(saved)).predict(indices)
         target = np.array([record["radius"] for record in radius])
-        data = {"frame": frame, "floats": frame.astype(float), "numpy": frame.to_numpy()}[form]
-        with mlflow.start_run():
-            found = mlflow.models.evaluate(
-                str(saved),
-                data if form == "numpy" else data.assign(target=target),
-                targets=target if form == "numpy" else "target",
-                model_type="regressor",
-            )
-        assert found.metrics["max_error"] == 0
+        errors = {}
+        with tracking_in(tmp_path), mlflow.start_run():
+            for columns, form in itertools.product((COLUMNS, ["index"]), ("frame", "floats", "numpy")):
+                frame = whole[columns]
+                data = {"frame": frame, "floats": frame.astype(float), "numpy": frame.to_numpy()}[form]
+                found = mlflow.models.evaluate(
+                    str(saved),
+                    data if form == "numpy" else data.assign(target=target),
+                    targets=target if form == "numpy" else "target",
+                    model_type="regressor",
+                )
+                errors[columns[0], form] = found.metrics["max_error"]
+        assert len(errors) == 6
+        assert not {case: error for case, error in errors.items() if error != 0}
 
     @pytest.mark.integration
     @pytest.mark.parametrize(
@@ -622,10 +629,6 @@ class TestRefusal:
         answer = ask(text)
         assert answer.status == 400
         assert answer.message.startswith(sentence)
-
-    @pytest.mark.parametrize(("text", "sentence"), cases(REFUSED))
-    def test_a_refusal_is_short_and_without_a_trace(self, ask: Ask, text: str, sentence: str) -> None:
-        answer = ask(text)
         assert len(answer.message) < 250
         assert set(answer.content) == {"error_code", "message", "sqlstate", "error_class"}
 
@@ -817,7 +820,7 @@ class TestLogging:
         assert pip_requirements(("torch",)) == [f"torch=={version('torch').split('+')[0]}"]
 
     def test_it_holds_only_the_files_that_it_needs(self, saved: Path) -> None:
-        files = sorted(path.relative_to(saved).as_posix() for path in saved.rglob("*") if path.is_file())
+        files = sorted(path.relative_to(saved).as_posix() for path in files_of(saved))
         (code,) = (file for file in files if file.startswith("code/"))
         assert re.fullmatch(r"code/tvae_served_[0-9a-f]{8}\.py", code)
         assert files == [
@@ -833,7 +836,7 @@ class TestLogging:
         ]
 
     def test_no_file_names_a_folder_of_this_machine(self, saved: Path, checkpoint: Path) -> None:
-        texts = [path.read_bytes() for path in saved.rglob("*") if path.is_file()]
+        texts = [path.read_bytes() for path in files_of(saved)]
         assert not [
             place
             for place in (ROOT, saved.parent, checkpoint.parent, Path.home(), sys.prefix)
