@@ -551,13 +551,6 @@ def test_the_bomb_of_these_tests_is_live(tmp_path: Path) -> None:
     assert (tmp_path / "executed").exists()
 
 
-@pytest.mark.integration
-def test_loading_needs_neither_scipy_nor_mlflow() -> None:
-    script = "import sys; import tvae; tvae.load; sys.exit(sum(name in sys.modules for name in ('scipy', 'mlflow')))"
-    environment = os.environ | {"PYTHONPATH": str(Path(tvae.__file__).parents[1])}
-    assert subprocess.run([sys.executable, "-c", script], env=environment, timeout=300).returncode == 0
-
-
 def test_the_package_says_what_it_does_not_have() -> None:
     with pytest.raises(AttributeError, match=r"module 'tvae.checkpoint' has no attribute 'nothing'"):
         tvae.checkpoint.nothing  # noqa: B018

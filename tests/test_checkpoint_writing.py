@@ -9,7 +9,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -66,13 +66,15 @@ def test_a_device_is_not_replaced_by_a_file(tmp_path: Path) -> None:
     assert (tmp_path / "c").is_fifo()
 
 
-@pytest.fixture
+@contextmanager
 def full_disk() -> Iterator[None]:
-    """No file may grow past 1,000 bytes."""
+    """No file may grow past 1,000 bytes; no fixture, or pytest could not write its own output to a file."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.fixture
@@ -81,9 +83,10 @@ def old(tmp_path: Path) -> Path:
     return tmp_path / "c"
 
 
-def test_a_full_disk_leaves_the_old_file(old: Path, full_disk: None) -> None:
+def test_a_full_disk_leaves_the_old_file(old: Path) -> None:
     before = old.read_bytes()
-    with pytest.raises(CheckpointError, match=r"found: File too large\. What stood there before is unchanged"):
+    said = r"found: File too large\. What stood there before is unchanged"
+    with full_disk(), pytest.raises(CheckpointError, match=said):
         write(old, seed=1)
     assert old.read_bytes() == before
     assert names(old.parent) == ["c"]

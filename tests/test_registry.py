@@ -20,6 +20,7 @@ from tvae.errors import CheckpointError, EvaluationError, RegistryError
 from tvae.registry import (
     FOUNDATION,
     MODEL,
+    MODES,
     RANKING,
     Comparison,
     Promotion,
@@ -152,63 +153,53 @@ def put(client: MlflowClient, entry: Entry, mode: str = "auto", **metrics: float
 
 
 class TestPromotion:
-    def test_the_first_becomes_champion(self, client: MlflowClient, entries: list[Entry]) -> None:
-        assert put(client, entries[0]).sentence() == "Registered as tvae version 1, the first champion."
-        assert aliases(client) == {"champion": "1"}
-
     def test_the_better_becomes_champion_and_the_one_before_previous(
         self, client: MlflowClient, entries: list[Entry]
     ) -> None:
-        put(client, entries[0])
+        assert put(client, entries[0]).sentence() == "Registered as tvae version 1, the first champion."
+        assert aliases(client) == {"champion": "1"}
         assert put(client, entries[1], q=1.5).sentence() == (
             "Registered as tvae version 2, champion now, better (Q 1.5000 against 1.4000); version 1 is previous."
         )
         assert aliases(client) == {"champion": "2", "previous": "1"}
+        assert client.get_registered_model(MODEL).tags == {}, "a ticket is left"
 
-    @pytest.mark.parametrize(
-        ("q", "reason"),
-        [
-            (1.3, "Q 1.3000 against 1.4000"),
-            (1.4, "equal in coverage, hierarchy, level gap, tree precision, Q, richness"),
-            (1.401, "no difference that matters; the largest is Q 1.4010 against 1.4000, below 0.02"),
-        ],
-    )
-    def test_what_is_not_better_is_a_version_and_not_champion(
-        self, client: MlflowClient, entries: list[Entry], q: float, reason: str
-    ) -> None:
-        put(client, entries[0])
-        assert put(client, entries[1], q=q).sentence() == (
-            f"Registered as tvae version 2. It is not better ({reason}): champion stays version 1."
-        )
-        assert aliases(client) == {"champion": "1"}
-
-    def test_what_is_better_in_one_and_worse_for_what_is_served_stays_behind_and_says_so(
+    def test_what_is_not_better_is_one_version_and_not_champion_until_it_is_forced(
         self, client: MlflowClient, entries: list[Entry]
     ) -> None:
         put(client, entries[0])
-        assert put(client, entries[1], hierarchy=-0.832, tree_precision=0.17).sentence() == (
-            "Registered as tvae version 2. It is better in hierarchy -0.83200 against -0.83000, worse in tree "
-            "precision 0.1700 against 0.9000: champion stays version 1; `promote --mode force` would move it."
-        )
-
-    def test_force_makes_a_worse_one_champion(self, client: MlflowClient, entries: list[Entry]) -> None:
-        put(client, entries[0])
-        assert "champion now, by force (Q 1.3000 against 1.4000)" in put(client, entries[1], "force", q=1.3).sentence()
-        assert aliases(client) == {"champion": "2", "previous": "1"}
-
-    def test_the_next_is_compared_with_the_forced_one(self, client: MlflowClient, entries: list[Entry]) -> None:
-        put(client, entries[0])
-        put(client, entries[1], "force", q=1.2)
-        put(client, entries[2], q=1.3)
-        assert aliases(client) == {"champion": "3", "previous": "2"}
-
-    def test_a_checkpoint_has_one_version(self, client: MlflowClient, entries: list[Entry]) -> None:
-        put(client, entries[0])
+        stays = "champion stays version 1"
+        said = {
+            put(client, entries[1], **changes).sentence(): sentence
+            for changes, sentence in (
+                ({"q": 1.3}, f"Registered as tvae version 2. It is not better (Q 1.3000 against 1.4000): {stays}."),
+                ({"q": 1.3}, f"It is tvae version 2. It is not better (Q 1.3000 against 1.4000): {stays}."),
+                (
+                    {"hierarchy": -0.832, "tree_precision": 0.17},
+                    "It is tvae version 2. It is better in hierarchy -0.83200 against -0.83000, worse in tree "
+                    f"precision 0.1700 against 0.9000: {stays}; `promote --mode force` would move it.",
+                ),
+                (
+                    {},
+                    "It is tvae version 2. It is not better (equal in coverage, hierarchy, level gap, tree precision, "
+                    f"Q, richness): {stays}.",
+                ),
+            )
+        }
+        assert list(said) == list(said.values())
         assert put(client, entries[0]).sentence() == "It is tvae version 1 already, the champion."
-        put(client, entries[1], q=1.3)
-        assert put(client, entries[1], q=1.3).sentence().startswith("It is tvae version 2. It is not better")
+        assert aliases(client) == {"champion": "1"}
         assert put(client, entries[1], "force", q=1.3).sentence().startswith("It is tvae version 2, champion now")
         assert versions(client) == [1, 2]
+
+    def test_force_makes_a_worse_one_champion_and_the_next_is_compared_with_it(
+        self, client: MlflowClient, entries: list[Entry]
+    ) -> None:
+        put(client, entries[0])
+        assert "champion now, by force (Q 1.2000 against 1.4000)" in put(client, entries[1], "force", q=1.2).sentence()
+        assert aliases(client) == {"champion": "2", "previous": "1"}
+        put(client, entries[2], q=1.3)
+        assert aliases(client) == {"champion": "3", "previous": "2"}
 
     def test_a_version_says_how_it_measured_and_where_it_came_from(
         self, client: MlflowClient, entries: list[Entry]
@@ -231,6 +222,8 @@ class TestPromotion:
             "richness": "0.01",
         }
         assert version.run_id == entries[1].run_id
+        tag = client.get_logged_model(entries[1].model_id).tags["mlflow.modelVersions"]
+        assert json.loads(tag)[-1] == {"name": "tvae", "version": "2"}
         text = version.description
         assert text.startswith(
             "Verified: hierarchy -0.83000, coverage 1.00000, level gap 0.300, tree precision 0.9000, Q 1.5000"
@@ -240,11 +233,6 @@ class TestPromotion:
         assert ["q", "1.5"] in rows
         assert ["coverage", "1", ">=", "1", "passed"] in rows
         assert ["Q", "1.4000", "1.5000", "0.02", "better,", "decides"] in rows
-
-    def test_the_logged_model_knows_its_version(self, client: MlflowClient, entries: list[Entry]) -> None:
-        put(client, entries[2])
-        tag = client.get_logged_model(entries[2].model_id).tags["mlflow.modelVersions"]
-        assert json.loads(tag)[-1] == {"name": "tvae", "version": "1"}
 
     def test_a_champion_that_was_moved_by_hand_counts(self, client: MlflowClient, entries: list[Entry]) -> None:
         put(client, entries[0], q=1.5)
@@ -259,22 +247,18 @@ class TestPromotion:
         client.set_registered_model_alias(MODEL, "champion", "1")
         assert "champion now, better (coverage 1.00000 against unknown)" in put(client, entries[1]).sentence()
 
-    def test_no_ticket_is_left(self, client: MlflowClient, entries: list[Entry]) -> None:
-        put(client, entries[0])
-        assert client.get_registered_model(MODEL).tags == {}
-
 
 class TestRefusal:
-    @pytest.mark.parametrize("mode", ["auto", "force"])
     def test_an_unverified_checkpoint_is_refused_with_the_whole_verdict(
-        self, client: MlflowClient, entries: list[Entry], mode: str
+        self, client: MlflowClient, entries: list[Entry]
     ) -> None:
         put(client, entries[0])
         before = client.get_registered_model(MODEL)
         verdict = entries[1].verdict(passed=False, q=9.0)
-        with pytest.raises(RegistryError, match="Only a verified checkpoint can be registered") as refused:
-            promote(client, verdict, model_id=entries[1].model_id, mode=mode)
-        assert verdict.table() in str(refused.value)
+        for mode in MODES:
+            with pytest.raises(RegistryError, match="Only a verified checkpoint can be registered") as refused:
+                promote(client, verdict, model_id=entries[1].model_id, mode=mode)
+            assert verdict.table() in str(refused.value)
         assert dict(client.get_registered_model(MODEL)) == dict(before)
         assert versions(client) == [1]
 
@@ -312,19 +296,15 @@ class TestRefusal:
 
 
 class TestRollback:
-    def test_it_swaps_and_twice_changes_nothing(self, client: MlflowClient, entries: list[Entry]) -> None:
-        put(client, entries[0])
-        put(client, entries[1], q=1.5)
-        assert rollback(client) == ("1", "2")
-        assert aliases(client) == {"champion": "1", "previous": "2"}
-        assert rollback(client) == ("2", "1")
-        assert aliases(client) == {"champion": "2", "previous": "1"}
-
-    def test_the_next_is_compared_with_the_champion_that_came_back(
+    def test_it_swaps_twice_changes_nothing_and_the_next_is_compared_with_what_came_back(
         self, client: MlflowClient, entries: list[Entry]
     ) -> None:
         put(client, entries[0])
         put(client, entries[1], q=1.6)
+        assert rollback(client) == ("1", "2")
+        assert aliases(client) == {"champion": "1", "previous": "2"}
+        assert rollback(client) == ("2", "1")
+        assert aliases(client) == {"champion": "2", "previous": "1"}
         rollback(client)
         put(client, entries[2], q=1.5)
         assert aliases(client) == {"champion": "3", "previous": "1"}
@@ -334,16 +314,11 @@ class TestRollback:
             rollback(client)
         assert client.search_registered_models() == []
 
-    def test_without_a_previous_nothing_moves(self, client: MlflowClient, entries: list[Entry]) -> None:
+    def test_without_a_verified_previous_nothing_moves(self, client: MlflowClient, entries: list[Entry]) -> None:
         put(client, entries[0])
         with pytest.raises(RegistryError, match="found champion 1, previous nowhere"):
             rollback(client)
         assert aliases(client) == {"champion": "1"}
-
-    def test_it_does_not_go_back_to_a_version_that_was_never_verified(
-        self, client: MlflowClient, entries: list[Entry]
-    ) -> None:
-        put(client, entries[0])
         client.create_model_version(MODEL, f"models:/{entries[1].model_id}")
         client.set_registered_model_alias(MODEL, "previous", "2")
         with pytest.raises(RegistryError, match="version 2 has no tag verified=true"):
@@ -387,27 +362,18 @@ class TestAddresses:
 
 
 class TestTurn:
-    def test_a_ticket_that_its_owner_left_behind_is_removed(
-        self, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(lock, "ABANDONED_SECONDS", 0.3)
-        client.create_registered_model(MODEL)
-        client.set_registered_model_tag(MODEL, "tvae.turn.dead", "1.0")
-        client.set_registered_model_tag(MODEL, "tvae.turn.dying", "0.0")
-        with lock.locked(client, MODEL):
-            (mine,) = client.get_registered_model(MODEL).tags.values()
-        assert mine.startswith("2.0 ")
-        assert client.get_registered_model(MODEL).tags == {}
-
-    def test_a_long_wait_is_logged(
+    def test_a_ticket_that_its_owner_left_behind_is_removed_and_a_long_wait_is_logged(
         self, client: MlflowClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
         monkeypatch.setattr(lock, "ABANDONED_SECONDS", 0.3)
         monkeypatch.setattr(lock, "_PATIENCE_SECONDS", 0.1)
         client.create_registered_model(MODEL)
         client.set_registered_model_tag(MODEL, "tvae.turn.dead", "1.0")
+        client.set_registered_model_tag(MODEL, "tvae.turn.dying", "0.0")
         with caplog.at_level("INFO", "tvae"), lock.locked(client, MODEL):
-            pass
+            (mine,) = client.get_registered_model(MODEL).tags.values()
+        assert mine.startswith("2.0 ")
+        assert client.get_registered_model(MODEL).tags == {}
         assert said(caplog) == ["Another process is changing tvae: waiting for it, at most 0.3 s if it died."]
 
     def test_an_error_under_the_lock_releases_it(self, client: MlflowClient) -> None:

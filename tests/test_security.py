@@ -1,6 +1,5 @@
 """What hostile values, names, addresses and files cannot do; `docs/security.md` names these tests."""
 
-import ast
 import importlib
 import os
 import re
@@ -267,8 +266,9 @@ def _make_repository(folder: Path) -> None:
 
 def test_no_field_of_a_checkpoint_is_believed(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.safetensors"
-    claims = evaluate(exact_model(9)).metrics()
-    save(path, random_model(Architecture()), trained=COMPONENTS[:3], training={"start": "champion"}, metrics=claims)
+    claims = evaluate(exact_model(4)).metrics()
+    model = random_model(Architecture(n_trits=4))
+    save(path, model, trained=COMPONENTS[:3], training={"start": "champion"}, metrics=claims)
 
     def lie(fields: dict[str, Any], table: dict[str, Any]) -> None:
         fields["training"] |= {"verified": True, "passed": True, "metrics": claims}
@@ -519,13 +519,8 @@ def test_every_test_that_the_page_names_exists() -> None:
     page = (ROOT / "docs" / "security.md").read_text()
     named = set(re.findall(r"`(test_\w+)`", page))
     assert len(named) > 10
-    functions = {
-        node.name
-        for path in (ROOT / "tests").glob("test_*.py")
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.FunctionDef)
-    }
-    assert not named - functions
+    sources = [path.read_text() for path in (ROOT / "tests").glob("test_*.py")]
+    assert not named - {name for source in sources for name in re.findall(r"^ *def (test_\w+)\(", source, re.MULTILINE)}
 
 
 def test_every_test_here_is_named_on_the_page() -> None:

@@ -4,6 +4,7 @@ import gc
 import http.client
 import importlib
 import io
+import itertools
 import json
 import logging
 import os
@@ -30,6 +31,7 @@ from mlflow.models import ModelSignature, get_model_info
 from mlflow.pyfunc import PyFuncModel
 from mlflow.pyfunc.scoring_server import invocations
 from mlflow.types import ColSpec, Schema
+from registry_store import tracking_in
 
 import tvae
 from tvae import poincare, ternary
@@ -93,6 +95,11 @@ def write(path: Path, model: TernaryVAE) -> Path:
 def save_model(folder: Path, checkpoint: Path) -> Path:
     mlflow.pyfunc.save_model(folder / "model", **pyfunc_arguments(read(checkpoint), folder / "files"))
     return folder / "model"
+
+
+def files_of(model: Path) -> list[Path]:
+    """What was saved, without what Python compiled where the model was loaded."""
+    return [path for path in model.rglob("*") if path.is_file() and path.suffix != ".pyc"]
 
 
 @pytest.fixture(scope="module")
@@ -344,26 +351,26 @@ class TestFormats:
         assert pyfunc.predict(FRAME.iloc[1]).to_dict("records") == expected[1:2]
 
     @pytest.mark.integration
-    @pytest.mark.parametrize("columns", [COLUMNS, ["index"]], ids=["trits", "index"])
-    @pytest.mark.parametrize("form", ["frame", "floats", "numpy"])
     @pytest.mark.filterwarnings("ignore")  # the evaluator's own
-    def test_mlflow_evaluates_it(
-        self, saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, columns: list[str], form: str
-    ) -> None:
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    def test_mlflow_evaluates_it(self, saved: Path, tmp_path: Path) -> None:
         indices = np.arange(100, 120)
-        frame = pd.DataFrame(ternary.to_trits(indices).astype(int), columns=COLUMNS).assign(index=indices)[columns]
+        whole = pd.DataFrame(ternary.to_trits(indices).astype(int), columns=COLUMNS).assign(index=indices)
         radius = mlflow.pyfunc.load_model(str(saved)).predict(indices)
         target = np.array([record["radius"] for record in radius])
-        data = {"frame": frame, "floats": frame.astype(float), "numpy": frame.to_numpy()}[form]
-        with mlflow.start_run():
-            found = mlflow.models.evaluate(
-                str(saved),
-                data if form == "numpy" else data.assign(target=target),
-                targets=target if form == "numpy" else "target",
-                model_type="regressor",
-            )
-        assert found.metrics["max_error"] == 0
+        errors = {}
+        with tracking_in(tmp_path), mlflow.start_run():
+            for columns, form in itertools.product((COLUMNS, ["index"]), ("frame", "floats", "numpy")):
+                frame = whole[columns]
+                data = {"frame": frame, "floats": frame.astype(float), "numpy": frame.to_numpy()}[form]
+                found = mlflow.models.evaluate(
+                    str(saved),
+                    data if form == "numpy" else data.assign(target=target),
+                    targets=target if form == "numpy" else "target",
+                    model_type="regressor",
+                )
+                errors[columns[0], form] = found.metrics["max_error"]
+        assert len(errors) == 6
+        assert not {case: error for case, error in errors.items() if error != 0}
 
     @pytest.mark.integration
     @pytest.mark.parametrize(
@@ -406,6 +413,8 @@ class TestFormats:
         assert echo('{"dataframe_records": [{"y": 1}]}').status == 400
 
 
+MUST = "The columns must be `index`, or `t0` to `t8`"
+INDEX = "must be an index, an integer from 0 to 19682, got"
 # What is answered by tvae: (name, inputs as JSON, what the sentence says after the place).
 REFUSED = [
     ("width 8", body([GOOD, GOOD[:8]]), "Row 1 must be a list of 9 trits or of one index, got 8 values: [0, 0,"),
@@ -481,117 +490,52 @@ TABLES_REFUSED: list[tuple[str, str, list[str], list[list[Any]], str]] = [
         ("2", COLUMNS, [[*GOOD[:8], 2]], "Row 0, column t8 must be -1, 0 or 1, got 2."),
         ("nan", COLUMNS, [[*GOOD[:8], float("nan")]], "Row 0, column t8 must be -1, 0 or 1, got "),
         ("text", COLUMNS, [[*GOOD[:8], "a"]], 'Row 0, column t8 must be -1, 0 or 1, got "a".'),
-        (
-            "index 0.5",
-            ["index"],
-            [[0], [0.5]],
-            "Row 1, column index must be an index, an integer from 0 to 19682, got 0.5",
-        ),
-        ("index -1", ["index"], [[-1]], "Row 0, column index must be an index, an integer from 0 to 19682, got -1."),
-        (
-            "missing",
-            COLUMNS[:3] + COLUMNS[4:],
-            [GOOD[:8]],
-            "The columns must be `index`, or `t0` to `t8`; missing: t3.",
-        ),
-        ("unknown", [*COLUMNS, "t9"], [[*GOOD, 0]], 'The columns must be `index`, or `t0` to `t8`; got column "t9".'),
-        (
-            "both",
-            ["index", *COLUMNS],
-            [[0, *GOOD]],
-            "The columns must be `index`, or `t0` to `t8`, not both; got index",
-        ),
+        ("index 0.5", ["index"], [[0], [0.5]], f"Row 1, column index {INDEX} 0.5"),
+        ("index -1", ["index"], [[-1]], f"Row 0, column index {INDEX} -1."),
+        ("missing", COLUMNS[:3] + COLUMNS[4:], [GOOD[:8]], f"{MUST}; missing: t3."),
+        ("unknown", [*COLUMNS, "t9"], [[*GOOD, 0]], f'{MUST}; got column "t9".'),
+        ("both", ["index", *COLUMNS], [[0, *GOOD]], f"{MUST}, not both; got index"),
         ("no rows", COLUMNS, [], "A request must have 1 to 200000 rows"),
     )
     if not (name == "no rows" and where in ("records", "instances"))
 ]
 # Tables that only some formats can hold.
-MORE_REFUSED: list[tuple[str, str, str, str]] = [
+JSON_REFUSED: list[tuple[str, str, str]] = [
     (
         "a row too long",
-        JSON,
         '{"dataframe_split": {"columns": ["index"], "data": [[1], [1, 2]]}}',
         "Row 1 must be a list of ",
     ),
-    (
-        "a row too short",
-        JSON,
-        '{"dataframe_split": {"columns": ["t0", "t1"], "data": [[1]]}}',
-        "Row 0 must be a list of ",
-    ),
-    (
-        "no list",
-        JSON,
-        '{"dataframe_split": {"columns": ["index"], "data": [1]}}',
-        "Row 0 must be a list of 1 value, got 1.",
-    ),
-    (
-        "no data",
-        JSON,
-        '{"dataframe_split": {"columns": ["index"]}}',
-        "`dataframe_split` must be an object with columns",
-    ),
-    (
-        "a list",
-        JSON,
-        '{"dataframe_split": [[1]]}',
-        "`dataframe_split` must be an object with columns and data; got [[1]].",
-    ),
-    ("names", JSON, '{"dataframe_split": {"columns": 5, "data": [[1]]}}', "`columns` must be a list of names; got 5."),
+    ("a row too short", '{"dataframe_split": {"columns": ["t0", "t1"], "data": [[1]]}}', "Row 0 must be a list of "),
+    ("no list", '{"dataframe_split": {"columns": ["index"], "data": [1]}}', "Row 0 must be a list of 1 value, got 1."),
+    ("no data", '{"dataframe_split": {"columns": ["index"]}}', "`dataframe_split` must be an object with columns"),
+    ("a list", '{"dataframe_split": [[1]]}', "`dataframe_split` must be an object with columns and data; got [[1]]."),
+    ("names", '{"dataframe_split": {"columns": 5, "data": [[1]]}}', "`columns` must be a list of names; got 5."),
     (
         "twice",
-        JSON,
         '{"dataframe_split": {"columns": ["index", "index"], "data": [[1, 2]]}}',
         "The columns must be `index`, or",
     ),
-    (
-        "text",
-        JSON,
-        '{"dataframe_split": {"columns": ["index"], "data": [["1"]]}}',
-        "Row 0, column index must be an index",
-    ),
-    ("true", JSON, '{"dataframe_records": [{"index": 0}, {"index": true}]}', "Row 1, column index must be an index"),
-    ("true", JSON, '{"instances": [{"index": 0}, {"index": true}]}', "Row 1, column index must be an index"),
-    ("null", JSON, '{"dataframe_records": [{"index": 0}, {"index": null}]}', "Row 1, column index must be an index"),
-    (
-        "lacks",
-        JSON,
-        '{"dataframe_records": [{"index": 0}, {}]}',
-        "Row 1 must have the columns that row 0 has; it lacks",
-    ),
-    (
-        "has",
-        JSON,
-        '{"instances": [{"index": 0}, {"index": 0, "t0": 0}]}',
-        "Row 1 must have the columns that row 0 has; it",
-    ),
-    ("a row", JSON, '{"dataframe_records": [{"index": 0}, [0]]}', "Row 1 must be an object as row 0 is, got [0]."),
-    ("lengths", JSON, '{"inputs": {"index": [0, 1], "t0": [1]}}', "Columns must have equally many rows; got"),
-    ("csv, too long", CSV, "index\n1,2\n3,4\n", "Row 0 must be a list of 1 value, got 2 values: [1, 2]."),
-    ("csv, too short", CSV, "t0,t1\n0\n", "Row 0 must be a list of 2 values, got 1 value: [0]."),
-    ("csv, an empty cell", CSV, "t0,index\n,1\n", "The columns must be"),
-    ("csv, empty", CSV, "", "A CSV must begin with a line of names of columns; got nothing."),
-    ("csv, no names", CSV, "5\n6\n", 'The columns must be `index`, or `t0` to `t8`; got column "5".'),
-    (
-        "csv, row labels",
-        CSV,
-        ",index\n0,5\n",
-        'The columns must be `index`, or `t0` to `t8`; got column "". Row labels',
-    ),
-    ("csv, semicolons", CSV, "t0;t1\n0;0\n", "The columns must be `index`, or `t0` to `t8`; got column"),
-    (
-        "csv, true",
-        CSV,
-        "index\n1\nTrue\n",
-        'Row 1, column index must be an index, an integer from 0 to 19682, got "True".',
-    ),
-    (
-        "csv, underscore",
-        CSV,
-        "index\n1_0\n",
-        'Row 0, column index must be an index, an integer from 0 to 19682, got "1_0".',
-    ),
-    ("csv, huge", CSV, f"index\n{'1' * 200_000}\n", "The CSV could not be read: field larger than field limit"),
+    ("text", '{"dataframe_split": {"columns": ["index"], "data": [["1"]]}}', "Row 0, column index must be an index"),
+    ("true", '{"dataframe_records": [{"index": 0}, {"index": true}]}', "Row 1, column index must be an index"),
+    ("true", '{"instances": [{"index": 0}, {"index": true}]}', "Row 1, column index must be an index"),
+    ("null", '{"dataframe_records": [{"index": 0}, {"index": null}]}', "Row 1, column index must be an index"),
+    ("lacks", '{"dataframe_records": [{"index": 0}, {}]}', "Row 1 must have the columns that row 0 has; it lacks"),
+    ("has", '{"instances": [{"index": 0}, {"index": 0, "t0": 0}]}', "Row 1 must have the columns that row 0 has; it"),
+    ("a row", '{"dataframe_records": [{"index": 0}, [0]]}', "Row 1 must be an object as row 0 is, got [0]."),
+    ("lengths", '{"inputs": {"index": [0, 1], "t0": [1]}}', "Columns must have equally many rows; got"),
+]
+CSV_REFUSED: list[tuple[str, str, str]] = [
+    ("csv, too long", "index\n1,2\n3,4\n", "Row 0 must be a list of 1 value, got 2 values: [1, 2]."),
+    ("csv, too short", "t0,t1\n0\n", "Row 0 must be a list of 2 values, got 1 value: [0]."),
+    ("csv, an empty cell", "t0,index\n,1\n", "The columns must be"),
+    ("csv, empty", "", "A CSV must begin with a line of names of columns; got nothing."),
+    ("csv, no names", "5\n6\n", f'{MUST}; got column "5".'),
+    ("csv, row labels", ",index\n0,5\n", f'{MUST}; got column "". Row labels'),
+    ("csv, semicolons", "t0;t1\n0;0\n", f"{MUST}; got column"),
+    ("csv, true", "index\n1\nTrue\n", f'Row 1, column index {INDEX} "True".'),
+    ("csv, underscore", "index\n1_0\n", f'Row 0, column index {INDEX} "1_0".'),
+    ("csv, huge", f"index\n{'1' * 200_000}\n", "The CSV could not be read: field larger than field limit"),
 ]
 
 
@@ -622,10 +566,6 @@ class TestRefusal:
         answer = ask(text)
         assert answer.status == 400
         assert answer.message.startswith(sentence)
-
-    @pytest.mark.parametrize(("text", "sentence"), cases(REFUSED))
-    def test_a_refusal_is_short_and_without_a_trace(self, ask: Ask, text: str, sentence: str) -> None:
-        answer = ask(text)
         assert len(answer.message) < 250
         assert set(answer.content) == {"error_code", "message", "sqlstate", "error_class"}
 
@@ -649,7 +589,12 @@ class TestRefusal:
         assert len(message) < 250
 
     @pytest.mark.parametrize(
-        ("kind", "text", "sentence"), [pytest.param(*rest, id=name) for name, *rest in MORE_REFUSED]
+        ("kind", "text", "sentence"),
+        [
+            pytest.param(kind, *rest, id=name)
+            for kind, refused in ((JSON, JSON_REFUSED), (CSV, CSV_REFUSED))
+            for name, *rest in refused
+        ],
     )
     def test_a_bad_body_is_refused_with_a_sentence(self, ask: Ask, kind: str, text: str, sentence: str) -> None:
         answer = ask(text, kind)
@@ -817,7 +762,7 @@ class TestLogging:
         assert pip_requirements(("torch",)) == [f"torch=={version('torch').split('+')[0]}"]
 
     def test_it_holds_only_the_files_that_it_needs(self, saved: Path) -> None:
-        files = sorted(path.relative_to(saved).as_posix() for path in saved.rglob("*") if path.is_file())
+        files = sorted(path.relative_to(saved).as_posix() for path in files_of(saved))
         (code,) = (file for file in files if file.startswith("code/"))
         assert re.fullmatch(r"code/tvae_served_[0-9a-f]{8}\.py", code)
         assert files == [
@@ -833,7 +778,7 @@ class TestLogging:
         ]
 
     def test_no_file_names_a_folder_of_this_machine(self, saved: Path, checkpoint: Path) -> None:
-        texts = [path.read_bytes() for path in saved.rglob("*") if path.is_file()]
+        texts = [path.read_bytes() for path in files_of(saved)]
         assert not [
             place
             for place in (ROOT, saved.parent, checkpoint.parent, Path.home(), sys.prefix)

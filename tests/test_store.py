@@ -191,11 +191,12 @@ def test_a_question_mark_in_an_address_is_refused_with_how_to_write_it(folder: P
 
 def test_home_in_an_address_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (home := tmp_path / "home").mkdir()
+    put_store(home)
     with tracking_in(tmp_path):
         monkeypatch.setenv("HOME", str(home))
-        mlflow.set_tracking_uri("sqlite:///~/runs.db")
+        mlflow.set_tracking_uri("sqlite:///~/mlflow.db")
         connect()
-    assert (home / "runs.db").is_file()
+        assert MlflowClient(f"sqlite:///{home}/mlflow.db").get_experiment_by_name(EXPERIMENT)
     assert not (tmp_path / "~").exists()
 
 

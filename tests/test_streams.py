@@ -96,7 +96,7 @@ def test_closed_streams_are_no_fault_and_no_file_takes_their_place(tmp_path: Pat
     "reader", ["| head -1", "2>&1 | head -1", "| true", "2>&1 >/dev/null | true", "> >(exit)", "--help | true"]
 )
 def test_a_reader_that_leaves_ends_nothing_and_is_not_told(tmp_path: Path, reader: str) -> None:
-    found = run(tmp_path, f"set -o pipefail; $command --lines 5000 {reader}")
+    found = run(tmp_path, f"set -o pipefail; $command --lines 2000 {reader}")
     assert found.returncode == 0
     assert found.stderr.strip() in (b"", "an error é …".encode())
     assert "--help" in reader or done(tmp_path)
@@ -136,7 +136,7 @@ def test_a_terminal_that_is_closed_ends_nothing_where_its_signal_is_ignored(tmp_
     )
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
-        [sys.executable, "command.py", "--lines", "20000"],
+        [sys.executable, "command.py", "--lines", "2000"],
         cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         stdin=theirs,
