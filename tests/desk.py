@@ -2,6 +2,7 @@
 
 import os
 import runpy
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -25,6 +26,8 @@ from tvae.fresh import FreshProcess, answer
 
 ROOT = Path(__file__).parent.parent
 NOWHERE = Path(os.devnull)
+# A bound, for a machine on which much else is at work.
+PATIENCE_SECONDS = 600
 
 # What commands and this file import takes seconds. Here one process imports it for all of them, and each is a fork.
 _FORKS = get_context("forkserver")
@@ -92,12 +95,12 @@ class Desk:
         """
         if environment or not words[0].startswith("entry_points."):
             process = self.start(*words, **environment)
-            out, err = process.communicate(timeout=300)
+            out, err = process.communicate(timeout=PATIENCE_SECONDS)
             return process.returncode, out, err
         with tempfile.TemporaryDirectory() as said:
             out_file, err_file = Path(said, "out"), Path(said, "err")
             forked = self.fork(*words, out=out_file, err=err_file)
-            forked.join(300)
+            forked.join(PATIENCE_SECONDS)
             if forked.exitcode is None:
                 forked.kill()
                 forked.join()
@@ -105,9 +108,9 @@ class Desk:
             assert code is not None
             return code, out_file.read_text(encoding="utf-8"), err_file.read_text(encoding="utf-8")
 
-    def fork(self, *words: str, out: Path = NOWHERE, err: Path = NOWHERE) -> BaseProcess:
-        """Start a module in a fork; what it prints goes to files."""
-        forked = _FORKS.Process(target=_run, args=(words, self.folder, self.environment, out, err))
+    def fork(self, *words: str, out: Path = NOWHERE, err: Path = NOWHERE, fault: str = "") -> BaseProcess:
+        """Start a module in a fork; what it prints goes to files. It brings a fault as code that runs first."""
+        forked = _FORKS.Process(target=_run, args=(words, self.folder, self.environment, out, err, fault))
         forked.start()
         self.forked.append(forked)
         return forked
@@ -125,7 +128,17 @@ class Desk:
         return Path(mlflow.artifacts.download_artifacts(f"runs:/{run.info.run_id}/{path}", tracking_uri=self.uri))
 
 
-def _run(words: tuple[str, ...], folder: Path, environment: dict[str, str], out: Path, err: Path) -> None:
+def free_port() -> int:
+    """Return a port for a server, which nobody else is given: it stays bound here, and servers reuse addresses."""
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind(("127.0.0.1", 0))
+    port = int(held.getsockname()[1])
+    held.detach()  # it is closed when this process ends
+    return port
+
+
+def _run(words: tuple[str, ...], folder: Path, environment: dict[str, str], out: Path, err: Path, fault: str) -> None:
     """Be `python -m WORDS` in a folder and an environment; what is printed goes to files."""
     os.chdir(folder)
     os.environ.clear()
@@ -137,6 +150,7 @@ def _run(words: tuple[str, ...], folder: Path, environment: dict[str, str], out:
     torch.set_num_threads(1)
     sys.argv = list(words)
     sys.path[:0] = [str(folder), str(ROOT)]
+    exec(fault, {})
     _have_a_process_ready()
     runpy.run_module(words[0], run_name="__main__", alter_sys=True)
 

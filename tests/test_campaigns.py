@@ -3,18 +3,14 @@
 import json
 import os
 import signal
-import sqlite3
-import time
 from collections import Counter
-from contextlib import closing, suppress
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import pytest
-from desk import Desk
-from halted import PATIENCE_SECONDS
+from desk import PATIENCE_SECONDS, Desk
+from halted import HALT, count, until
 from mlflow.entities import Run
 
 from tvae.checkpoint import read
@@ -34,12 +30,12 @@ def grid(desk: Desk, cells: dict[str, Any] = CELLS) -> str:
 
 
 def parent(desk: Desk, stage: str = "sweep") -> Run:
-    (run,) = [run for run in desk.runs() if run.data.tags["stage"] == stage]
+    (run,) = [run for run in desk.runs() if run.data.tags.get("stage") == stage]
     return run
 
 
 def trials(desk: Desk) -> list[Run]:
-    return [run for run in desk.runs() if run.data.tags["stage"] == "trial"]
+    return [run for run in desk.runs() if run.data.tags.get("stage") == "trial"]
 
 
 @pytest.fixture(scope="module")
@@ -178,26 +174,27 @@ def test_what_trains_side_by_side_counts_once() -> None:
 # Each batch size makes a cohort of its own, so that a sweep can be killed between cohorts.
 MANY = {f"batch={size}": {"batch_size": size, "epochs": 8} for size in range(8, 14)}
 
+# Halts in the writing of one more trial than so many.
+AFTER = f"""{HALT}import itertools
+import tvae.tracking.children as children
+written = itertools.count()
+def log_history(*arguments, true=children.log_history):
+    if next(written) == {{n}}:
+        halt()
+    true(*arguments)
+children.log_history = log_history
+"""
 
-def store(desk: Desk) -> list[tuple[str, str]]:
-    """Names and states of all runs, read past MLflow: it may be writing."""
-    with closing(sqlite3.connect(desk.folder / "mlflow.db", timeout=20)) as database:
-        return list(database.execute("SELECT name, status FROM runs"))
 
-
-def kill_after(desk: Desk, process: BaseProcess, n: int, name: str, number: int) -> dict[str, str]:
-    """Send a signal when so many trials are finished, and return those: the keys of trials by their runs."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while time.monotonic() < deadline and process.is_alive():
-        time.sleep(0.02)
-        if (desk.folder / "mlflow.db").exists():
-            with suppress(sqlite3.OperationalError):  # the tables are being made
-                if sum(one.startswith(name) and status == "FINISHED" for one, status in store(desk)) >= n:
-                    break
+def kill_after(desk: Desk, n: int, number: int, *words: str) -> dict[str, str]:
+    """Send a sweep a signal when so many trials are finished, and return those: the keys of trials by their runs."""
+    process, halted = desk.fork(*words, fault=AFTER.format(n=n)), desk.folder / "halted"
+    until(lambda: halted.exists() or not process.is_alive())
+    assert halted.exists()
     os.kill(process.pid, number)
     process.join(PATIENCE_SECONDS)
     found = {run.info.run_id: run.data.tags["trial"] for run in trials(desk) if run.info.status == "FINISHED"}
-    assert len(found) >= n
+    assert len(found) == n
     return found
 
 
@@ -207,8 +204,7 @@ def kill_after(desk: Desk, process: BaseProcess, n: int, name: str, number: int)
 )
 def test_a_killed_sweep_goes_on_with_what_is_missing(desk: Desk, signal_number: int) -> None:
     words = ("entry_points.sweep", "--grid", grid(desk, MANY), "--seeds", "1", "--workers", "1")
-    killed = kill_after(desk, desk.fork(*words), 2, "batch=", signal_number)
-    assert len(killed) < len(MANY)
+    killed = kill_after(desk, 2, signal_number, *words)
     stopped = parent(desk)
 
     code, out, err = desk.type(*words, "--resume", "auto")
@@ -222,7 +218,7 @@ def test_a_killed_sweep_goes_on_with_what_is_missing(desk: Desk, signal_number: 
     assert parent(desk).info.run_id == stopped.info.run_id
     assert parent(desk).info.status == "FINISHED"
     assert "failure" not in parent(desk).data.tags
-    assert not [name for name, status in store(desk) if status == "RUNNING"]
+    assert not [run for run in desk.runs() if run.info.status == "RUNNING"]
 
 
 # Of 40,000 combinations, each batch size a cohort of its own.
@@ -234,13 +230,12 @@ SPACE = {
 
 
 @pytest.mark.fault
-@pytest.mark.parametrize("after", [1, 5, 9])
-def test_a_killed_search_resumes_by_its_id_and_trains_what_is_missing(desk: Desk, after: int) -> None:
+def test_a_killed_search_resumes_by_its_id_and_trains_what_is_missing(desk: Desk) -> None:
     path = desk.folder / "space.json"
     path.write_text(json.dumps({"base": {"n_trits": 4, "epochs": 5}, "grid": SPACE}))
     words = ("--search", "tpe", "--trials", "10", "--seeds", "2", "--workers", "1")
-    process = desk.fork("entry_points.sweep", "--grid", str(path), *words)
-    killed = kill_after(desk, process, after, "batch_size=", signal.SIGKILL)
+    # Of the third cell one seed of two.
+    killed = kill_after(desk, 5, signal.SIGKILL, "entry_points.sweep", "--grid", str(path), *words)
     path.unlink()
 
     code, out, err = desk.type("entry_points.sweep", "--workers", "1", "--resume", parent(desk).info.run_id)
@@ -253,7 +248,7 @@ def test_a_killed_search_resumes_by_its_id_and_trains_what_is_missing(desk: Desk
     assert parent(desk).info.status == "FINISHED"
     assert parent(desk).data.metrics["trials_finished"] == parent(desk).data.metrics["trials"] == 20
     assert "-P search=tpe" in parent(desk).data.tags["mlflow.note.content"]
-    assert not [name for name, status in store(desk) if status == "RUNNING"]
+    assert not [run for run in desk.runs() if run.info.status == "RUNNING"]
     assert "20 of 20 trials are done." in out
 
 
@@ -272,16 +267,7 @@ def test_a_run_that_was_stopped_before_it_had_a_plan_says_so(swept: tuple[Desk, 
 def test_a_sweep_at_work_is_not_gone_on_with(desk: Desk) -> None:
     endless = {"endless": {"epochs": 100_000, "patience": 100_000}}
     desk.fork("entry_points.sweep", "--grid", grid(desk, endless), "--seeds", "1")
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        time.sleep(0.05)
-        if (desk.folder / "mlflow.db").exists():
-            try:
-                if [name for name, status in store(desk) if name.startswith("sweep") and status == "RUNNING"]:
-                    break
-            except sqlite3.OperationalError:
-                continue
-    time.sleep(0.5)  # its tags are written right after
+    until(lambda: count(desk.folder, "tags WHERE key = 'stage' AND value = 'sweep'") > 0)
     code, _, err = desk.type("entry_points.sweep", "--resume", parent(desk).info.run_id)
     assert code == 2
     assert "still at work" in err

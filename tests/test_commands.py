@@ -5,15 +5,14 @@ import json
 import os
 import re
 import signal
-import sqlite3
 import sys
-import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from desk import ROOT, Desk
+from desk import PATIENCE_SECONDS, ROOT, Desk
+from halted import epochs_logged, until
 from mlflow.entities import Run
 
 import tvae
@@ -409,15 +408,6 @@ def test_a_foundation_short_of_full_coverage_is_not_registered(tmp_path: Path) -
     assert not desk.client.search_registered_models()
 
 
-def epochs_logged(store: Path) -> int:
-    """How many epochs a store holds, read past MLflow, which would otherwise migrate what another process is making."""
-    try:
-        with closing(sqlite3.connect(f"file:{store}?mode=ro", uri=True)) as database:
-            return int(database.execute("SELECT count(*) FROM metrics WHERE key = 'loss'").fetchone()[0])
-    except sqlite3.OperationalError:
-        return 0
-
-
 # `make test-faults` tries the others.
 STOPS = [
     pytest.param(signal.SIGINT, "by the user", id="by the user"),
@@ -431,13 +421,9 @@ def test_a_signal_ends_the_run_as_killed_with_its_reason(desk: Desk, number: sig
     words = ("-m", "entry_points.train", "--epochs", "10000", "--patience", "10000", "--promote", "never")
     # Tests that run under nohup pass on that the signal is ignored.
     process = desk.launch("env", "--default-signal", sys.executable, *words)
-    deadline = time.monotonic() + 120
-    while not epochs_logged(desk.folder / "mlflow.db"):
-        assert time.monotonic() < deadline
-        assert process.poll() is None
-        time.sleep(0.2)
+    until(lambda: epochs_logged(desk.folder) > 0, process)
     process.send_signal(number)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 128 + number
     assert f"Stopped {reason}: what was logged" in err
     assert "Traceback" not in out + err

@@ -16,7 +16,8 @@ from urllib.request import Request, urlopen
 
 import mlflow
 import pytest
-from desk import ROOT, Desk
+from desk import ROOT, Desk, free_port
+from halted import until
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, Run
 from mlflow.exceptions import MlflowException
@@ -28,11 +29,9 @@ from team import (
     Client,
     Team,
     answers,
-    await_that,
     block,
     command_lines,
     ended,
-    free_port,
     life,
     team_at_work,
 )
@@ -245,7 +244,7 @@ def test_stability_and_a_stopped_sweep_at_once_and_the_sweep_goes_on(ada: Client
     (ben.folder / "mine.yaml").write_text(json.dumps(GRID))
     stability = ada.shell(life("entry_points.stability"))
     sweep = ben.shell(life("entry_points.sweep"))
-    await_that(lambda: any(run.data.tags["phase"] == "grid" for run in runs(ben, "trial")), sweep)
+    until(lambda: any(run.data.tags["phase"] == "grid" for run in runs(ben, "trial")), sweep)
     sweep.send_signal(signal.SIGKILL)
     ended(sweep)
     code, out, err = ended(stability)
@@ -259,8 +258,9 @@ def test_stability_and_a_stopped_sweep_at_once_and_the_sweep_goes_on(ada: Client
     trials = [run for run in runs(ben, "trial") if run.data.tags["phase"] == "grid"]
     assert Counter(run.data.tags["trial"] for run in trials) == Counter({run.data.tags["trial"]: 1 for run in trials})
     assert len(trials) == 3 * len(GRID["cells"])
-    assert {run.info.status for run in ben.runs()} == {"FINISHED", "FAILED"}
-    assert {run.data.tags["stage"] for run in ben.runs() if run.info.status == "FAILED"} == {"repeated trial"}
+    # The signal may have come while a trial was written, or between two.
+    unfinished = {(run.info.status, run.data.tags["stage"]) for run in ben.runs() if run.info.status != "FINISHED"}
+    assert unfinished <= {("FAILED", "repeated trial")}
 
 
 def test_a_sweep_at_work_on_another_machine_is_left_alone(ben: Client) -> None:
@@ -316,7 +316,7 @@ def test_the_champion_is_served_by_a_client_that_may_not_look_into_the_folder(
     port = str(free_port())
     process = ben.shell(life("models serve"), SERVE_PORT=port)
     try:
-        await_that(lambda: answers(f"http://127.0.0.1:{port}/ping") == 200, process)
+        until(lambda: answers(f"http://127.0.0.1:{port}/ping") == 200, process)
         headers = {"Content-Type": "application/json"}
         question = Request(f"http://127.0.0.1:{port}/invocations", b'{"inputs": [[0], [5]]}', headers)
         with urlopen(question, timeout=60) as response:

@@ -5,13 +5,9 @@ import math
 import os
 import re
 import shutil
-import socket
+import signal
 import struct
-import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from desk import ROOT, Desk
+from desk import PATIENCE_SECONDS, ROOT, Desk
 from mlflow.entities import Run
+from mlflow_server import Server
 
 import tvae
 from tvae.metrics import distance_fidelity_ceiling, q_ceiling
@@ -68,32 +65,13 @@ class Work:
 
 @contextmanager
 def serving(desk: Desk) -> Iterator[str]:
-    """Serve a desk's store as `mlflow server` does, on a free port."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    server = f"http://127.0.0.1:{port}"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "mlflow", "server", "--port", port, "--workers", "1"],
-        cwd=desk.folder,
-        env=desk.environment | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    """Serve a desk's store."""
+    server = Server(desk.folder)
+    server.start()
     try:
-        deadline = time.monotonic() + SECONDS
-        while True:
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            try:
-                with urllib.request.urlopen(f"{server}/health", timeout=1):
-                    break
-            except (urllib.error.URLError, TimeoutError):
-                time.sleep(0.2)
-        yield server
+        yield server.uri
     finally:
-        process.terminate()
-        process.wait(SECONDS)
+        server.signal(signal.SIGKILL)
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +82,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Work]:
     def do(commands: dict[str, tuple[str, ...]], **environment: str) -> None:
         started = {done: desk.start(*words, **environment) for done, words in commands.items()}
         for done, process in started.items():
-            out, err = process.communicate(timeout=300)
+            out, err = process.communicate(timeout=PATIENCE_SECONDS)
             assert process.returncode == 0, err
             said[done] = out
 
