@@ -21,13 +21,12 @@ import torch
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+from patience import PATIENCE_SECONDS
 
 from tvae.fresh import FreshProcess, answer
 
 ROOT = Path(__file__).parent.parent
 NOWHERE = Path(os.devnull)
-# A bound, for a machine on which much else is at work.
-PATIENCE_SECONDS = 600
 
 # What commands and this file import takes seconds. Here one process imports it for all of them, and each is a fork.
 _FORKS = get_context("forkserver")

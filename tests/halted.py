@@ -8,13 +8,13 @@ import os
 import sqlite3
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import mlflow
-from desk import PATIENCE_SECONDS, Desk
+from desk import Desk
+from patience import PATIENCE_SECONDS, until
 from registry_store import tracking_in
 
 from tvae.tracking.store import connect
@@ -42,19 +42,6 @@ runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 def start(desk: Desk, fault: str, *words: str, **environment: str) -> subprocess.Popen[str]:
     """Start a command in a process group of its own; it brings a fault, in which `halt()` waits for a signal."""
     return desk.launch(sys.executable, "-c", _START.format(fault=fault), *words, apart=True, **environment)
-
-
-def until(condition: Callable[[], bool], process: subprocess.Popen[str] | None = None) -> None:
-    """Wait for a condition; a process that ends before it comes fails the test with what it said."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while True:
-        # Asked first: what a process did before it ended counts.
-        ended = process is not None and process.poll() is not None
-        if condition():
-            return
-        assert not ended, process is None or process.communicate(timeout=PATIENCE_SECONDS)
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def until_halted(desk: Desk, process: subprocess.Popen[str]) -> None:

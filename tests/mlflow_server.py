@@ -8,7 +8,8 @@ import urllib.request
 from pathlib import Path
 
 from desk import Desk, free_port
-from halted import epochs_logged, until
+from halted import epochs_logged
+from patience import until
 
 
 class Server:

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from desk import PATIENCE_SECONDS, ROOT, Desk, free_port
-from halted import until
+from desk import ROOT, Desk, free_port
+from patience import PATIENCE_SECONDS, until
 
 PAGE = (ROOT / "docs" / "team-server.md").read_text(encoding="utf-8")
 BIN = Path(sys.executable).parent

@@ -9,9 +9,10 @@ from statistics import fmean
 from typing import Any
 
 import pytest
-from desk import PATIENCE_SECONDS, Desk
-from halted import HALT, count, until
+from desk import Desk
+from halted import HALT, count
 from mlflow.entities import Run
+from patience import PATIENCE_SECONDS, until
 
 from tvae.checkpoint import read
 from tvae.workflows.sweep import covered, run_to_resume

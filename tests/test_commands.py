@@ -11,9 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from desk import PATIENCE_SECONDS, ROOT, Desk
-from halted import epochs_logged, until
+from desk import ROOT, Desk
+from halted import epochs_logged
 from mlflow.entities import Run
+from patience import PATIENCE_SECONDS, until
 
 import tvae
 from entry_points import finetune

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from desk import PATIENCE_SECONDS, ROOT, Desk
+from desk import ROOT, Desk
 from exact_model import exact_model
-from halted import begin_next_command, count, epochs_logged, fell, start, until
+from halted import begin_next_command, count, epochs_logged, fell, start
 from mlflow.entities import Run
+from patience import PATIENCE_SECONDS, until
 
 from tvae.checkpoint import FILE_NAME, read, save
 from tvae.model import COMPONENTS

@@ -11,9 +11,10 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
-from desk import PATIENCE_SECONDS, ROOT, Desk, free_port
-from halted import begin_next_command, go_on, start, until, until_halted
+from desk import ROOT, Desk, free_port
+from halted import begin_next_command, go_on, start, until_halted
 from mlflow_server import Server
+from patience import PATIENCE_SECONDS, until
 
 from tvae.checkpoint import FILE_NAME, read
 
@@ -25,15 +26,16 @@ HASTY = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": 
 OUTAGE_SECONDS = 20
 
 
-# Halts once, at the first epoch; each is logged by itself.
+# Halts once the first epoch is logged; each is logged by itself.
 AT_AN_EPOCH = """
 from tvae.tracking.run import Run
 from tvae.workflows import session
 session._LOG_SECONDS = 0.0
-def logging(self, *arguments, true=Run.log_epochs):
-    Run.log_epochs = true
-    true(self, *arguments)
-    halt()
+def logging(self, records, offset=0, true=Run.log_epochs):
+    true(self, records, offset)
+    if "loss" in records[-1]:
+        Run.log_epochs = true
+        halt()
 Run.log_epochs = logging
 """
 

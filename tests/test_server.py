@@ -17,11 +17,11 @@ from urllib.request import Request, urlopen
 import mlflow
 import pytest
 from desk import ROOT, Desk, free_port
-from halted import until
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, Run
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import ErrorCode
+from patience import until
 from registry_store import aliases, versions
 from team import (
     PAGE,

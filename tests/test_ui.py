@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from desk import PATIENCE_SECONDS, ROOT, Desk
+from desk import ROOT, Desk
 from mlflow.entities import Run
 from mlflow_server import Server
+from patience import PATIENCE_SECONDS, until
 
 import tvae
 from tvae.metrics import distance_fidelity_ceiling, q_ceiling
@@ -331,7 +332,7 @@ def disk(work: Work, visit: Callable[[str], Any]) -> Any:
     page = visit(work.page(work.run("finetune c=2 seed=0"), "/artifacts/plots/disk.html"))
     frame = page.frame_locator("iframe")
     frame.locator("#levels button").last.wait_for()
-    page.wait_for_timeout(300)
+    drawn(frame)
     return frame
 
 
@@ -347,9 +348,9 @@ def place(disk: Any, operation: int) -> tuple[float, float]:
     return box["x"] + x, box["y"] + y
 
 
-def settled(disk: Any) -> None:
-    """What was asked for has come to the centre, and stays there."""
-    disk.locator("#disk").page.wait_for_timeout(1500)
+def drawn(disk: Any) -> None:
+    """Wait for the picture of what was done."""
+    until(lambda: not canvas(disk, "queued"))
 
 
 @pytest.mark.parametrize(
@@ -368,8 +369,7 @@ def test_an_operation_is_found_on_the_disk(disk: Any, asked: str) -> None:
     expect(disk.locator("#name")).to_have_text("min (and)")
     expect(disk.locator("#facts")).to_contain_text("15633")
     assert disk.locator("#table span").all_inner_texts() == list("−−−−00−0+")
-    settled(disk)
-    assert canvas(disk, "[SX[15633] - width / 2, SY[15633] - height / 2]") == pytest.approx([0, 0], abs=0.5)
+    until(lambda: canvas(disk, "Math.hypot(SX[15633] - width / 2, SY[15633] - height / 2)") < 0.5)
 
 
 def test_the_disk_has_the_nearest_operations_and_radii_of_the_model(work: Work, disk: Any) -> None:
@@ -407,14 +407,14 @@ def test_what_is_dragged_stays_under_the_hand(disk: Any) -> None:
     page.mouse.down()
     page.mouse.move(x_to, y_to, steps=5)
     page.mouse.up()
-    page.wait_for_timeout(300)
+    drawn(disk)
     assert place(disk, 0) == pytest.approx((x_to, y_to), abs=4)
     assert canvas(disk, "RADIUS[0]") == far
     before = place(disk, 4374)
     page.mouse.move(*before)
     page.mouse.wheel(0, -400)
-    page.wait_for_timeout(300)
-    assert canvas(disk, "state.zoom") > 1.5
+    until(lambda: canvas(disk, "state.zoom") > 1.5)
+    drawn(disk)
     assert place(disk, 4374) == pytest.approx(before, abs=2)
 
 
