@@ -57,6 +57,7 @@ class Desk:
             put_store(folder)
         self.started: list[subprocess.Popen[str]] = []
         self.forked: list[BaseProcess] = []
+        self.said = ""  # for what a test that comes later is to see
 
     def start(self, *words: str, **environment: str) -> subprocess.Popen[str]:
         return self.launch(sys.executable, "-m", *words, **environment)
@@ -106,6 +107,12 @@ class Desk:
             code = forked.exitcode
             assert code is not None
             return code, out_file.read_text(encoding="utf-8"), err_file.read_text(encoding="utf-8")
+
+    def done(self, *words: str, **environment: str) -> str:
+        """Run a module that is to succeed, and return what it printed."""
+        code, out, err = self.type(*words, **environment)
+        assert code == 0, err
+        return out
 
     def fork(self, *words: str, out: Path = NOWHERE, err: Path = NOWHERE, fault: str = "") -> BaseProcess:
         """Start a module in a fork; what it prints goes to files. It brings a fault as code that runs first."""

@@ -79,6 +79,13 @@ def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
     return process.returncode, out, err
 
 
+def done(process: subprocess.Popen[str]) -> str:
+    """Return what a process prints that is to succeed."""
+    code, out, err = ended(process)
+    assert code == 0, err
+    return out
+
+
 class Team:
     """Database, artifact folder and server, and the clients of it."""
 

@@ -40,109 +40,98 @@ def trials(desk: Desk) -> list[Run]:
 
 
 @pytest.fixture(scope="module")
-def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Desk, str]:
-    """A desk at which a sweep of two cells with three seeds was typed; and what it printed."""
+def swept(tmp_path_factory: pytest.TempPathFactory) -> Desk:
+    """A desk at which a sweep of two cells with three seeds was typed."""
     desk = Desk(tmp_path_factory.mktemp("desk"))
-    code, out, err = desk.type("entry_points.sweep", "--grid", grid(desk), "--workers", "1")
-    assert code == 0, err
-    return desk, out
+    desk.said = desk.done("entry_points.sweep", "--grid", grid(desk), "--workers", "1")
+    return desk
 
 
-def test_every_trial_is_a_run_under_the_parent(swept: tuple[Desk, str]) -> None:
-    desk, _ = swept
-    found = trials(desk)
+def test_every_trial_is_a_run_under_the_parent(swept: Desk) -> None:
+    found = trials(swept)
     assert Counter((run.data.tags["cell"], run.info.status) for run in found) == {
         ("slow", "FINISHED"): 3,
         ("fast", "FINISHED"): 3,
     }
-    assert {run.data.tags["mlflow.parentRunId"] for run in found} == {parent(desk).info.run_id}
+    assert {run.data.tags["mlflow.parentRunId"] for run in found} == {parent(swept).info.run_id}
     assert {run.data.tags["phase"] for run in found} == {"grid"}
     assert len({run.data.tags["trial"] for run in found}) == 6
-    assert parent(desk).info.status == "FINISHED"
+    assert parent(swept).info.status == "FINISHED"
 
 
-def test_a_trial_has_its_settings_every_epoch_and_what_it_came_to(swept: tuple[Desk, str]) -> None:
-    desk, _ = swept
-    run = next(run for run in trials(desk) if run.info.run_name == "fast seed=2")
+def test_a_trial_has_its_settings_every_epoch_and_what_it_came_to(swept: Desk) -> None:
+    run = next(run for run in trials(swept) if run.info.run_name == "fast seed=2")
     expected = {"lr": "0.01", "seed": "2", "n_trits": "4", "epochs": "3", "load": "matched"}
     assert expected.items() <= run.data.params.items()
     assert run.data.params["preset"] == "default"
     for name in ("hierarchy", "coverage", "richness"):
-        assert [m.step for m in desk.client.get_metric_history(run.info.run_id, name)] == [0, 1, 2, 3]
-    history = desk.client.get_metric_history(run.info.run_id, "hierarchy")
+        assert [m.step for m in swept.client.get_metric_history(run.info.run_id, name)] == [0, 1, 2, 3]
+    history = swept.client.get_metric_history(run.info.run_id, "hierarchy")
     metrics = run.data.metrics
     assert metrics["best_hierarchy"] == history[int(metrics["best_epoch"])].value
     assert metrics["init_hierarchy"] == history[0].value
     assert {"best_richness", "best_coverage", "best_q", "degradation", "train_seconds"} <= metrics.keys()
 
 
-def test_a_trial_has_its_operations_and_the_version_of_its_parent(swept: tuple[Desk, str]) -> None:
-    desk, _ = swept
-    for run in (parent(desk), *trials(desk)):
+def test_a_trial_has_its_operations_and_the_version_of_its_parent(swept: Desk) -> None:
+    for run in (parent(swept), *trials(swept)):
         (data,) = run.inputs.dataset_inputs
         assert data.dataset.name == "ternary-operations-4"
         for name in ("tvae.version", "git_dirty", "mlflow.source.name"):
-            assert run.data.tags[name] == parent(desk).data.tags[name]
+            assert run.data.tags[name] == parent(swept).data.tags[name]
 
 
-def test_a_parent_has_the_means_of_its_trials_and_no_parameter_that_it_leaves_to_them(swept: tuple[Desk, str]) -> None:
-    desk, _ = swept
-    made = parent(desk)
+def test_a_parent_has_the_means_of_its_trials_and_no_parameter_that_it_leaves_to_them(swept: Desk) -> None:
+    made = parent(swept)
     for name in ("best_coverage", "best_hierarchy", "best_level_gap", "best_richness", "best_q"):
-        assert made.data.metrics[name] == pytest.approx(fmean(run.data.metrics[name] for run in trials(desk)))
+        assert made.data.metrics[name] == pytest.approx(fmean(run.data.metrics[name] for run in trials(swept)))
     assert "auto" not in {value for name, value in made.data.params.items() if name != "promote"}
     assert made.data.params["seeds"] == "3"
     assert made.data.tags["command"].startswith("mlflow run . -e sweep -P grid=")
     assert made.data.tags["command"] in made.data.tags["mlflow.note.content"]
 
 
-def test_a_trials_checkpoint_says_what_the_run_says(swept: tuple[Desk, str]) -> None:
-    desk, _ = swept
-    run = trials(desk)[0]
-    checkpoint = read(desk.artifact(run, "checkpoint") / "checkpoint.safetensors")
+def test_a_trials_checkpoint_says_what_the_run_says(swept: Desk) -> None:
+    run = trials(swept)[0]
+    checkpoint = read(swept.artifact(run, "checkpoint") / "checkpoint.safetensors")
     assert checkpoint.metrics["hierarchy"] == run.data.metrics["best_hierarchy"]
     assert checkpoint.training["configuration"]["lr"] == float(run.data.params["lr"])
     assert checkpoint.architecture.n_trits == 4
 
 
-def test_what_has_finished_is_not_resumed(swept: tuple[Desk, str], caplog: pytest.LogCaptureFixture) -> None:
+def test_what_has_finished_is_not_resumed(swept: Desk, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "tvae")
-    desk, _ = swept
-    done = parent(desk)
-    assert run_to_resume(desk.client, "sweep", done.data.tags["plan"], "auto") is None
+    done = parent(swept)
+    assert run_to_resume(swept.client, "sweep", done.data.tags["plan"], "auto") is None
     assert f"run {done.info.run_id} has finished all of them. Starting a new one." in caplog.text
-    assert run_to_resume(desk.client, "sweep", "0" * 16, "auto") is None
+    assert run_to_resume(swept.client, "sweep", "0" * 16, "auto") is None
     assert "the options say which they are. Starting a new one." in caplog.text
 
 
-def test_the_parent_has_report_plan_and_times(swept: tuple[Desk, str]) -> None:
-    desk, _ = swept
-    run = parent(desk)
+def test_the_parent_has_report_plan_and_times(swept: Desk) -> None:
+    run = parent(swept)
     assert run.data.metrics["trials"] == run.data.metrics["trials_finished"] == 6
     assert run.data.metrics["trials_failed"] == 0
     times = [run.data.metrics[f"{name}_seconds"] for name in ("train", "logging", "total")]
     assert 0 < times[0] < times[2]
     assert 0 < times[1] < times[2]
-    assert "<html" in desk.artifact(run, "report.html").read_text()
-    assert "slow" in desk.artifact(run, "report.md").read_text()
-    assert len(json.loads(desk.artifact(run, "plan.json").read_text())) == 6
+    assert "<html" in swept.artifact(run, "report.html").read_text()
+    assert "slow" in swept.artifact(run, "report.md").read_text()
+    assert len(json.loads(swept.artifact(run, "plan.json").read_text())) == 6
     assert run.data.tags["mlflow.note.content"]
 
 
-def test_the_command_says_where_to_look(swept: tuple[Desk, str]) -> None:
-    desk, out = swept
-    assert f"/runs/{parent(desk).info.run_id}/artifacts/report.html" in out
-    assert "6 of 6 trials are done" in out
+def test_the_command_says_where_to_look(swept: Desk) -> None:
+    assert f"/runs/{parent(swept).info.run_id}/artifacts/report.html" in swept.said
+    assert "6 of 6 trials are done" in swept.said
 
 
-def test_what_is_finished_is_not_trained_again(swept: tuple[Desk, str]) -> None:
-    desk, _ = swept
-    before = {run.info.run_id: run.info.end_time for run in desk.runs()}
-    run_id = parent(desk).info.run_id
-    code, out, err = desk.type("entry_points.sweep", "--resume", run_id)
-    assert code == 0, err
+def test_what_is_finished_is_not_trained_again(swept: Desk) -> None:
+    before = {run.info.run_id: run.info.end_time for run in swept.runs()}
+    run_id = parent(swept).info.run_id
+    out = swept.done("entry_points.sweep", "--resume", run_id)
     assert "6 of 6 trials are finished already" in out
-    after = {run.info.run_id: run.info.end_time for run in desk.runs()}
+    after = {run.info.run_id: run.info.end_time for run in swept.runs()}
     assert after.keys() == before.keys()
     assert [name for name in after if after[name] != before[name]] == [run_id]
 
@@ -156,10 +145,9 @@ def test_a_mistake_in_one_cell_is_named_before_anything_trains(tmp_path: Path) -
     assert not (tmp_path / "mlflow.db").exists()
 
 
-def test_a_run_that_cannot_go_on_is_refused(swept: tuple[Desk, str]) -> None:
-    desk, _ = swept
-    for address, words in (("nosuch", "the id of a run"), (trials(desk)[0].info.run_id, "is one of trial")):
-        code, _, err = desk.type("entry_points.sweep", "--resume", address)
+def test_a_run_that_cannot_go_on_is_refused(swept: Desk) -> None:
+    for address, words in (("nosuch", "the id of a run"), (trials(swept)[0].info.run_id, "is one of trial")):
+        code, _, err = swept.type("entry_points.sweep", "--resume", address)
         assert code == 2
         assert words in err
 
@@ -208,8 +196,7 @@ def test_a_killed_sweep_goes_on_with_what_is_missing(desk: Desk, signal_number: 
     killed = kill_after(desk, 2, signal_number, *words)
     stopped = parent(desk)
 
-    code, out, err = desk.type(*words, "--resume", "auto")
-    assert code == 0, err
+    out = desk.done(*words, "--resume", "auto")
     assert f"Resuming run {stopped.info.run_id}" in out
     done = trials(desk)
     assert Counter(run.data.tags["trial"] for run in done) == Counter({run.data.tags["trial"]: 1 for run in done})
@@ -239,8 +226,7 @@ def test_a_killed_search_resumes_by_its_id_and_trains_what_is_missing(desk: Desk
     killed = kill_after(desk, 5, signal.SIGKILL, "entry_points.sweep", "--grid", str(path), *words)
     path.unlink()
 
-    code, out, err = desk.type("entry_points.sweep", "--workers", "1", "--resume", parent(desk).info.run_id)
-    assert code == 0, err
+    out = desk.done("entry_points.sweep", "--workers", "1", "--resume", parent(desk).info.run_id)
     done = trials(desk)
     assert killed.items() <= {run.info.run_id: run.data.tags["trial"] for run in done}.items()
     assert set(Counter(run.data.tags["cell"] for run in done).values()) == {2}
@@ -253,14 +239,13 @@ def test_a_killed_search_resumes_by_its_id_and_trains_what_is_missing(desk: Desk
     assert "20 of 20 trials are done." in out
 
 
-def test_a_run_that_was_stopped_before_it_had_a_plan_says_so(swept: tuple[Desk, str]) -> None:
-    desk, _ = swept
-    done = parent(desk)
+def test_a_run_that_was_stopped_before_it_had_a_plan_says_so(swept: Desk) -> None:
+    done = parent(swept)
     tags = {"stage": "sweep", "plan": "0" * 16}
-    bare = desk.client.create_run(done.info.experiment_id, run_name="bare", tags=tags)
-    desk.client.set_terminated(bare.info.run_id, "FAILED")
-    code, _, err = desk.type("entry_points.sweep", "--resume", bare.info.run_id)
-    desk.client.delete_run(bare.info.run_id)
+    bare = swept.client.create_run(done.info.experiment_id, run_name="bare", tags=tags)
+    swept.client.set_terminated(bare.info.run_id, "FAILED")
+    code, _, err = swept.type("entry_points.sweep", "--resume", bare.info.run_id)
+    swept.client.delete_run(bare.info.run_id)
     assert code == 2
     assert "has no plan.json that says what to train" in err
 
@@ -283,8 +268,7 @@ QUICK = ("--preset", "radii", "--seeds", "4")
 def stable(tmp_path_factory: pytest.TempPathFactory) -> Desk:
     """A desk at which `stability` was typed: four seeds, the initial hierarchies forced positive."""
     desk = Desk(tmp_path_factory.mktemp("desk"))
-    code, _, err = desk.type("entry_points.stability", *QUICK, "--initial_hierarchy", "positive")
-    assert code == 0, err
+    desk.done("entry_points.stability", *QUICK, "--initial_hierarchy", "positive")
     return desk
 
 
@@ -312,8 +296,7 @@ def test_stability_has_its_statistics_on_the_parent(stable: Desk) -> None:
 @pytest.mark.long
 def test_the_demonstration_of_a_partial_load_is_labelled_as_one(stable: Desk) -> None:
     words = (*QUICK, "--load", "mismatched", "--epochs", "2")
-    code, _, err = stable.type("entry_points.stability", *words)
-    assert code == 0, err
+    stable.done("entry_points.stability", *words)
     run = max((run for run in stable.runs() if run.data.tags["stage"] == "stability"), key=lambda r: r.info.start_time)
     assert "DEMONSTRATION" in run.info.run_name
     shown = [r for r in trials(stable) if r.data.tags["mlflow.parentRunId"] == run.info.run_id]

@@ -315,8 +315,7 @@ def test_a_clock_that_jumps_in_a_training_changes_no_result(desk: Desk, seconds:
 def test_a_sweep_of_200_runs_is_written_whole(desk: Desk) -> None:
     (desk.folder / "grid.json").write_text(json.dumps({"base": {"n_trits": 3, "epochs": 1}, "cells": {"one": {}}}))
     words = ("entry_points.sweep", "--grid", "grid.json", "--seeds", "200")
-    code, _, err = desk.type(*words)
-    assert code == 0, err
+    desk.done(*words)
     runs = desk.runs()
     assert Counter((run.data.tags["stage"], run.info.status) for run in runs) == {
         ("trial", "FINISHED"): 200,
@@ -326,6 +325,5 @@ def test_a_sweep_of_200_runs_is_written_whole(desk: Desk) -> None:
     (parent,) = [run for run in runs if run.data.tags["stage"] == "sweep"]
     assert parent.data.metrics["trials_finished"] == 200
     assert len({run.data.tags["trial"] for run in runs if run.data.tags["stage"] == "trial"}) == 200
-    code, out, err = desk.type(*words, "--resume", parent.info.run_id)
-    assert code == 0, err
+    out = desk.done(*words, "--resume", parent.info.run_id)
     assert "200 of 200 trials are finished already." in out
