@@ -140,16 +140,19 @@ def visit() -> Iterator[Callable[[str], Any]]:
         browser.close()
 
 
-def sees(page: Any, *texts: str | re.Pattern[str]) -> None:
-    from playwright.sync_api import expect
+def expect(what: Any) -> Any:
+    """Playwright's `expect`; it is there only where these tests run."""
+    from playwright import sync_api
 
+    return sync_api.expect(what)
+
+
+def sees(page: Any, *texts: str | re.Pattern[str]) -> None:
     for text in texts:
         expect(page.get_by_text(text).first).to_be_visible()
 
 
 def heading(page: Any, name: str) -> None:
-    from playwright.sync_api import expect
-
     expect(page.get_by_role("heading", name=name, exact=True).first).to_be_visible()
 
 
@@ -188,8 +191,6 @@ def test_without_a_server_what_is_printed_opens_the_page_on_the_ui_of_make_ui(
 def test_a_run_is_in_the_experiment_that_was_meant(
     work: Work, visit: Callable[[str], Any], done: str, experiment: str
 ) -> None:
-    from playwright.sync_api import expect
-
     page = visit(work.printed(done))
     expect(page.get_by_role("link", name=experiment, exact=True).first).to_be_visible()
 
@@ -226,8 +227,6 @@ def test_the_saved_view_shows_what_the_models_are_worth(work: Work, visit: Calla
 def test_the_experiments_description_leads_to_the_runs_that_one_compares(
     work: Work, visit: Callable[[str], Any]
 ) -> None:
-    from playwright.sync_api import expect
-
     page = visit(f"{work.server}/#/experiments/1/runs?workflowType=machine_learning")
     sees(page, "report experiment")
     with page.expect_popup() as opened:
@@ -241,8 +240,6 @@ def test_the_experiments_description_leads_to_the_runs_that_one_compares(
 
 
 def test_the_saved_view_has_the_curves_that_one_reads_first(work: Work, visit: Callable[[str], Any]) -> None:
-    from playwright.sync_api import expect
-
     address = f"{work.server}/#/experiments/1/runs?viewStateShareKey=tvae&workflowType=machine_learning"
     page = visit(f"{address}&compareRunsMode=CHART")
     sees(page, "By epoch", "hierarchy", "richness", "finetune c=2 seed=0 (hierarchy)")
@@ -293,8 +290,6 @@ def test_a_link_in_a_description_opens_on_the_server_that_shows_it(work: Work, v
 
 
 def test_the_charts_of_a_run_are_under_their_own_names(work: Work, visit: Callable[[str], Any]) -> None:
-    from playwright.sync_api import expect
-
     page = visit(work.page(work.run("finetune c=2 seed=0"), "/model-metrics"))
     page.get_by_placeholder("Search metric charts").fill("distance")
     heading(page, "term_distance")
@@ -359,8 +354,6 @@ def drawn(disk: Any) -> None:
     ids=["index", "name", "part", "trits", "signs"],
 )
 def test_an_operation_is_found_on_the_disk(disk: Any, asked: str) -> None:
-    from playwright.sync_api import expect
-
     disk.locator("#find").fill(asked)
     disk.locator("#find").press("Enter")
     if asked == "---":
@@ -383,8 +376,6 @@ def test_the_disk_has_the_nearest_operations_and_radii_of_the_model(work: Work, 
 
 
 def test_what_is_under_the_pointer_is_named(disk: Any) -> None:
-    from playwright.sync_api import expect
-
     page = disk.locator("#disk").page
     page.mouse.move(*place(disk, 0))
     expect(disk.locator("#tip")).to_have_text("0 · constant −")
@@ -437,8 +428,6 @@ def test_a_movement_keeps_hyperbolic_distances(disk: Any) -> None:
 
 
 def test_the_disk_is_used_by_keyboard_alone(disk: Any) -> None:
-    from playwright.sync_api import expect
-
     keys = disk.locator("#disk")
     keys.focus()
     keys.press(".")
@@ -537,8 +526,6 @@ def test_a_sweep_says_first_what_follows_and_leads_to_its_trials(work: Work, vis
 def test_the_report_is_shown_in_its_run_and_asks_the_network_for_nothing(
     work: Work, visit: Callable[[str], Any]
 ) -> None:
-    from playwright.sync_api import expect
-
     asked, complaints = list[str](), list[str]()
     page = visit("about:blank")
     page.context.on("request", lambda request: asked.append(request.url))
