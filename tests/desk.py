@@ -2,6 +2,7 @@
 
 import os
 import runpy
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -20,6 +21,7 @@ import torch
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+from patience import PATIENCE_SECONDS
 
 from tvae.fresh import FreshProcess, answer
 
@@ -55,6 +57,7 @@ class Desk:
             put_store(folder)
         self.started: list[subprocess.Popen[str]] = []
         self.forked: list[BaseProcess] = []
+        self.said = ""  # for what a test that comes later is to see
 
     def start(self, *words: str, **environment: str) -> subprocess.Popen[str]:
         return self.launch(sys.executable, "-m", *words, **environment)
@@ -92,12 +95,12 @@ class Desk:
         """
         if environment or not words[0].startswith("entry_points."):
             process = self.start(*words, **environment)
-            out, err = process.communicate(timeout=300)
+            out, err = process.communicate(timeout=PATIENCE_SECONDS)
             return process.returncode, out, err
         with tempfile.TemporaryDirectory() as said:
             out_file, err_file = Path(said, "out"), Path(said, "err")
             forked = self.fork(*words, out=out_file, err=err_file)
-            forked.join(300)
+            forked.join(PATIENCE_SECONDS)
             if forked.exitcode is None:
                 forked.kill()
                 forked.join()
@@ -105,9 +108,15 @@ class Desk:
             assert code is not None
             return code, out_file.read_text(encoding="utf-8"), err_file.read_text(encoding="utf-8")
 
-    def fork(self, *words: str, out: Path = NOWHERE, err: Path = NOWHERE) -> BaseProcess:
-        """Start a module in a fork; what it prints goes to files."""
-        forked = _FORKS.Process(target=_run, args=(words, self.folder, self.environment, out, err))
+    def done(self, *words: str, **environment: str) -> str:
+        """Run a module that is to succeed, and return what it printed."""
+        code, out, err = self.type(*words, **environment)
+        assert code == 0, err
+        return out
+
+    def fork(self, *words: str, out: Path = NOWHERE, err: Path = NOWHERE, fault: str = "") -> BaseProcess:
+        """Start a module in a fork; what it prints goes to files. It brings a fault as code that runs first."""
+        forked = _FORKS.Process(target=_run, args=(words, self.folder, self.environment, out, err, fault))
         forked.start()
         self.forked.append(forked)
         return forked
@@ -125,7 +134,17 @@ class Desk:
         return Path(mlflow.artifacts.download_artifacts(f"runs:/{run.info.run_id}/{path}", tracking_uri=self.uri))
 
 
-def _run(words: tuple[str, ...], folder: Path, environment: dict[str, str], out: Path, err: Path) -> None:
+def free_port() -> int:
+    """Return a port for a server, which nobody else is given: it stays bound here, and servers reuse addresses."""
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind(("127.0.0.1", 0))
+    port = int(held.getsockname()[1])
+    held.detach()  # it is closed when this process ends
+    return port
+
+
+def _run(words: tuple[str, ...], folder: Path, environment: dict[str, str], out: Path, err: Path, fault: str) -> None:
     """Be `python -m WORDS` in a folder and an environment; what is printed goes to files."""
     os.chdir(folder)
     os.environ.clear()
@@ -137,6 +156,7 @@ def _run(words: tuple[str, ...], folder: Path, environment: dict[str, str], out:
     torch.set_num_threads(1)
     sys.argv = list(words)
     sys.path[:0] = [str(folder), str(ROOT)]
+    exec(fault, {})
     _have_a_process_ready()
     runpy.run_module(words[0], run_name="__main__", alter_sys=True)
 

@@ -4,34 +4,36 @@ The product has no place for this: the process patches itself before the entry p
 then on.
 """
 
-import signal
+import os
+import sqlite3
 import subprocess
 import sys
-import time
 from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
 
 import mlflow
 from desk import Desk
+from patience import PATIENCE_SECONDS, until
 from registry_store import tracking_in
 
 from tvae.tracking.store import connect
 
-# A bound, for a machine on which much else is at work.
-PATIENCE_SECONDS = 400
-
-_START = """
-import runpy, signal, sys, time
+HALT = """
+import time
 from pathlib import Path
 
 def halt():
     Path("halted").touch()
     # Not signal.pause(): a signal that comes right before it would not end it.
-    while True:
+    while Path("halted").exists():
         time.sleep(0.05)
+"""
 
+_START = f"""{HALT}import runpy, signal, sys
 # Where the tests run in the background of a shell, Ctrl-C is ignored, also by what they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-{fault}
+{{fault}}
 sys.argv = sys.argv[1:]
 runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 """
@@ -42,22 +44,42 @@ def start(desk: Desk, fault: str, *words: str, **environment: str) -> subprocess
     return desk.launch(sys.executable, "-c", _START.format(fault=fault), *words, apart=True, **environment)
 
 
-def until(condition: Callable[[], bool], process: subprocess.Popen[str] | None = None) -> None:
-    """Wait for a condition; a process that ends before it comes fails the test with what it said."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline
-        assert process is None or process.poll() is None, process.communicate()
-        time.sleep(0.05)
-
-
-def fell(desk: Desk, process: subprocess.Popen[str], number: signal.Signals) -> tuple[int, str, str]:
-    """Await the place where a command halts, send it a signal, and return what it came to."""
+def until_halted(desk: Desk, process: subprocess.Popen[str]) -> None:
+    """Await the place where a command halts."""
     until((desk.folder / "halted").exists, process)
+
+
+def go_on(desk: Desk) -> None:
+    """Let a command that has halted go on."""
     (desk.folder / "halted").unlink()
-    process.send_signal(number)
+
+
+def fell(
+    desk: Desk, process: subprocess.Popen[str], number: int, send: Callable[[int, int], None] = os.kill
+) -> tuple[int, str, str]:
+    """Await the place where a command halts, send it a signal, and return what it came to."""
+    until_halted(desk, process)
+    send(process.pid, number)
     out, err = process.communicate(timeout=PATIENCE_SECONDS)
+    go_on(desk)
     return process.returncode, out, err
+
+
+def count(folder: Path, query: str) -> int:
+    """Count in the store of a folder, past MLflow, which would otherwise migrate what another process is making.
+
+    What cannot be read yet counts 0: wait for something to be there, not for nothing to be left.
+    """
+    try:
+        with closing(sqlite3.connect(f"file:{folder}/mlflow.db?mode=ro", uri=True)) as database:
+            return int(database.execute(f"SELECT count(*) FROM {query}").fetchone()[0])
+    except sqlite3.OperationalError:
+        return 0
+
+
+def epochs_logged(folder: Path) -> int:
+    """How many epochs the store of a folder holds."""
+    return count(folder, "metrics WHERE key = 'loss'")
 
 
 def begin_next_command(desk: Desk) -> None:

@@ -4,18 +4,17 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from desk import ROOT, Desk
+from desk import ROOT, Desk, free_port
+from patience import PATIENCE_SECONDS, until
 
 PAGE = (ROOT / "docs" / "team-server.md").read_text(encoding="utf-8")
 BIN = Path(sys.executable).parent
@@ -36,21 +35,6 @@ def life(entry_point: str) -> str:
     lines = re.findall(r"^(?:python -m entry_points\.|mlflow ).*$", section.split("\n#")[0], re.MULTILINE)
     (found,) = [line for line in lines if line.startswith(("mlflow " + entry_point, f"python -m {entry_point}"))]
     return str(found)
-
-
-def await_that(condition: Callable[[], bool], process: subprocess.Popen[str] | None = None) -> None:
-    """Wait until something holds, while a process lives."""
-    deadline = time.monotonic() + 300
-    while not condition():
-        assert time.monotonic() < deadline
-        assert process is None or process.poll() is None
-        time.sleep(0.05)
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
 
 
 def answers(address: str, body: bytes | None = None, **headers: str) -> int:
@@ -91,8 +75,15 @@ class Client(Desk):
 
 
 def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    out, err = process.communicate(timeout=600)
+    out, err = process.communicate(timeout=PATIENCE_SECONDS)
     return process.returncode, out, err
+
+
+def done(process: subprocess.Popen[str]) -> str:
+    """Return what a process prints that is to succeed."""
+    code, out, err = ended(process)
+    assert code == 0, err
+    return out
 
 
 class Team:
@@ -123,7 +114,7 @@ class Team:
             env=self.environment | self.settings | environment,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=PATIENCE_SECONDS,
         )
         assert done.returncode == 0, done.stderr
         return done.stdout
@@ -151,11 +142,12 @@ class Team:
                 start_new_session=True,
             )
         try:
-            await_that(lambda: answers(f"http://127.0.0.1:{settings['PORT']}/health") == 200, process)
+            until(lambda: answers(f"http://127.0.0.1:{settings['PORT']}/health") == 200, process)
             yield process
         finally:
-            os.killpg(process.pid, signal.SIGTERM)
-            process.wait(timeout=60)
+            with suppress(ProcessLookupError):  # it has ended by itself
+                os.killpg(process.pid, signal.SIGTERM)
+            process.wait(timeout=PATIENCE_SECONDS)
 
 
 @contextmanager

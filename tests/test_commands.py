@@ -5,16 +5,16 @@ import json
 import os
 import re
 import signal
-import sqlite3
 import sys
-import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from desk import ROOT, Desk
+from halted import epochs_logged
 from mlflow.entities import Run
+from patience import PATIENCE_SECONDS, until
 
 import tvae
 from entry_points import finetune
@@ -28,20 +28,18 @@ LIMIT = "-0.83211"
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Desk, str]:
-    """A desk at which `finetune` was typed once, for few operations; and what it printed."""
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Desk:
+    """A desk at which `finetune` was typed once, for few operations."""
     desk = Desk(tmp_path_factory.mktemp("desk"))
-    code, out, err = desk.type(*FINETUNE)
-    assert code == 0, err
-    return desk, out
+    desk.said = desk.done(*FINETUNE)
+    return desk
 
 
 @pytest.fixture(scope="module")
 def by_default(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """What `finetune` comes to with its defaults."""
     desk = Desk(tmp_path_factory.mktemp("desk"))
-    code, _, err = desk.type("entry_points.finetune")
-    assert code == 0, err
+    desk.done("entry_points.finetune")
     return finetuned(desk)
 
 
@@ -50,14 +48,14 @@ def finetuned(desk: Desk) -> Run:
     return run
 
 
-def test_finetune_trains_a_foundation_first_as_a_run_of_its_own_and_says_so(finished: tuple[Desk, str]) -> None:
-    desk, out = finished
-    assert "No foundation is registered for this architecture: training one first, in a run of its own." in out
-    assert sorted((r.data.tags["stage"], r.info.status) for r in desk.runs()) == [
+def test_finetune_trains_a_foundation_first_as_a_run_of_its_own_and_says_so(finished: Desk) -> None:
+    said = "No foundation is registered for this architecture: training one first, in a run of its own."
+    assert said in finished.said
+    assert sorted((r.data.tags["stage"], r.info.status) for r in finished.runs()) == [
         ("finetune", "FINISHED"),
         ("foundation", "FINISHED"),
     ]
-    assert all("mlflow.parentRunId" not in r.data.tags for r in desk.runs())
+    assert all("mlflow.parentRunId" not in r.data.tags for r in finished.runs())
 
 
 @pytest.mark.long
@@ -77,34 +75,31 @@ def test_finetune_gives_the_exact_tree(by_default: Run) -> None:
     assert [metrics[name] for name in ("tree_precision", "sibling_recall", "ball_coverage")] == [1.0, 1.0, 1.0]
 
 
-def test_every_metric_has_a_step_an_epoch(finished: tuple[Desk, str]) -> None:
-    desk, _ = finished
-    run = finetuned(desk)
+def test_every_metric_has_a_step_an_epoch(finished: Desk) -> None:
+    run = finetuned(finished)
     epochs, best = int(run.data.params["epochs"]), int(run.data.metrics["best_epoch"])
     for name in ["coverage", "hierarchy", "richness", "ordered_levels", "distance_fidelity"]:
-        steps = [m.step for m in desk.client.get_metric_history(run.info.run_id, name)]
+        steps = [m.step for m in finished.client.get_metric_history(run.info.run_id, name)]
         # That of the model, as it was verified, is at its epoch too.
         assert sorted(steps) == sorted([*range(epochs + 1), best])
     for name in ["loss", "lr"]:
-        assert [m.step for m in desk.client.get_metric_history(run.info.run_id, name)] == list(range(1, epochs + 1))
+        assert [m.step for m in finished.client.get_metric_history(run.info.run_id, name)] == list(range(1, epochs + 1))
 
 
-def test_history_csv_holds_the_same_epochs(finished: tuple[Desk, str]) -> None:
-    desk, _ = finished
-    run = finetuned(desk)
-    with desk.artifact(run, "history.csv").open() as file:
+def test_history_csv_holds_the_same_epochs(finished: Desk) -> None:
+    run = finetuned(finished)
+    with finished.artifact(run, "history.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [int(float(row["epoch"])) for row in rows] == list(range(int(run.data.params["epochs"]) + 1))
     assert {f"radius_v{v}" for v in range(5)} <= rows[0].keys()
     assert float(rows[-1]["hierarchy"]) == run.data.metrics["final_hierarchy"]
 
 
-def test_a_run_has_the_artifacts_that_users_know(finished: tuple[Desk, str]) -> None:
-    desk, _ = finished
-    run = finetuned(desk)
-    names = {a.path for a in desk.client.list_artifacts(run.info.run_id)}
+def test_a_run_has_the_artifacts_that_users_know(finished: Desk) -> None:
+    run = finetuned(finished)
+    names = {a.path for a in finished.client.list_artifacts(run.info.run_id)}
     assert names == {"architecture.json", "checkpoint", "history.csv", "plots", "verification.json"}
-    plots = {Path(a.path).name for a in desk.client.list_artifacts(run.info.run_id, "plots")}
+    plots = {Path(a.path).name for a in finished.client.list_artifacts(run.info.run_id, "plots")}
     assert plots == {
         "training_curves.png", "radius_by_valuation.png", "poincare_disk.png", "poincare_disk_3-adic.png", "tree.png",
         "distance_by_valuation.png", "disk.html",
@@ -112,51 +107,47 @@ def test_a_run_has_the_artifacts_that_users_know(finished: tuple[Desk, str]) -> 
     assert run.outputs.model_outputs
 
 
-def test_the_checkpoint_is_what_the_run_reports(finished: tuple[Desk, str]) -> None:
-    desk, _ = finished
-    run = finetuned(desk)
-    evaluation = tvae.evaluate(tvae.load(desk.artifact(run, "checkpoint/checkpoint.safetensors")))
+def test_the_checkpoint_is_what_the_run_reports(finished: Desk) -> None:
+    run = finetuned(finished)
+    evaluation = tvae.evaluate(tvae.load(finished.artifact(run, "checkpoint/checkpoint.safetensors")))
     assert evaluation.hierarchy == pytest.approx(run.data.metrics["best_hierarchy"], abs=1e-6)
     for name in ("sibling_recall", "ball_coverage"):
         assert evaluation.metrics()[name] == pytest.approx(run.data.metrics[name], abs=1e-3)
     assert evaluation.tree_precision == pytest.approx(run.data.metrics["tree_precision"], abs=1e-3)
-    assert json.loads(desk.artifact(run, "architecture.json").read_text()) == tvae.Architecture(n_trits=4).to_dict()
+    assert json.loads(finished.artifact(run, "architecture.json").read_text()) == tvae.Architecture(n_trits=4).to_dict()
 
 
 @pytest.mark.fault
-def test_a_run_whose_figures_cannot_be_drawn_is_as_good_as_another(finished: tuple[Desk, str], tmp_path: Path) -> None:
-    desk, _ = finished
+def test_a_run_whose_figures_cannot_be_drawn_is_as_good_as_another(finished: Desk, tmp_path: Path) -> None:
     (tmp_path / "matplotlib").mkdir()
     (tmp_path / "matplotlib" / "__init__.py").write_text("raise ImportError('not here')\n")
     apart = {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}", "MLFLOW_EXPERIMENT_NAME": "without figures"}
-    code, out, err = desk.type(*FINETUNE, "--seed", "3", **apart)
+    code, out, err = finished.type(*FINETUNE, "--seed", "3", **apart)
     assert (code, "Registered as tvae version" in out) == (0, True)
     assert "The figure tree was not drawn: ImportError: not here" in err
-    (run,) = desk.runs("without figures")
+    (run,) = finished.runs("without figures")
     assert (run.info.status, run.data.tags["verified"]) == ("FINISHED", "true")
     assert "poincare_disk" not in run.data.tags["mlflow.note.content"]
 
 
 @pytest.mark.fault
-def test_a_notebooks_backend_and_a_library_that_prints_change_nothing(finished: tuple[Desk, str]) -> None:
-    desk, _ = finished
+def test_a_notebooks_backend_and_a_library_that_prints_change_nothing(finished: Desk) -> None:
     inherited = {"MPLBACKEND": "no-such-backend", "MKL_VERBOSE": "1", "MLFLOW_EXPERIMENT_NAME": "from a notebook"}
-    code, _, err = desk.type(*FINETUNE, "--seed", "4", **inherited)
+    code, _, err = finished.type(*FINETUNE, "--seed", "4", **inherited)
     assert (code, "not drawn" in err) == (0, False)
-    (run,) = desk.runs("from a notebook")
+    (run,) = finished.runs("from a notebook")
     assert (run.info.status, run.data.tags["verified"]) == ("FINISHED", "true")
-    assert len(desk.client.list_artifacts(run.info.run_id, "plots")) == 7
+    assert len(finished.client.list_artifacts(run.info.run_id, "plots")) == 7
 
 
-def test_verification_passed_and_is_logged(finished: tuple[Desk, str]) -> None:
-    desk, _ = finished
-    verdict = json.loads(desk.artifact(finetuned(desk), "verification.json").read_text())
+def test_verification_passed_and_is_logged(finished: Desk) -> None:
+    verdict = json.loads(finished.artifact(finetuned(finished), "verification.json").read_text())
     assert verdict["passed"] is True
     assert verdict["checks"]
 
 
-def test_every_option_is_a_parameter_with_the_one_value_that_was_used(finished: tuple[Desk, str]) -> None:
-    run = finetuned(finished[0])
+def test_every_option_is_a_parameter_with_the_one_value_that_was_used(finished: Desk) -> None:
+    run = finetuned(finished)
     params = run.data.params
     assert params.keys() == {option.name for option in finetune.main.params}
     assert [name for name, value in params.items() if value == "auto"] == ["promote"]
@@ -164,15 +155,14 @@ def test_every_option_is_a_parameter_with_the_one_value_that_was_used(finished: 
     assert params["checkpoint"] == run.data.tags["start"]
 
 
-def test_the_logged_model_is_found_by_what_its_file_is_worth(finished: tuple[Desk, str]) -> None:
-    desk, _ = finished
-    run = finetuned(desk)
-    (model,) = desk.client.search_logged_models(
+def test_the_logged_model_is_found_by_what_its_file_is_worth(finished: Desk) -> None:
+    run = finetuned(finished)
+    (model,) = finished.client.search_logged_models(
         [run.info.experiment_id], filter_string="metrics.hierarchy < -0.83 AND params.lr = '0.015'"
     )
     assert model.source_run_id == run.info.run_id
     assert re.fullmatch("finetune default c=2 seed=0 [0-9a-f]{8}", model.name)
-    verdict = json.loads(desk.artifact(run, "verification.json").read_text())
+    verdict = json.loads(finished.artifact(run, "verification.json").read_text())
     assert {m.key: m.value for m in model.metrics} == verdict["metrics"]
     (data,) = run.inputs.dataset_inputs
     where = {(m.step, m.dataset_name, m.dataset_digest) for m in model.metrics}
@@ -180,23 +170,22 @@ def test_the_logged_model_is_found_by_what_its_file_is_worth(finished: tuple[Des
     assert model.tags["mlflow.note.content"].startswith(f"Verified: coverage 1, hierarchy {LIMIT}")
 
 
-def test_the_logged_model_of_a_foundation_is_found_by_its_coverage(finished: tuple[Desk, str]) -> None:
-    desk, _ = finished
-    (version,) = desk.client.search_model_versions("name = 'tvae-foundation'")
-    found = desk.client.search_logged_models(["1"], filter_string="metrics.coverage = 1")
+def test_the_logged_model_of_a_foundation_is_found_by_its_coverage(finished: Desk) -> None:
+    (version,) = finished.client.search_model_versions("name = 'tvae-foundation'")
+    found = finished.client.search_logged_models(["1"], filter_string="metrics.coverage = 1")
     (model,) = [model for model in found if model.source_run_id == version.run_id]
     assert [m.key for m in model.metrics] == ["coverage"]
     assert version.description.startswith("Verified: coverage 1.")
     assert version.tags["verified"] == "true"
 
 
-def test_the_operations_are_the_input(finished: tuple[Desk, str]) -> None:
-    (data,) = finetuned(finished[0]).inputs.dataset_inputs
+def test_the_operations_are_the_input(finished: Desk) -> None:
+    (data,) = finetuned(finished).inputs.dataset_inputs
     assert data.dataset.name == "ternary-operations-4"
 
 
-def test_the_description_says_what_came_out_and_how_to_repeat_it(finished: tuple[Desk, str]) -> None:
-    run = finetuned(finished[0])
+def test_the_description_says_what_came_out_and_how_to_repeat_it(finished: Desk) -> None:
+    run = finetuned(finished)
     note = run.data.tags["mlflow.note.content"]
     rows = [line.split() for line in note.splitlines()]
     assert ["hierarchy", f"{run.data.metrics['best_hierarchy']:.5f}", LIMIT, "-0.792", "at", "best"] in rows
@@ -208,11 +197,10 @@ def test_the_description_says_what_came_out_and_how_to_repeat_it(finished: tuple
     assert f"[ball]({page}?workflowType=machine_learning)" in note
 
 
-def test_the_terminal_shows_the_figures_and_where_to_look(finished: tuple[Desk, str]) -> None:
-    desk, out = finished
-    assert ["hierarchy", LIMIT, "limit", LIMIT] in [line.split() for line in out.splitlines()]
-    assert f"/runs/{finetuned(desk).info.run_id}?workflowType=machine_learning" in out
-    assert "\r" not in out
+def test_the_terminal_shows_the_figures_and_where_to_look(finished: Desk) -> None:
+    assert ["hierarchy", LIMIT, "limit", LIMIT] in [line.split() for line in finished.said.splitlines()]
+    assert f"/runs/{finetuned(finished).info.run_id}?workflowType=machine_learning" in finished.said
+    assert "\r" not in finished.said
 
 
 @contextmanager
@@ -230,27 +218,23 @@ def more_runs(desk: Desk) -> Iterator[Callable[[], list[Run]]]:
             desk.client.delete_run(run.info.run_id)
 
 
-def test_a_repeated_run_gives_the_same_file_byte_for_byte(finished: tuple[Desk, str]) -> None:
-    desk, _ = finished
-    first = finetuned(desk)
-    with more_runs(desk) as new:
-        code, _, err = desk.type(*FINETUNE, "--promote", "never")
-        assert code == 0, err
-        one, other = (desk.artifact(run, "checkpoint/checkpoint.safetensors") for run in (first, *new()))
+def test_a_repeated_run_gives_the_same_file_byte_for_byte(finished: Desk) -> None:
+    first = finetuned(finished)
+    with more_runs(finished) as new:
+        finished.done(*FINETUNE, "--promote", "never")
+        one, other = (finished.artifact(run, "checkpoint/checkpoint.safetensors") for run in (first, *new()))
         assert one.read_bytes() == other.read_bytes()
 
 
-def test_mlflow_run_adopts_the_run_and_finds_the_foundation(finished: tuple[Desk, str]) -> None:
-    desk, _ = finished
-    code, out, err = desk.type(
+def test_mlflow_run_adopts_the_run_and_finds_the_foundation(finished: Desk) -> None:
+    out = finished.done(
         *("mlflow", "run", str(ROOT), "-e", "finetune", "--env-manager=local", "--experiment-name", "mine"),
         *("-P", "n_trits=4", "-P", "epochs=10", "-P", "curvature=0.5", "-P", "preset=max_hierarchy"),
         *("-P", "objective=level_mean", "-P", "promote=never"),
         PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     )
-    assert code == 0, err
     assert "Starting from models:/tvae-foundation/1." in out
-    (run,) = desk.runs("mine")
+    (run,) = finished.runs("mine")
     assert (run.info.status, run.data.params["curvature"], run.data.params["resolved.lr"]) == (
         "FINISHED",
         "0.5",
@@ -262,10 +246,7 @@ def test_mlflow_run_adopts_the_run_and_finds_the_foundation(finished: tuple[Desk
 @pytest.mark.long
 def test_scratch_does_both_stages_in_one_run(tmp_path: Path) -> None:
     desk = Desk(tmp_path)
-    code, _, err = desk.type(
-        *("entry_points.scratch", "--preset", "radii", "--curvature", "5", "--seed", "7", "--promote", "never")
-    )
-    assert code == 0, err
+    desk.done(*("entry_points.scratch", "--preset", "radii", "--curvature", "5", "--seed", "7", "--promote", "never"))
     (run,) = desk.runs()
     metrics = run.data.metrics
     assert (run.info.status, metrics["coverage"], metrics["ordered_levels"]) == ("FINISHED", 1.0, 9)
@@ -275,14 +256,12 @@ def test_scratch_does_both_stages_in_one_run(tmp_path: Path) -> None:
     assert checkpoint.trained == ("encoder", "decoder", "projection")
 
 
-def test_the_controller_trains_and_its_weights_are_logged(finished: tuple[Desk, str]) -> None:
-    desk, _ = finished
+def test_the_controller_trains_and_its_weights_are_logged(finished: Desk) -> None:
     words = ("--n_trits", "4", "--preset", "radii", "--use_controller", "true", "--epochs", "3", "--promote", "never")
-    with more_runs(desk) as new:
-        code, _, err = desk.type("entry_points.finetune", *words)
-        assert code == 0, err
+    with more_runs(finished) as new:
+        finished.done("entry_points.finetune", *words)
         (run,) = new()
-        history = desk.client.get_metric_history(run.info.run_id, "controller_hierarchy")
+        history = finished.client.get_metric_history(run.info.run_id, "controller_hierarchy")
     assert [m.step for m in history] == [1, 2, 3]
     assert len({m.value for m in history}) == 3
 
@@ -314,16 +293,15 @@ def test_bad_usage_is_one_message_and_exit_code_2(tmp_path: Path, words: tuple[s
 
 
 @pytest.mark.long
-def test_bad_usage_under_mlflow_run_leaves_its_reason_in_the_failed_run(finished: tuple[Desk, str]) -> None:
-    desk, _ = finished
-    code, _, err = desk.type(
+def test_bad_usage_under_mlflow_run_leaves_its_reason_in_the_failed_run(finished: Desk) -> None:
+    code, _, err = finished.type(
         *("mlflow", "run", str(ROOT), "-e", "finetune", "--env-manager=local", "--experiment-name", "bad"),
         *("-P", "curvature=nan"),
         PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     )
     assert code == 1
     assert "Traceback" not in err
-    (run,) = desk.runs("bad")
+    (run,) = finished.runs("bad")
     assert run.info.status == "FAILED"
     assert "`curvature` must be a number between 1e-6 and 1e6, got nan." in run.data.tags["mlflow.note.content"]
 
@@ -348,10 +326,9 @@ def test_a_checkpoint_that_is_not_there_fails_the_run_with_its_reason(tmp_path: 
     assert text in run.data.tags["mlflow.note.content"]
 
 
-def test_another_architecture_than_the_checkpoints_is_refused_field_by_field(finished: tuple[Desk, str]) -> None:
-    desk, _ = finished
-    path = desk.artifact(finetuned(desk), "checkpoint/checkpoint.safetensors")
-    code, _, err = desk.type(
+def test_another_architecture_than_the_checkpoints_is_refused_field_by_field(finished: Desk) -> None:
+    path = finished.artifact(finetuned(finished), "checkpoint/checkpoint.safetensors")
+    code, _, err = finished.type(
         *("entry_points.finetune", "--checkpoint", str(path), "--n_trits", "4"),
         *("--curvature", "1", "--hidden_dim", "64"),
     )
@@ -359,22 +336,21 @@ def test_another_architecture_than_the_checkpoints_is_refused_field_by_field(fin
     assert "`curvature` is 2.0 in the file, 1.0 here" in err
     assert "`hidden_dim` is 128 in the file, 64 here" in err
     assert "or `new_projection` to true" in err
-    failed = next(r for r in desk.runs() if r.info.status == "FAILED")
-    desk.client.delete_run(failed.info.run_id)
+    failed = next(r for r in finished.runs() if r.info.status == "FAILED")
+    finished.client.delete_run(failed.info.run_id)
 
 
-def test_a_loss_that_is_not_finite_fails_the_run_and_names_epoch_and_term(finished: tuple[Desk, str]) -> None:
-    desk, _ = finished
+def test_a_loss_that_is_not_finite_fails_the_run_and_names_epoch_and_term(finished: Desk) -> None:
     words = ("--n_trits", "4", "--preset", "radii", "--hierarchy_weight", "1e6", "--lr", "10", "--epochs", "3")
     words += ("--unfreeze", "all", "--encoder_lr_scale", "10")
-    code, _, err = desk.type("entry_points.finetune", *words)
+    code, _, err = finished.type("entry_points.finetune", *words)
     assert code == 1
     assert "Training stopped at epoch" in err
     assert "is NaN or infinite" in err
-    failed = next(r for r in desk.runs() if r.info.status == "FAILED")
+    failed = next(r for r in finished.runs() if r.info.status == "FAILED")
     assert "Training stopped at epoch" in failed.data.tags["mlflow.note.content"]
-    assert "checkpoint" not in {a.path for a in desk.client.list_artifacts(failed.info.run_id)}
-    desk.client.delete_run(failed.info.run_id)
+    assert "checkpoint" not in {a.path for a in finished.client.list_artifacts(failed.info.run_id)}
+    finished.client.delete_run(failed.info.run_id)
 
 
 def test_a_tracking_server_that_does_not_answer_is_one_message(tmp_path: Path) -> None:
@@ -409,15 +385,6 @@ def test_a_foundation_short_of_full_coverage_is_not_registered(tmp_path: Path) -
     assert not desk.client.search_registered_models()
 
 
-def epochs_logged(store: Path) -> int:
-    """How many epochs a store holds, read past MLflow, which would otherwise migrate what another process is making."""
-    try:
-        with closing(sqlite3.connect(f"file:{store}?mode=ro", uri=True)) as database:
-            return int(database.execute("SELECT count(*) FROM metrics WHERE key = 'loss'").fetchone()[0])
-    except sqlite3.OperationalError:
-        return 0
-
-
 # `make test-faults` tries the others.
 STOPS = [
     pytest.param(signal.SIGINT, "by the user", id="by the user"),
@@ -431,13 +398,9 @@ def test_a_signal_ends_the_run_as_killed_with_its_reason(desk: Desk, number: sig
     words = ("-m", "entry_points.train", "--epochs", "10000", "--patience", "10000", "--promote", "never")
     # Tests that run under nohup pass on that the signal is ignored.
     process = desk.launch("env", "--default-signal", sys.executable, *words)
-    deadline = time.monotonic() + 120
-    while not epochs_logged(desk.folder / "mlflow.db"):
-        assert time.monotonic() < deadline
-        assert process.poll() is None
-        time.sleep(0.2)
+    until(lambda: epochs_logged(desk.folder) > 0, process)
     process.send_signal(number)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 128 + number
     assert f"Stopped {reason}: what was logged" in err
     assert "Traceback" not in out + err

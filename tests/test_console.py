@@ -113,14 +113,14 @@ def test_threads_that_wait_spin_a_little_unless_the_user_says_otherwise(asked: d
 def test_what_happens_in_training_is_told_at_once_where_output_is_no_terminal() -> None:
     code = (
         "import time; from tvae.workflows.messages import Progress\n"
-        "with Progress('train', 3) as progress:\n    progress.event('lost'); time.sleep(60)"
+        "with Progress('train', 3) as progress:\n    progress.event('lost'); time.sleep(600)"
     )
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     with subprocess.Popen(
         [sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     ) as process:
         assert process.stdout is not None
-        ready, _, _ = select.select([process.stdout], [], [], 10)
+        ready, _, _ = select.select([process.stdout], [], [], 300)
         told = os.read(process.stdout.fileno(), 100) if ready else b""
         process.kill()
     assert told == b"lost\n"

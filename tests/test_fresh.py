@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from desk import ROOT
 from exact_model import exact_model
+from patience import until
 
 from tvae.checkpoint import save, verify
 from tvae.checkpoint.verification import load_afresh
@@ -17,7 +19,6 @@ from tvae.metrics import evaluate
 from tvae.model import COMPONENTS
 from tvae.plots.draw import draw
 
-ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.integration
 START = FreshProcess._start
 
@@ -99,10 +100,7 @@ def test_a_process_ends_when_whoever_started_it_is_killed() -> None:
         "os.kill(os.getpid(), 9)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
-    deadline = time.monotonic() + 120
-    while is_at_work(done.stdout.strip()) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not is_at_work(done.stdout.strip())
+    until(lambda: not is_at_work(done.stdout.strip()))
 
 
 def is_at_work(pid: str) -> bool:

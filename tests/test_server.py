@@ -16,11 +16,12 @@ from urllib.request import Request, urlopen
 
 import mlflow
 import pytest
-from desk import ROOT, Desk
+from desk import ROOT, Desk, free_port
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, Run
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import ErrorCode
+from patience import until
 from registry_store import aliases, versions
 from team import (
     PAGE,
@@ -28,11 +29,10 @@ from team import (
     Client,
     Team,
     answers,
-    await_that,
     block,
     command_lines,
+    done,
     ended,
-    free_port,
     life,
     team_at_work,
 )
@@ -120,8 +120,8 @@ def test_two_first_runs_through_mlflow_both_succeed_once_the_store_is_made(
 
 
 def test_setup_makes_the_store() -> None:
-    done = subprocess.run(["make", "--dry-run", "setup"], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert "entry_points.store" in done.stdout
+    made = subprocess.run(["make", "--dry-run", "setup"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "entry_points.store" in made.stdout
 
 
 def test_an_address_without_its_driver_names_what_to_install(tmp_path: Path) -> None:
@@ -245,22 +245,21 @@ def test_stability_and_a_stopped_sweep_at_once_and_the_sweep_goes_on(ada: Client
     (ben.folder / "mine.yaml").write_text(json.dumps(GRID))
     stability = ada.shell(life("entry_points.stability"))
     sweep = ben.shell(life("entry_points.sweep"))
-    await_that(lambda: any(run.data.tags["phase"] == "grid" for run in runs(ben, "trial")), sweep)
+    until(lambda: any(run.data.tags["phase"] == "grid" for run in runs(ben, "trial")), sweep)
     sweep.send_signal(signal.SIGKILL)
     ended(sweep)
-    code, out, err = ended(stability)
-    assert code == 0, err
+    out = done(stability)
     assert "3 of 3 trials are done" in out
 
-    code, out, err = ended(ben.shell(life("entry_points.sweep")))
-    assert code == 0, err
+    out = done(ben.shell(life("entry_points.sweep")))
     (parent,) = runs(ben, "sweep")
     assert f"Resuming run {parent.info.run_id}:" in out
     trials = [run for run in runs(ben, "trial") if run.data.tags["phase"] == "grid"]
     assert Counter(run.data.tags["trial"] for run in trials) == Counter({run.data.tags["trial"]: 1 for run in trials})
     assert len(trials) == 3 * len(GRID["cells"])
-    assert {run.info.status for run in ben.runs()} == {"FINISHED", "FAILED"}
-    assert {run.data.tags["stage"] for run in ben.runs() if run.info.status == "FAILED"} == {"repeated trial"}
+    # The signal may have come while a trial was written, or between two.
+    unfinished = {(run.info.status, run.data.tags["stage"]) for run in ben.runs() if run.info.status != "FINISHED"}
+    assert unfinished <= {("FAILED", "repeated trial")}
 
 
 def test_a_sweep_at_work_on_another_machine_is_left_alone(ben: Client) -> None:
@@ -268,8 +267,7 @@ def test_a_sweep_at_work_on_another_machine_is_left_alone(ben: Client) -> None:
     ben.client.set_tag(parent.info.run_id, PROCESS, "elsewhere 1 place boot 0")
     ben.client.set_terminated(parent.info.run_id, "RUNNING")
     try:
-        code, out, err = ended(ben.shell(life("entry_points.sweep")))
-        assert code == 0, err
+        out = done(ben.shell(life("entry_points.sweep")))
         assert f"Left alone: run {parent.info.run_id}, RUNNING on elsewhere." in out
         (other,) = [run for run in runs(ben, "sweep") if run.info.run_id != parent.info.run_id]
         assert ben.client.get_run(parent.info.run_id).info.status == "RUNNING"
@@ -279,8 +277,7 @@ def test_a_sweep_at_work_on_another_machine_is_left_alone(ben: Client) -> None:
 
 
 def test_report_tells_of_everybodys_runs(ben: Client) -> None:
-    code, _, err = ended(ben.shell(life("entry_points.report")))
-    assert code == 0, err
+    done(ben.shell(life("entry_points.report")))
     (run,) = runs(ben, "report")
     text = ben.artifact(run, "report.md").read_text()
     assert "batch=8" in text
@@ -299,14 +296,12 @@ def test_two_promotions_at_once_happen_one_after_the_other(
 
 def test_rollback_takes_the_last_promotion_back(ada: Client, ben: Client, finetuned: tuple[str, str]) -> None:
     before = aliases(ada.client)
-    code, _, err = ended(ben.shell(life("entry_points.promote --rollback")))
-    assert code == 0, err
+    done(ben.shell(life("entry_points.promote --rollback")))
     assert aliases(ada.client) == {"champion": before["previous"], "previous": before["champion"]}
 
 
 def test_the_champion_is_verified_by_a_client_that_did_not_train_it(ada: Client, finetuned: tuple[str, str]) -> None:
-    code, out, err = ended(ada.shell(life("entry_points.verify")))
-    assert code == 0, err
+    out = done(ada.shell(life("entry_points.verify")))
     assert "verification passed" in out
 
 
@@ -316,7 +311,7 @@ def test_the_champion_is_served_by_a_client_that_may_not_look_into_the_folder(
     port = str(free_port())
     process = ben.shell(life("models serve"), SERVE_PORT=port)
     try:
-        await_that(lambda: answers(f"http://127.0.0.1:{port}/ping") == 200, process)
+        until(lambda: answers(f"http://127.0.0.1:{port}/ping") == 200, process)
         headers = {"Content-Type": "application/json"}
         question = Request(f"http://127.0.0.1:{port}/invocations", b'{"inputs": [[0], [5]]}', headers)
         with urlopen(question, timeout=60) as response:
@@ -330,8 +325,7 @@ def test_the_champion_is_served_by_a_client_that_may_not_look_into_the_folder(
 
 
 def test_mlflow_run_logs_to_the_server(ben: Client, finetuned: tuple[str, str]) -> None:
-    code, out, err = ended(ben.shell(life("run"), SEED="7"))
-    assert code == 0, err
+    out = done(ben.shell(life("run"), SEED="7"))
     (run,) = ben.runs("Default")
     assert (run.info.status, run.data.params["seed"]) == ("FINISHED", "7")
     assert run.info.artifact_uri.startswith("mlflow-artifacts:")

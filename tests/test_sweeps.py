@@ -302,7 +302,6 @@ def test_what_yaml_1_2_or_a_grid_has_not_is_named(tmp_path: Path) -> None:
     for content, text in (
         ("grid: {epochs: [!!int '010']}", "the tag tag:yaml.org,2002:int, line 1; write the value alone"),
         ("grid: {<<: {epochs: [1]}}", "`<<` in `grid` must be a list of values"),
-        ("base: &a {epochs: 1}\ncells: {one: *a}", r"the alias \*a; write out what it stands for"),
         ("cells: {one: {lr: 1, lr: 1}}", "lr stands there twice"),
         (f"grid: {{epochs: [{'9' * 5000}]}}", "must be YAML or JSON"),
         ("grid: " + "[" * 1000, "must be YAML or JSON"),
@@ -435,10 +434,8 @@ def test_stability_names_mean_spread_best_and_worst() -> None:
     )
 
 
-def test_one_run_has_no_spread_and_no_correlation() -> None:
+def test_one_run_has_no_spread_and_no_correlation_and_none_has_no_metrics() -> None:
     found = stability_metrics([run(-0.8, -0.5)])
+    assert found
     assert not [name for name in found if name.endswith("_std") or "correlation" in name]
-
-
-def test_no_run_has_no_metrics() -> None:
     assert stability_metrics([]) == {}

@@ -5,13 +5,9 @@ import math
 import os
 import re
 import shutil
-import socket
+import signal
 import struct
-import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +17,8 @@ from typing import Any
 import pytest
 from desk import ROOT, Desk
 from mlflow.entities import Run
+from mlflow_server import Server
+from patience import PATIENCE_SECONDS, until
 
 import tvae
 from tvae.metrics import distance_fidelity_ceiling, q_ceiling
@@ -68,32 +66,13 @@ class Work:
 
 @contextmanager
 def serving(desk: Desk) -> Iterator[str]:
-    """Serve a desk's store as `mlflow server` does, on a free port."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    server = f"http://127.0.0.1:{port}"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "mlflow", "server", "--port", port, "--workers", "1"],
-        cwd=desk.folder,
-        env=desk.environment | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    """Serve a desk's store."""
+    server = Server(desk.folder)
+    server.start()
     try:
-        deadline = time.monotonic() + SECONDS
-        while True:
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            try:
-                with urllib.request.urlopen(f"{server}/health", timeout=1):
-                    break
-            except (urllib.error.URLError, TimeoutError):
-                time.sleep(0.2)
-        yield server
+        yield server.uri
     finally:
-        process.terminate()
-        process.wait(SECONDS)
+        server.signal(signal.SIGKILL)
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +83,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Work]:
     def do(commands: dict[str, tuple[str, ...]], **environment: str) -> None:
         started = {done: desk.start(*words, **environment) for done, words in commands.items()}
         for done, process in started.items():
-            out, err = process.communicate(timeout=300)
+            out, err = process.communicate(timeout=PATIENCE_SECONDS)
             assert process.returncode == 0, err
             said[done] = out
 
@@ -161,16 +140,19 @@ def visit() -> Iterator[Callable[[str], Any]]:
         browser.close()
 
 
-def sees(page: Any, *texts: str | re.Pattern[str]) -> None:
-    from playwright.sync_api import expect
+def expect(what: Any) -> Any:
+    """Playwright's `expect`; it is there only where these tests run."""
+    from playwright import sync_api
 
+    return sync_api.expect(what)
+
+
+def sees(page: Any, *texts: str | re.Pattern[str]) -> None:
     for text in texts:
         expect(page.get_by_text(text).first).to_be_visible()
 
 
 def heading(page: Any, name: str) -> None:
-    from playwright.sync_api import expect
-
     expect(page.get_by_role("heading", name=name, exact=True).first).to_be_visible()
 
 
@@ -209,8 +191,6 @@ def test_without_a_server_what_is_printed_opens_the_page_on_the_ui_of_make_ui(
 def test_a_run_is_in_the_experiment_that_was_meant(
     work: Work, visit: Callable[[str], Any], done: str, experiment: str
 ) -> None:
-    from playwright.sync_api import expect
-
     page = visit(work.printed(done))
     expect(page.get_by_role("link", name=experiment, exact=True).first).to_be_visible()
 
@@ -247,8 +227,6 @@ def test_the_saved_view_shows_what_the_models_are_worth(work: Work, visit: Calla
 def test_the_experiments_description_leads_to_the_runs_that_one_compares(
     work: Work, visit: Callable[[str], Any]
 ) -> None:
-    from playwright.sync_api import expect
-
     page = visit(f"{work.server}/#/experiments/1/runs?workflowType=machine_learning")
     sees(page, "report experiment")
     with page.expect_popup() as opened:
@@ -262,8 +240,6 @@ def test_the_experiments_description_leads_to_the_runs_that_one_compares(
 
 
 def test_the_saved_view_has_the_curves_that_one_reads_first(work: Work, visit: Callable[[str], Any]) -> None:
-    from playwright.sync_api import expect
-
     address = f"{work.server}/#/experiments/1/runs?viewStateShareKey=tvae&workflowType=machine_learning"
     page = visit(f"{address}&compareRunsMode=CHART")
     sees(page, "By epoch", "hierarchy", "richness", "finetune c=2 seed=0 (hierarchy)")
@@ -314,8 +290,6 @@ def test_a_link_in_a_description_opens_on_the_server_that_shows_it(work: Work, v
 
 
 def test_the_charts_of_a_run_are_under_their_own_names(work: Work, visit: Callable[[str], Any]) -> None:
-    from playwright.sync_api import expect
-
     page = visit(work.page(work.run("finetune c=2 seed=0"), "/model-metrics"))
     page.get_by_placeholder("Search metric charts").fill("distance")
     heading(page, "term_distance")
@@ -353,7 +327,7 @@ def disk(work: Work, visit: Callable[[str], Any]) -> Any:
     page = visit(work.page(work.run("finetune c=2 seed=0"), "/artifacts/plots/disk.html"))
     frame = page.frame_locator("iframe")
     frame.locator("#levels button").last.wait_for()
-    page.wait_for_timeout(300)
+    drawn(frame)
     return frame
 
 
@@ -369,9 +343,9 @@ def place(disk: Any, operation: int) -> tuple[float, float]:
     return box["x"] + x, box["y"] + y
 
 
-def settled(disk: Any) -> None:
-    """What was asked for has come to the centre, and stays there."""
-    disk.locator("#disk").page.wait_for_timeout(1500)
+def drawn(disk: Any) -> None:
+    """Wait for the picture of what was done."""
+    until(lambda: not canvas(disk, "queued"))
 
 
 @pytest.mark.parametrize(
@@ -380,8 +354,6 @@ def settled(disk: Any) -> None:
     ids=["index", "name", "part", "trits", "signs"],
 )
 def test_an_operation_is_found_on_the_disk(disk: Any, asked: str) -> None:
-    from playwright.sync_api import expect
-
     disk.locator("#find").fill(asked)
     disk.locator("#find").press("Enter")
     if asked == "---":
@@ -390,8 +362,7 @@ def test_an_operation_is_found_on_the_disk(disk: Any, asked: str) -> None:
     expect(disk.locator("#name")).to_have_text("min (and)")
     expect(disk.locator("#facts")).to_contain_text("15633")
     assert disk.locator("#table span").all_inner_texts() == list("−−−−00−0+")
-    settled(disk)
-    assert canvas(disk, "[SX[15633] - width / 2, SY[15633] - height / 2]") == pytest.approx([0, 0], abs=0.5)
+    until(lambda: canvas(disk, "Math.hypot(SX[15633] - width / 2, SY[15633] - height / 2)") < 0.5)
 
 
 def test_the_disk_has_the_nearest_operations_and_radii_of_the_model(work: Work, disk: Any) -> None:
@@ -405,8 +376,6 @@ def test_the_disk_has_the_nearest_operations_and_radii_of_the_model(work: Work, 
 
 
 def test_what_is_under_the_pointer_is_named(disk: Any) -> None:
-    from playwright.sync_api import expect
-
     page = disk.locator("#disk").page
     page.mouse.move(*place(disk, 0))
     expect(disk.locator("#tip")).to_have_text("0 · constant −")
@@ -429,14 +398,14 @@ def test_what_is_dragged_stays_under_the_hand(disk: Any) -> None:
     page.mouse.down()
     page.mouse.move(x_to, y_to, steps=5)
     page.mouse.up()
-    page.wait_for_timeout(300)
+    drawn(disk)
     assert place(disk, 0) == pytest.approx((x_to, y_to), abs=4)
     assert canvas(disk, "RADIUS[0]") == far
     before = place(disk, 4374)
     page.mouse.move(*before)
     page.mouse.wheel(0, -400)
-    page.wait_for_timeout(300)
-    assert canvas(disk, "state.zoom") > 1.5
+    until(lambda: canvas(disk, "state.zoom") > 1.5)
+    drawn(disk)
     assert place(disk, 4374) == pytest.approx(before, abs=2)
 
 
@@ -459,8 +428,6 @@ def test_a_movement_keeps_hyperbolic_distances(disk: Any) -> None:
 
 
 def test_the_disk_is_used_by_keyboard_alone(disk: Any) -> None:
-    from playwright.sync_api import expect
-
     keys = disk.locator("#disk")
     keys.focus()
     keys.press(".")
@@ -559,8 +526,6 @@ def test_a_sweep_says_first_what_follows_and_leads_to_its_trials(work: Work, vis
 def test_the_report_is_shown_in_its_run_and_asks_the_network_for_nothing(
     work: Work, visit: Callable[[str], Any]
 ) -> None:
-    from playwright.sync_api import expect
-
     asked, complaints = list[str](), list[str]()
     page = visit("about:blank")
     page.context.on("request", lambda request: asked.append(request.url))
