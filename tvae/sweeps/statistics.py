@@ -556,15 +556,15 @@ def _mean(values: Floats, there: npt.NDArray[np.bool_], axis: int) -> Floats:
 
 @lru_cache(maxsize=64)
 def _largest(k: int, df: int) -> Floats:
-    """Return a sorted sample of the largest standardised difference of k cells, at least 2, where nothing differs.
+    """Return a sorted sample of the largest standardised difference of k cells where nothing differs.
 
     Differences from the first cell count whole, the others by `PRIORITY`; the noise is estimated with df degrees of
     freedom. The sample is the same each time.
     """
     rng = np.random.default_rng(0)
-    m = max(10_000, min(N_NULL, 2**23 // k))
-    means = rng.standard_normal((m, k))
-    from_first = np.abs(means[:, 1:] - means[:, :1]).max(1)
+    m = max(10_000, min(N_NULL, 2**23 // max(k, 1)))
+    means = rng.standard_normal((m, max(k, 1)))
+    from_first = np.abs(means[:, 1:] - means[:, :1]).max(1, initial=0.0)
     largest = np.maximum(from_first, PRIORITY * np.ptp(means, axis=1)) / math.sqrt(2)
     return np.sort(largest / np.sqrt(rng.chisquare(df, m) / df))
 
