@@ -40,13 +40,10 @@ class RunRecord:
     """One run.
 
     Attributes:
-        id: of the run.
-        name: of the run.
         status: FINISHED, FAILED, KILLED or RUNNING.
         stage: what it is: a trial, a sweep, a finetuning, …
-        params: as logged.
         metrics: the last value of each.
-        tags: as set; only those of tvae.
+        tags: only those of tvae.
         parent: the run that it is a part of.
         started: seconds since 1970.
         history: epoch and hierarchy, of trials.
@@ -107,10 +104,8 @@ class Version:
 
     Attributes:
         model: name of the registered model.
-        number: of the version.
-        aliases: that it carries.
         run_id: of the run that logged it.
-        tags: as set: for `tvae` the verdict and the metrics.
+        tags: of a version of `tvae` the verdict and the metrics.
     """
 
     model: str

@@ -77,13 +77,13 @@ class Spread:
     minimum: float
     maximum: float
 
-    def interval(self, confidence: float = 0.95) -> tuple[float, float] | None:
-        """Return Student's confidence interval of the mean, None of fewer than `MIN_PAIRS` runs."""
+    def interval(self) -> tuple[float, float] | None:
+        """Return Student's 95 % interval of the mean, None of fewer than `MIN_PAIRS` runs."""
         if self.n < MIN_PAIRS:
             return None
         from scipy import special
 
-        half = float(special.stdtrit(self.n - 1, (1 + confidence) / 2)) * self.std / math.sqrt(self.n)
+        half = float(special.stdtrit(self.n - 1, 0.975)) * self.std / math.sqrt(self.n)
         return self.mean - half, self.mean + half
 
 

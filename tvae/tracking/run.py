@@ -117,12 +117,7 @@ class Run:
         self._client.log_artifact(self.id, str(write_json(self.folder / name, content)))
 
     def log_checkpoint(self, path: Path, history: list[Record]) -> None:
-        """Log the checkpoint that a training came to and `history.csv`, an epoch a row; and epochs that were missed.
-
-        Args:
-            path: of the checkpoint, in the run's folder.
-            history: of the training.
-        """
+        """Log the checkpoint that a training came to and `history.csv`, an epoch a row; and epochs that were missed."""
         self._checkpoint = path
         written = write_history(self.folder, history)
         self.log_file(path, "checkpoint")

@@ -112,10 +112,7 @@ def covered(intervals: Sequence[tuple[float, float]]) -> float:
 class Progress:
     """How far a sweep is: a bar where somebody watches, and a line for each cohort that is done.
 
-    Args:
-        trials: how many there are in all.
-        finished: how many of them were finished before.
-        work: of those that are to be trained, in any unit.
+    Of `trials` in all, `finished` were finished before; `work` is that of the others, in any unit.
     """
 
     def __init__(self, trials: int, finished: int, work: float) -> None:
@@ -172,11 +169,7 @@ class Sweep:
             self._progress.close()
 
     def finish(self, metrics: Callable[[list[dict[str, float]]], dict[str, float]] | None = None) -> None:
-        """Write the report, what the trials come to, and the description; say where to look.
-
-        Args:
-            metrics: of the parent, from those of its trials.
-        """
+        """Write the report, what the trials come to, and the description; `metrics` adds to the means of the trials."""
         from tvae.report import gather, headline, to_markdown, to_page  # imports SciPy, which takes a second
 
         self.run.log_metrics(self.clock.metrics())
