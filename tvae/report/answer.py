@@ -11,7 +11,7 @@ from tvae.config.bounds import Bounds
 from tvae.report.gather import Runs
 from tvae.report.layout import HIERARCHY, MEASURES, Cell, Measure, Phase, at_best, phases_of, singles_of
 from tvae.report.wording import assignments, count, listed, mean_std, places
-from tvae.sweeps.statistics import MIN_PAIRS, MOST_SEEDS, Comparison, figure
+from tvae.sweeps.statistics import MIN_PAIRS, MOST_SEEDS, Comparison, figure, seeds_needed
 
 __all__ = ["Advice", "Answer", "answer", "choice", "effects"]
 
@@ -210,7 +210,9 @@ def _open(phases: Sequence[Phase]) -> Iterator[tuple[str, str]]:
     said = []
     for phase in phases:
         made = [phase.comparisons[m.metric] for m in phase.measures if phase.concludes]
-        most = max((found.seeds_needed(found.smallest_difference) or 0 for found in made if found.has_open), default=0)
+        opened = [found for found in made if found.noise > 0 and any(pair.is_open for pair in found.pairs)]
+        needed = [seeds_needed(found.noise, found.smallest_difference, len(found.cells)) for found in opened]
+        most = max(needed, default=0)
         if most > phase.seeds:
             seeds = f"more than {MOST_SEEDS:,}" if most >= MOST_SEEDS else f"about {float(f'{most:.2g}'):,.0f}"
             said.append(f"{seeds} in {phase.title}")

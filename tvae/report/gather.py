@@ -3,8 +3,7 @@
 import json
 import math
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -40,13 +39,10 @@ class RunRecord:
     """One run.
 
     Attributes:
-        id: of the run.
-        name: of the run.
         status: FINISHED, FAILED, KILLED or RUNNING.
         stage: what it is: a trial, a sweep, a finetuning, …
-        params: as logged.
         metrics: the last value of each.
-        tags: as set; only those of tvae.
+        tags: only those of tvae.
         parent: the run that it is a part of.
         started: seconds since 1970.
         history: epoch and hierarchy, of trials.
@@ -107,10 +103,8 @@ class Version:
 
     Attributes:
         model: name of the registered model.
-        number: of the version.
-        aliases: that it carries.
         run_id: of the run that logged it.
-        tags: as set: for `tvae` the verdict and the metrics.
+        tags: of a version of `tvae` the verdict and the metrics.
     """
 
     model: str
@@ -159,7 +153,7 @@ def gather(client: MlflowClient, run_id: str | None = None, *, experiment_id: st
     """
     if (run_id is None) == (experiment_id is None):
         raise ValueError("Either `run_id` or `experiment_id` must be given, and not both.")
-    with _answering():
+    try:
         if run_id is not None:
             top = client.get_run(run_id)
             name, kind, where = str(top.info.run_name), "run", top.info.experiment_id
@@ -194,12 +188,6 @@ def gather(client: MlflowClient, run_id: str | None = None, *, experiment_id: st
                 if version.aliases or version.run_id in known
             ),
         )
-
-
-@contextmanager
-def _answering() -> Iterator[None]:
-    try:
-        yield
     except (MlflowException, SQLAlchemyError) as error:
         raise TrackingError(
             f"The report needs a run or an experiment that the store holds; found: {reason(error).rstrip('.')}. "

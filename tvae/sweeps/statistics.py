@@ -7,8 +7,8 @@ explains among all the pairs that one could have picked.
 No method knows of what no seed has shown: where one run in fifty collapses, ten seeds are no evidence about it.
 """
 
-import itertools
 import math
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -77,13 +77,13 @@ class Spread:
     minimum: float
     maximum: float
 
-    def interval(self, confidence: float = 0.95) -> tuple[float, float] | None:
-        """Return Student's confidence interval of the mean, None of fewer than `MIN_PAIRS` runs."""
+    def interval(self) -> tuple[float, float] | None:
+        """Return Student's 95 % interval of the mean, None of fewer than `MIN_PAIRS` runs."""
         if self.n < MIN_PAIRS:
             return None
         from scipy import special
 
-        half = float(special.stdtrit(self.n - 1, (1 + confidence) / 2)) * self.std / math.sqrt(self.n)
+        half = float(special.stdtrit(self.n - 1, 0.975)) * self.std / math.sqrt(self.n)
         return self.mean - half, self.mean + half
 
 
@@ -96,14 +96,12 @@ class Correlation:
         low: lower end of its confidence interval, in -1 … r.
         high: upper end, in r … 1.
         n: how many pairs.
-        confidence: of the interval, in (0, 1).
     """
 
     r: float
     low: float
     high: float
     n: int
-    confidence: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +196,6 @@ class Comparisons:
             the cells of like spread. NaN where nothing can be estimated.
         noisy: cells whose spread is larger than that of the rest, and which are judged by their own seeds.
         set_aside: those of them that are left out of `noise`, so that they do not hide the differences of the others.
-        confidence: that all intervals hold their differences at once.
         smallest_difference: what a difference must reach to matter.
         pairs: the comparisons, in the order of the cells.
     """
@@ -209,14 +206,8 @@ class Comparisons:
     noise: float
     noisy: tuple[str, ...]
     set_aside: tuple[str, ...]
-    confidence: float
     smallest_difference: float
     pairs: tuple[Comparison, ...]
-
-    @property
-    def has_open(self) -> bool:
-        """Whether a difference that matters may be there, and is not shown."""
-        return any(found.is_open for found in self.pairs)
 
     def between(self, cell: str, against: str) -> Comparison | None:
         """Return what was found of cell less against, None if the two were not compared."""
@@ -226,20 +217,6 @@ class Comparisons:
             if (found.against, found.cell) == (cell, against):
                 return found.turned()
         return None
-
-    def seeds_needed(self, difference: float, *, power: float = 0.8) -> int | None:
-        """Return how many seeds find a difference from the first cell with a probability of `power`.
-
-        None where the noise is not known. Noise is that of these seeds, and no better known than they make it: of 12
-        degrees of freedom, which are 3 seeds of 7 cells, it is right within a fifth two times in three.
-
-        Args:
-            difference: to be found, above 0.
-            power: in (0, 1).
-        """
-        if not self.noise > 0:
-            return None
-        return seeds_needed(self.noise, difference, len(self.cells), power=power, confidence=self.confidence)
 
 
 def spread(values: Iterable[float]) -> Spread:
@@ -306,7 +283,7 @@ def correlation(
     ).bootstrap_distribution
     percentile = np.quantile(resampled, tails)
     low, high = min(r, fisher[0], percentile[0]), max(r, fisher[1], percentile[1])
-    return Correlation(r=r, low=float(low), high=float(high), n=len(a), confidence=confidence)
+    return Correlation(r=r, low=float(low), high=float(high), n=len(a))
 
 
 def compare(
@@ -423,7 +400,6 @@ def compare(
         noise=float(found.noise[0]),
         noisy=tuple(name for name, is_noisy in zip(names, found.noisy[0], strict=True) if is_noisy),
         set_aside=tuple(name for name, is_apart in zip(names, found.set_aside[0], strict=True) if is_apart),
-        confidence=confidence,
         smallest_difference=smallest_difference,
         pairs=tuple(rows),
     )
@@ -431,6 +407,9 @@ def compare(
 
 def seeds_needed(noise: float, difference: float, n_cells: int, *, power: float = 0.8, confidence: float = 0.95) -> int:
     """Return how many seeds find a difference from the first of so many cells with a probability of `power`.
+
+    Noise is no better known than its seeds make it: of 12 degrees of freedom, which are 3 seeds of 7 cells, it is right
+    within a fifth two times in three.
 
     Args:
         noise: standard deviation of a run from seed to seed, less what the seed does to all cells alike, above 0.
@@ -445,11 +424,8 @@ def seeds_needed(noise: float, difference: float, n_cells: int, *, power: float 
     low, high = MIN_PAIRS - 1, MIN_PAIRS
     while high < MOST_SEEDS and _power(noise, difference, n_cells, high, confidence) < power:
         low, high = high, min(2 * high, MOST_SEEDS)
-    while high - low > 1:
-        middle = (low + high) // 2
-        enough = _power(noise, difference, n_cells, middle, confidence) >= power
-        low, high = (low, middle) if enough else (middle, high)
-    return high
+    between = range(low + 1, high)
+    return low + 1 + bisect_left(between, power, key=lambda n: _power(noise, difference, n_cells, n, confidence))
 
 
 def _power(noise: float, difference: float, n_cells: int, n: int, confidence: float) -> float:
@@ -590,7 +566,7 @@ def _largest(k: int, df: int) -> Floats:
     means = rng.standard_normal((m, max(k, 1)))
     from_first = np.abs(means[:, 1:] - means[:, :1]).max(1, initial=0.0)
     largest = np.maximum(from_first, PRIORITY * np.ptp(means, axis=1)) / math.sqrt(2)
-    return np.sort(largest / np.sqrt(rng.chisquare(max(df, 1), m) / max(df, 1)))
+    return np.sort(largest / np.sqrt(rng.chisquare(df, m) / df))
 
 
 def _quantile(sample: Floats, share: float) -> float:
@@ -599,15 +575,10 @@ def _quantile(sample: Floats, share: float) -> float:
 
 def _asked(names: Sequence[str], against: Sequence[str] | None) -> Iterator[tuple[int, int]]:
     """Yield the pairs to tell of, each once, as cell and what it is compared with."""
-    if against is None:
-        yield from ((i, j) for j, i in itertools.combinations(range(len(names)), 2))
-        return
-    told: set[frozenset[int]] = set()
-    for j in map(names.index, against):
-        for i in range(len(names)):
-            if i != j and frozenset((i, j)) not in told:
-                told.add(frozenset((i, j)))
-                yield i, j
+    done: set[int] = set()
+    for j in map(names.index, dict.fromkeys(names if against is None else against)):
+        done.add(j)
+        yield from ((i, j) for i in range(len(names)) if i not in done)
 
 
 def _pearson(x: Floats, y: Floats, axis: int = -1) -> Floats:

@@ -25,13 +25,10 @@ from tvae.tracking.run import log_history, write_history, write_json
 from tvae.tracking.search import all_runs, each_run
 from tvae.training import Result
 
-__all__ = ["CHILD", "REPEATED", "Children", "Finished"]
+__all__ = ["Children", "Finished"]
 
-CHILD = "trial"
-"""The tag `stage` of a trial."""
-
-REPEATED = "repeated trial"
-"""The tag `stage` of a trial that was not finished and is tried again: it no longer counts."""
+# The tag `stage` of a trial; and of one that was not finished and is tried again, so that it no longer counts.
+_CHILD, _REPEATED = "trial", "repeated trial"
 
 
 class Finished(NamedTuple):
@@ -49,14 +46,9 @@ class Finished(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Children:
-    """The runs under one parent.
+    """The runs under one parent, which share its experiment and `source`, the tags that say where it comes from.
 
-    Attributes:
-        client: of the tracking store.
-        experiment_id: of the parent.
-        parent_id: of the parent.
-        folder: a temporary folder for files on their way.
-        source: the tags that say where the parent comes from, which its children share.
+    Files pass through `folder`, which is temporary.
     """
 
     client: MlflowClient
@@ -78,22 +70,16 @@ class Children:
         """
         unfinished = all_runs(self.client, [self.experiment_id], f"{self._those_that_count} != 'FINISHED'")
         for run in unfinished:
-            self.client.set_tag(run.info.run_id, "stage", REPEATED)
+            self.client.set_tag(run.info.run_id, "stage", _REPEATED)
             if run.info.status == "RUNNING":
                 note_failure(self.client, run.info.run_id, "the sweep ended while it was written", how="Stopped")
                 self.client.set_terminated(run.info.run_id, "KILLED")
         return len(unfinished)
 
-    def log_result(self, trial: Trial, result: Result, start: Mapping[str, Any]) -> str:
+    def log_result(self, trial: Trial, result: Result, start: Mapping[str, Any]) -> None:
         """Write the run of one trial: settings, every epoch, its checkpoint; FAILED with its reason if it failed.
 
-        Args:
-            trial: what was trained.
-            result: what came of it.
-            start: where its weights come from, JSON values.
-
-        Returns:
-            The id of the run.
+        `start` says in JSON values where its weights come from.
         """
         with self._open(trial) as run_id:
             log_history(self.client, run_id, result.history)
@@ -112,7 +98,6 @@ class Children:
             if result.error is not None:
                 note_failure(self.client, run_id, str(result.error))
             self.client.set_terminated(run_id, "FINISHED" if result.error is None else "FAILED")
-            return run_id
 
     def log_lost(self, trial: Trial, reason: str) -> None:
         """Write the run of a trial that did not come back from its worker."""
@@ -123,7 +108,7 @@ class Children:
     @contextmanager
     def _open(self, trial: Trial) -> Iterator[str]:
         """Open a run, which its user ends; if it cannot be written, it ends as FAILED with the reason."""
-        tags = {MLFLOW_PARENT_RUN_ID: self.parent_id, "stage": CHILD, "trial": trial.key}
+        tags = {MLFLOW_PARENT_RUN_ID: self.parent_id, "stage": _CHILD, "trial": trial.key}
         tags |= {"phase": trial.phase, "cell": trial.cell, PROCESS: own_process(), **self.source}
         made = self.client.create_run(self.experiment_id, run_name=trial.name, tags=tags)
         run_id: str = made.info.run_id
@@ -142,7 +127,7 @@ class Children:
         folder.mkdir()
         trained = ("encoder", "decoder", "projection", *(["controller"] if trial.architecture.use_controller else []))
         training = {
-            "stage": CHILD,
+            "stage": _CHILD,
             "seed": trial.configuration.seed,
             "configuration": trial.configuration.to_dict(),
             "start": start,
@@ -151,5 +136,5 @@ class Children:
 
     @property
     def _those_that_count(self) -> str:
-        children = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{self.parent_id}' and tags.stage = '{CHILD}'"
+        children = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{self.parent_id}' and tags.stage = '{_CHILD}'"
         return f"{children} and attributes.status"

@@ -23,7 +23,7 @@ def operations_dataset(n_trits: int) -> Dataset:
     return Dataset(**data.to_dict())
 
 
-def log_operations(client: MlflowClient, run_id: str, n_trits: int, context: str = "training") -> None:
+def log_operations(client: MlflowClient, run_id: str, n_trits: int) -> None:
     """Log to a run, open or not, that it sees all operations of some trits."""
-    tags = [InputTag(MLFLOW_DATASET_CONTEXT, context)]
+    tags = [InputTag(MLFLOW_DATASET_CONTEXT, "training")]
     client.log_inputs(run_id, datasets=[DatasetInput(operations_dataset(n_trits), tags)])

@@ -28,8 +28,6 @@ __all__ = [
     "describe_model",
     "describe_trial",
     "estimated",
-    "level_gap",
-    "measured_on",
     "model_settings",
     "preformatted",
     "richness_shares",
@@ -61,15 +59,8 @@ def describe_embedding(
 ) -> str:
     """Describe a run whose model has a projection.
 
-    Args:
-        title: what was run, in a few words.
-        architecture: of the model.
-        result: of the training.
-        evaluation: of the model.
-        verified: the verdict on the checkpoint.
-        start: where its weights come from, a sentence.
-        command: the exact command that repeats the run.
-        look: pages within the UI by name.
+    `title` says in a few words what was run, and `start` in a sentence where its weights come from. `look` holds pages
+    within the UI by name, here and below.
     """
     summary, levels = result.summary(), architecture.n_trits
     rows = [
@@ -105,14 +96,14 @@ def describe_embedding(
     return "\n".join(
         [
             f"**Hierarchy {evaluation.hierarchy:.5f}** (limit {hierarchy_ceiling(levels):.5f}), coverage "
-            f"{evaluation.coverage:.5f}, {level_gap(evaluation.level_gap)}, richness "
+            f"{evaluation.coverage:.5f}, {_level_gap(evaluation.level_gap)}, richness "
             f"{evaluation.richness:.5f}. {verdict}",
             _links(look),
             "",
             f"{title}, curvature {architecture.curvature:g}, largest unit norm {architecture.max_radius:g}, seed "
             f"{result.configuration.seed}, objective `{result.configuration.objective}`. {start}",
             "",
-            f"On {measured_on(levels)}, at the posterior mean, with the weights of the best epoch:",
+            f"On {_measured_on(levels)}, at the posterior mean, with the weights of the best epoch:",
             "",
             preformatted(rows),
             "",
@@ -128,7 +119,7 @@ def describe_embedding(
     )
 
 
-def measured_on(n_trits: int) -> str:
+def _measured_on(n_trits: int) -> str:
     """Return what metrics were taken of: all operations, or how many of how many."""
     if n_trits <= MOST_LISTED:
         return "all operations"
@@ -148,20 +139,13 @@ def _value(evaluation: Evaluation, name: str) -> str:
 
 
 def describe_foundation(result: Result, coverage: float, *, command: str, look: Mapping[str, str]) -> str:
-    """Describe a run that trained encoder and decoder.
-
-    Args:
-        result: of the training.
-        coverage: of the model.
-        command: the exact command that repeats the run.
-        look: pages within the UI by name.
-    """
+    """Describe a run that trained encoder and decoder."""
     n_trits = result.model.architecture.n_trits
     first = next((int(r["epoch"]) for r in result.history if r["coverage"] >= 1.0), None)
     reached = f"Full coverage from epoch {first} on." if first is not None else "Full coverage was not reached."
     return "\n".join(
         [
-            f"**Coverage {coverage:.5f}** of {measured_on(n_trits)}. {reached}",
+            f"**Coverage {coverage:.5f}** of {_measured_on(n_trits)}. {reached}",
             _links(look),
             "",
             f"Foundation: encoder and decoder, seed {result.configuration.seed}, {_best(result)}, trained in "
@@ -175,19 +159,13 @@ def describe_foundation(result: Result, coverage: float, *, command: str, look: 
 
 
 def describe_trial(trial: Trial, result: Result, *, look: Mapping[str, str]) -> str:
-    """Describe a run of a sweep; what it came to only if it trained to its end.
-
-    Args:
-        trial: what was trained.
-        result: of the training.
-        look: pages within the UI by name.
-    """
+    """Describe a run of a sweep; what it came to only if it trained to its end."""
     lines = []
     if result.error is None:
         at_best, limit = result.history[result.best_epoch], hierarchy_ceiling(trial.architecture.n_trits)
         lines = [
             f"**Hierarchy {at_best['hierarchy']:.5f}** (limit {limit:.5f}), coverage {at_best['coverage']:.5f}, "
-            f"{level_gap(at_best['level_gap'])}, richness {at_best['richness']:.5f}; {_best(result)}.",
+            f"{_level_gap(at_best['level_gap'])}, richness {at_best['richness']:.5f}; {_best(result)}.",
             "",
         ]
     return "\n".join(
@@ -218,12 +196,7 @@ def model_settings(checkpoint: Checkpoint) -> dict[str, str]:
 
 
 def describe_model(verification: Verification, *, page: str) -> str:
-    """Describe a logged model: its verdict, its measures, and where it comes from.
-
-    Args:
-        verification: of its checkpoint.
-        page: of the run that logged it, within the UI.
-    """
+    """Describe a logged model: its verdict, its measures, and the page of the run that logged it."""
     shown = [f"{name.replace('_', ' ')} {value:.5g}" for name, value in verification.metrics.items()]
     verdict = "Verified" if verification.passed else f"Verification failed ({escaped(verification.failures)})"
     return f"{verdict}: {', '.join(shown)}. [The run that logged it]({page})."
@@ -251,8 +224,7 @@ def settings_table(asked: Mapping[str, Any], used: Mapping[str, Any], defaults: 
     return f"What it was trained with:\n\n{preformatted([('setting', 'value', 'from'), *rows])}"
 
 
-def level_gap(gap: float) -> str:
-    """Return a level gap in words that the plots and the terminal use too."""
+def _level_gap(gap: float) -> str:
     return f"levels overlap: gap {gap:.3f}" if gap < 0 else f"smallest level gap {gap:.3f}"
 
 

@@ -41,7 +41,7 @@ def log_model(client: MlflowClient, run_id: str, verification: Verification, *, 
         step: the epoch that the checkpoint is of.
 
     Returns:
-        The id of the logged model.
+        The id of the logged model, as all functions here do.
     """
     checkpoint = _checkpoint(verification)
     with _logging(client, run_id, verification, step) as model, tempfile.TemporaryDirectory(prefix="tvae-") as folder:
@@ -54,33 +54,14 @@ def log_model(client: MlflowClient, run_id: str, verification: Verification, *, 
 
 
 def log_foundation_model(client: MlflowClient, run_id: str, verification: Verification, *, step: int) -> str:
-    """Log a foundation to a run as a model, for its metrics: it has no radii to serve, and its file is the run's.
-
-    Args:
-        client: of the store.
-        run_id: of the run.
-        verification: of the checkpoint.
-        step: the epoch that the checkpoint is of.
-
-    Returns:
-        The id of the logged model.
-    """
+    """Log a foundation to a run as a model, for its metrics: it has no radii to serve, and its file is the run's."""
     with _logging(client, run_id, verification, step) as model:
         client.log_model_artifact(model.model_id, str(_checkpoint(verification).path))
     return str(model.model_id)
 
 
 def log_with_file(client: MlflowClient, run: Run, verification: Verification) -> str:
-    """Log a checkpoint that was not trained in a run of this store to the run that is open: its file, and as a model.
-
-    Args:
-        client: of the store.
-        run: where to.
-        verification: of the checkpoint, a file of any name.
-
-    Returns:
-        The id of the logged model.
-    """
+    """Log a checkpoint that no run of this store has trained to the run that is open: its file, and as a model."""
     checkpoint = _checkpoint(verification)
     path = run.folder / FILE_NAME
     if checkpoint.path != path:

@@ -61,17 +61,9 @@ def process_for_outcome() -> FreshProcess:
 def log_foundation(
     client: MlflowClient, run: Run, result: Result, training: Mapping[str, Any], process: FreshProcess
 ) -> tuple[Outcome, str]:
-    """Log a trained encoder and decoder.
+    """Log a trained encoder and decoder; return what became of them, and the id of the logged model.
 
-    Args:
-        client: of the store.
-        run: where to.
-        result: of the training.
-        training: what the checkpoint says of how it was made, JSON values without times.
-        process: loads the checkpoint, and draws.
-
-    Returns:
-        What became of it, and the id of the logged model.
+    `training` and `process` are as for `log_embedding`.
 
     Raises:
         CheckpointError: if the checkpoint cannot be written, or read back.
@@ -105,7 +97,7 @@ def log_embedding(
 
     Args:
         client: of the store.
-        run: where to.
+        run: where to log.
         result: of the training.
         trained: the components whose weights were learned, here or before.
         training: what the checkpoint says of how it was made, JSON values without times.
@@ -119,9 +111,9 @@ def log_embedding(
     """
     saved = save_result(run.folder / FILE_NAME, result, MEASURED, trained, training)
     loaded = process.submit(load_afresh, str(saved.path))
-    architecture, figures = saved.architecture, _Figures(run, process)
-    figures.draw("training_curves", result.history, n_trits=saved.architecture.n_trits, best_epoch=result.best_epoch)
-    if architecture.n_trits <= MOST_LISTED:
+    figures, n_trits = _Figures(run, process), saved.architecture.n_trits
+    figures.draw("training_curves", result.history, n_trits=n_trits, best_epoch=result.best_epoch)
+    if n_trits <= MOST_LISTED:
         _draw_points(figures, result.model)
     _log_checkpoint(run, saved, result)
     verification = _verify(run, saved, loaded)
@@ -149,14 +141,9 @@ def _draw_points(figures: "_Figures", model: TernaryVAE) -> None:
 def save_result(
     path: Path, result: Result, claimed: Collection[str], trained: Collection[str], training: Mapping[str, Any]
 ) -> Checkpoint:
-    """Save what a training came to; it claims what was measured of the epoch that was kept.
+    """Save what a training came to; it claims what was measured of the epoch that was kept, by the names in `claimed`.
 
-    Args:
-        path: of the file.
-        result: of the training.
-        claimed: names of metrics that its history has.
-        trained: the components whose weights were learned, here or before.
-        training: what the checkpoint says of how it was made, JSON values without times.
+    `trained` and `training` are as for `log_embedding`.
 
     Raises:
         CheckpointError: if it cannot be written.

@@ -117,12 +117,7 @@ class Run:
         self._client.log_artifact(self.id, str(write_json(self.folder / name, content)))
 
     def log_checkpoint(self, path: Path, history: list[Record]) -> None:
-        """Log the checkpoint that a training came to and `history.csv`, an epoch a row; and epochs that were missed.
-
-        Args:
-            path: of the checkpoint, in the run's folder.
-            history: of the training.
-        """
+        """Log the checkpoint that a training came to and `history.csv`, an epoch a row; and epochs that were missed."""
         self._checkpoint = path
         written = write_history(self.folder, history)
         self.log_file(path, "checkpoint")
@@ -255,12 +250,12 @@ def _close(client: MlflowClient, run_id: str, text: str, *, stopped: bool) -> bo
     return True
 
 
-def log_history(client: MlflowClient, run_id: str, records: Sequence[Record], offset: int = 0) -> None:
+def log_history(client: MlflowClient, run_id: str, records: Sequence[Record]) -> None:
     """Log all metrics of some epochs."""
-    _log_metrics(client, run_id, _metrics(records, offset))
+    _log_metrics(client, run_id, _metrics(records))
 
 
-def _metrics(records: Sequence[Record], offset: int) -> list[Metric]:
+def _metrics(records: Sequence[Record], offset: int = 0) -> list[Metric]:
     """Return the metrics of some epochs, with the time of now.
 
     Radii by level are in `history.csv` and in a figure: MLflow would draw ten charts that say something only together.

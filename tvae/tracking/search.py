@@ -11,13 +11,7 @@ _PAGE = 1000
 
 
 def all_runs(client: MlflowClient, experiments: list[str], query: str = "") -> list[Run]:
-    """Return all runs that match, read before the caller changes any of them: a change would move the pages.
-
-    Args:
-        client: of the tracking store.
-        experiments: the ids of those to search.
-        query: MLflow's filter; none finds all.
-    """
+    """Return all runs that match, read before the caller changes any of them: a change would move the pages."""
     return list(each_run(client, experiments, query))
 
 

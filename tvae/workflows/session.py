@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -58,11 +57,6 @@ class Session:
     """One command at work in its open run.
 
     Attributes:
-        client: of the tracking store.
-        run: where everything is logged.
-        architecture: of the model.
-        configuration: of the training.
-        device: where to compute.
         promote: `auto`, `never` or `force`.
         process: loads the checkpoint afresh that the training comes to, and draws its figures.
         repeat: returns the command that repeats the run, with options changed as given.
@@ -79,15 +73,13 @@ class Session:
     repeat: Callable[..., str]
     settings: str
 
-    def train_foundation(self) -> Checkpoint:
+    def train_foundation(self) -> None:
         """Train encoder and decoder, and register them unless `promote` is `never`.
-
-        Returns:
-            The checkpoint, as read back from the file that was logged.
 
         Raises:
             CheckpointError: if it was to be registered and did not pass verification.
         """
+        register = self.promote != "never"
         result = self._train(from_scratch(self.architecture, self.configuration), "foundation")
         outcome = record_foundation(
             self.client,
@@ -95,12 +87,15 @@ class Session:
             result,
             self.process,
             command=self.repeat(),
-            register=self.promote != "never",
+            register=register,
             settings=self.settings,
         )
-        if self.promote != "never":
-            _require_verified(outcome)
-        return outcome.checkpoint
+        if register and not outcome.verification.passed:
+            raise CheckpointError(
+                "Only a verified foundation can be registered, and this one failed: "
+                f"{outcome.verification.failures}. Run `train` with more epochs (epochs=40, say), or with "
+                "promote=never to keep it in its run only."
+            )
 
     def starting_checkpoint(self, address: str) -> Start:
         """Return the checkpoint that a finetuning starts from, and its address.
@@ -202,12 +197,9 @@ class Session:
         command: str,
     ) -> None:
         outcome, evaluation, model_id = log_embedding(self.client, self.run, result, trained, training, self.process)
+        shown = {name: file for name, file in _SHOWN.items() if Path(file).stem in outcome.figures}
         look = {
-            **{
-                name: self.run.page(f"artifacts/plots/{file}")
-                for name, file in _SHOWN.items()
-                if Path(file).stem in outcome.figures
-            },
+            **{name: self.run.page(f"artifacts/plots/{file}") for name, file in shown.items()},
             "verification": self.run.page("artifacts/verification.json"),
             "beside other runs": links.runs_page(self.run.experiment_id, VIEW),
         }
@@ -272,7 +264,10 @@ def opened(
         run.log_parameters({name: value for name, value in used.items() if value != "auto" or name == "promote"})
         settings = settings_table(asked, used, defaults)
         run.log_operations(architecture.n_trits)
-        repeat = partial(_repeat, entry_point, asked, defaults)
+
+        def repeat(**changed: Any) -> str:
+            return command_line(entry_point, {**asked, **changed}, defaults)
+
         try:
             yield Session(client, run, architecture, configuration, device, asked["promote"], process, repeat, settings)
         except (*STORE_ERRORS, TrackingError, RegistryError, KeyboardInterrupt) as error:
@@ -282,10 +277,6 @@ def opened(
                 error.add_note(f"Continue with: {next_command(use, checkpoint=kept)}")
             raise
         say_where(run.page())
-
-
-def _repeat(entry_point: str, asked: Mapping[str, Any], defaults: Mapping[str, Any], **changed: Any) -> str:
-    return command_line(entry_point, {**asked, **changed}, defaults)
 
 
 class _Watch:
@@ -316,14 +307,6 @@ class _Watch:
 
 def _learned(architecture: Architecture) -> tuple[str, ...]:
     return ("projection", "controller") if architecture.use_controller else ("projection",)
-
-
-def _require_verified(foundation: Outcome) -> None:
-    if not foundation.verification.passed:
-        raise CheckpointError(
-            f"Only a verified foundation can be registered, and this one failed: {foundation.verification.failures}. "
-            "Run `train` with more epochs (epochs=40, say), or with promote=never to keep it in its run only."
-        )
 
 
 def _table(architecture: Architecture, result: Result, evaluation: Evaluation, verified: bool) -> list[tuple[str, str]]:

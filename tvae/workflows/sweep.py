@@ -44,7 +44,7 @@ from tvae.training.start import from_checkpoint, from_mismatched, from_scratch
 from tvae.workflows.foundation import foundation_apart
 from tvae.workflows.messages import command_line, next_command, say_where
 
-__all__ = ["Progress", "Sweep", "covered", "opened", "run_to_resume", "workers_of"]
+__all__ = ["Progress", "Sweep", "covered", "opened", "run_to_resume"]
 
 _logger = logging.getLogger(__name__)
 
@@ -55,16 +55,6 @@ RESUME_NEVER, RESUME_AUTO = "none", "auto"
 SWEEP = "campaign"
 # A parent's: the command that repeats it, as it was begun.
 COMMAND = "command"
-
-
-def workers_of(asked: Mapping[str, Any]) -> Workers:
-    """Return the workers that the options of a command ask for; they start when they are needed."""
-    return Workers(
-        asked["backend"],
-        address=None if asked["address"] == NONE else asked["address"],
-        workers=None if asked["workers"] == "auto" else asked["workers"],
-        device=resolve_device(asked["device"]),
-    )
 
 
 @dataclass(slots=True)
@@ -122,10 +112,7 @@ def covered(intervals: Sequence[tuple[float, float]]) -> float:
 class Progress:
     """How far a sweep is: a bar where somebody watches, and a line for each cohort that is done.
 
-    Args:
-        trials: how many there are in all.
-        finished: how many of them were finished before.
-        work: of those that are to be trained, in any unit.
+    Of `trials` in all, `finished` were finished before; `work` is that of the others, in any unit.
     """
 
     def __init__(self, trials: int, finished: int, work: float) -> None:
@@ -157,18 +144,7 @@ class Progress:
 
 @dataclass(slots=True)
 class Sweep:
-    """One parent run at work.
-
-    Attributes:
-        client: of the tracking store.
-        run: the parent.
-        children: the runs under it.
-        workers: who trains.
-        clock: how long it takes.
-        plan: what is trained, and where it starts.
-        repeat: the command that repeats the sweep.
-        finished: the trials that are finished, by their keys.
-    """
+    """One parent run at work; `repeat` is the command that repeats it, `finished` its finished trials by their keys."""
 
     client: MlflowClient
     run: Run
@@ -193,11 +169,7 @@ class Sweep:
             self._progress.close()
 
     def finish(self, metrics: Callable[[list[dict[str, float]]], dict[str, float]] | None = None) -> None:
-        """Write the report, what the trials come to, and the description; say where to look.
-
-        Args:
-            metrics: of the parent, from those of its trials.
-        """
+        """Write the report, what the trials come to, and the description; `metrics` adds to the means of the trials."""
         from tvae.report import gather, headline, to_markdown, to_page  # imports SciPy, which takes a second
 
         self.run.log_metrics(self.clock.metrics())
@@ -362,15 +334,21 @@ def opened(
     Raises:
         ConfigurationError: if the run to resume is not there, is of another kind, has no plan, or is still at work.
     """
-    workers = workers_of(asked)
+    device = resolve_device(asked["device"])
+    workers = Workers(
+        asked["backend"],
+        address=None if asked["address"] == NONE else asked["address"],
+        workers=None if asked["workers"] == AUTO else asked["workers"],
+        device=device,
+    )
     client = connect()
     identity = plan.identity(entry_point) if plan is not None else ""
     resumed = run_to_resume(client, entry_point, identity, asked["resume"])
     if resumed is not None:
         plan = _stored_plan(client, resumed, plan)
     assert plan is not None, "only a run that is resumed has a plan of its own"
-    used = {**(used or {}), "device": resolve_device(asked["device"])}
-    tags = {"stage": entry_point, "device": used["device"], "plan": plan.identity(entry_point)}
+    used = {**(used or {}), "device": device}
+    tags = {"stage": entry_point, "device": device, "plan": plan.identity(entry_point)}
     with (
         _pointer(client, entry_point, resumed),
         workers,
@@ -390,7 +368,7 @@ def opened(
             else:
                 _close_what_was_open(client, children)
                 _logger.info(f"Resuming run {run.id}: its own trials and settings count.")
-                repeat = stored.data.tags.get(COMMAND) or _repeat(entry_point, stored.data.params, defaults)
+                repeat = stored.data.tags.get(COMMAND, repeat)
             finished = children.finished() if resumed else {}
             yield Sweep(client, run, children, workers, Clock.of(stored), plan, repeat, finished)
         except BaseException as error:  # whatever ends it, a signal too: what is finished can be resumed
@@ -427,12 +405,6 @@ def _stored_plan(client: MlflowClient, resumed: StoredRun, plan: Plan | None) ->
             "search of an earlier version. Start it again with its options, without `resume`."
         )
     return stored
-
-
-def _repeat(entry_point: str, parameters: Mapping[str, str], defaults: Mapping[str, Any]) -> str:
-    """Return the command that repeats a run of an earlier version, from its parameters."""
-    named = {k: v for k, v in parameters.items() if k in defaults and k != "resume" and v != str(defaults[k])}
-    return command_line(entry_point, named, {})
 
 
 @contextmanager
@@ -520,4 +492,4 @@ def _codec_tags(trial: Trial) -> dict[str, str]:
 
 
 def _codec(trial: Trial) -> str:
-    return str(sorted(_codec_tags(trial).items()))
+    return str(_codec_tags(trial))
