@@ -125,10 +125,14 @@ test-ui: .venv/ready ## The tests in a browser: the MLflow UI as a person sees i
 	$(INSTALL) '.[test,ui]'
 	$(BIN)/pytest -m browser -n 0 tests/test_ui.py
 
-quick: .venv/ready ## The tests that start no process
-	$(BIN)/pytest -m 'not integration and not long and not cluster and not fault and not server and not browser'
+# Space, ball, model, training and files: what imports no MLflow, starts no process and draws nothing.
+QUICK := checkpoint_damage checkpoint_transfer checkpoint_writing configuration docs_math gates holdout metrics model \
+	nearest neighbours objectives poincare sweeps ternary training
 
-test-lowest: ## The quick tests with the oldest versions that pyproject.toml allows, in an environment of their own
+quick: .venv/ready ## The tests of the mathematics, the model and its training
+	$(BIN)/pytest --dist worksteal -m 'not integration and not long' $(QUICK:%=tests/test_%.py)
+
+test-lowest: ## The tests that start no command with the oldest versions that pyproject.toml allows, in an environment of their own
 	$(PYTHON) -m venv .venv-lowest
 	$(PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"], sep="\n")' \
 		| sed 's/>=/==/; s/,.*//' > .venv-lowest/constraints.txt

@@ -73,12 +73,12 @@ def test_more_operations_than_a_browser_moves_are_refused() -> None:
 def test_the_template_is_part_of_the_package() -> None:
     root = Path(__file__).parent.parent
     packaged = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["tvae"]
-    assert f"plots/{disk.FILE_NAME}" in packaged
+    assert f"plots/{disk.PAGE_NAME}" in packaged
 
 
 def test_a_run_has_it_drawn_as_a_file(tmp_path: Path) -> None:
     small = tvae.codebook(tree_model(3))
     points = small.points.numpy()
-    draw(tmp_path / disk.FILE_NAME, "disk", points, curvature=small.curvature)
-    written = (tmp_path / disk.FILE_NAME).read_text(encoding="utf-8")
+    draw(tmp_path / disk.PAGE_NAME, "disk", points, curvature=small.curvature)
+    written = (tmp_path / disk.PAGE_NAME).read_text(encoding="utf-8")
     assert written == disk.page(points, curvature=small.curvature)

@@ -28,7 +28,7 @@ from tvae.metrics import evaluate
 from tvae.model import COMPONENTS
 from tvae.objectives import TERMS, level_margin
 from tvae.registry.comparison import RANKING
-from tvae.sweeps.executors import Trained
+from tvae.sweeps.executors import TrainedCohort
 from tvae.sweeps.plan import Plan
 from tvae.sweeps.stability import stability_metrics
 from tvae.sweeps.trial import Trial
@@ -199,9 +199,9 @@ def test_runs_of_a_sweep_log_all_but_what_is_measured_of_the_model(tmp_path: Pat
 def test_parent_tables_have_what_the_parents_log(
     run: Recorder, embedding: Result, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def trained(tasks: Any) -> Iterator[Trained]:
+    def trained(tasks: Any) -> Iterator[TrainedCohort]:
         tasks[0]()
-        yield Trained(task=0, results=[embedding], error=None, seconds=1.0, ended=2.0)
+        yield TrainedCohort(task=0, results=[embedding], error=None, seconds=1.0, ended=2.0)
 
     monkeypatch.setattr(sweep_workflow, "cohorts", lambda trials, _: [trials])
     monkeypatch.setattr(Sweep, "_find_foundations", lambda *_: None)
@@ -259,7 +259,7 @@ def test_what_auto_came_to_is_logged(run: Recorder, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(session, "open_run", opened)
     asked = {"lr": "auto", "epochs": "auto", "curvature": 2.0}
     options = {**asked, "device": "cpu", "promote": "never"}
-    with session.opened("finetune", "", options, {}, *resolve("default", asked)):
+    with session.open_session("finetune", "", options, {}, *resolve("default", asked)):
         pass
     example = re.search(r"params\.(lr) = '([\d.]+)'", PROSE)
     assert example is not None

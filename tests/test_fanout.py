@@ -29,7 +29,7 @@ from tvae.config.architecture import Architecture
 from tvae.config.training import Configuration
 from tvae.errors import ConfigurationError
 from tvae.sweeps import executors as fanout
-from tvae.sweeps.executors import RETRIES, Trained, Workers
+from tvae.sweeps.executors import RETRIES, TrainedCohort, Workers
 from tvae.training import Member, Result
 from tvae.training.start import from_scratch
 
@@ -70,7 +70,7 @@ pathlib.Path({path!r}).write_text(json.dumps(told))
 """
 
 
-def train_cohorts(tasks: Sequence[Sequence[Member]], **settings: Any) -> Iterator[Trained]:
+def train_cohorts(tasks: Sequence[Sequence[Member]], **settings: Any) -> Iterator[TrainedCohort]:
     with Workers(**settings) as workers:
         yield from workers.train([partial(list, task) for task in tasks])
 
@@ -121,7 +121,7 @@ def cohorts(folder: Path) -> Cohorts:
     )
 
 
-def assert_as_here(found: Trained, here: Trained) -> None:
+def assert_as_here(found: TrainedCohort, here: TrainedCohort) -> None:
     assert found.error is None
     for one, other in zip(found.results, here.results, strict=True):
         assert one.configuration == other.configuration
@@ -208,22 +208,22 @@ def test_nothing_to_train_starts_nothing(backend: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def here(tmp_path_factory: pytest.TempPathFactory) -> list[Trained]:
+def here(tmp_path_factory: pytest.TempPathFactory) -> list[TrainedCohort]:
     """What comes back of each cohort from this process, where no trap springs."""
     return list(train_cohorts(cohorts(tmp_path_factory.mktemp("here")), workers=1))
 
 
-def test_one_worker_trains_cohorts_here_one_after_another(here: list[Trained]) -> None:
+def test_one_worker_trains_cohorts_here_one_after_another(here: list[TrainedCohort]) -> None:
     assert [trained.task for trained in here] == list(range(len(here)))
 
 
-def test_a_cohort_that_fails_as_a_whole_is_an_error_in_words(here: list[Trained]) -> None:
+def test_a_cohort_that_fails_as_a_whole_is_an_error_in_words(here: list[TrainedCohort]) -> None:
     expected = "ConfigurationError: Members of a cohort must agree in latent_dim; train them apart (cohort.py, line "
     assert str(here[MISFITS].error).startswith(expected)
     assert here[MISFITS].results == []
 
 
-def test_the_others_go_on(here: list[Trained]) -> None:
+def test_the_others_go_on(here: list[TrainedCohort]) -> None:
     assert [trained.task for trained in here if trained.error is None] == [*range(MISFITS), *range(MISFITS + 1, 6)]
 
 
@@ -297,12 +297,12 @@ class Elsewhere(NamedTuple):
     """What came back of the cohorts from two workers, and which processes were left then."""
 
     backend: str
-    trained: list[Trained]
+    trained: list[TrainedCohort]
     folder: Path
     attempts: int
     left: list[str]
 
-    def of(self, task: int) -> Trained:
+    def of(self, task: int) -> TrainedCohort:
         (trained,) = (trained for trained in self.trained if trained.task == task)
         return trained
 
@@ -324,7 +324,7 @@ def test_every_cohort_comes_back_once(elsewhere: Elsewhere) -> None:
 
 @pytest.mark.integration
 @pytest.mark.parametrize("task", GOOD)
-def test_a_cohort_trains_elsewhere_as_here(elsewhere: Elsewhere, here: list[Trained], task: int) -> None:
+def test_a_cohort_trains_elsewhere_as_here(elsewhere: Elsewhere, here: list[TrainedCohort], task: int) -> None:
     assert_as_here(elsewhere.of(task), here[task])
 
 
@@ -343,7 +343,7 @@ def test_a_cohort_that_kills_its_workers_is_reported(elsewhere: Elsewhere) -> No
 
 
 @pytest.mark.integration
-def test_a_cohort_that_fails_elsewhere_says_what_it_says_here(elsewhere: Elsewhere, here: list[Trained]) -> None:
+def test_a_cohort_that_fails_elsewhere_says_what_it_says_here(elsewhere: Elsewhere, here: list[TrainedCohort]) -> None:
     assert elsewhere.of(MISFITS).error == here[MISFITS].error
 
 
@@ -418,13 +418,16 @@ def address(environment: str, tmp_path_factory: pytest.TempPathFactory) -> Itera
             process.wait()
 
 
+Tried = tuple[list[TrainedCohort], list[TrainedCohort]]
+
+
 @pytest.fixture(scope="module")
-def on_cluster(address: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Trained], list[Trained]]:
+def on_cluster(address: str, tmp_path_factory: pytest.TempPathFactory) -> Tried:
     """What came back when one of two workers died, and then from the one that was left, when it died, too."""
     unlucky = outlasting(KILL_ONCE.format(path=str(tmp_path_factory.mktemp("cluster") / "killed")), 3)
     killer = [trapped(KILL, member(4))]
 
-    def train(*tasks: Sequence[Member]) -> list[Trained]:
+    def train(*tasks: Sequence[Member]) -> list[TrainedCohort]:
         found = train_cohorts(tasks, backend="dask", address=address)
         return sorted(found, key=lambda trained: trained.task)
 
@@ -435,16 +438,14 @@ def on_cluster(address: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[
 
 @pytest.mark.cluster
 @pytest.mark.integration
-def test_a_worker_that_is_left_takes_over(on_cluster: tuple[list[Trained], list[Trained]], here: list[Trained]) -> None:
+def test_a_worker_that_is_left_takes_over(on_cluster: Tried, here: list[TrainedCohort]) -> None:
     for found, task in zip(on_cluster[0], (0, UNLUCKY, 5), strict=True):
         assert_as_here(found, here[task])
 
 
 @pytest.mark.cluster
 @pytest.mark.integration
-def test_without_a_worker_left_nobody_waits_for_ever(
-    on_cluster: tuple[list[Trained], list[Trained]], here: list[Trained]
-) -> None:
+def test_without_a_worker_left_nobody_waits_for_ever(on_cluster: Tried, here: list[TrainedCohort]) -> None:
     back, lost = on_cluster[1]
     assert_as_here(back, here[5])
     assert re.match(r"The cohort was lost \(tries: 1\)\. .*(no worker for 1 s|died)", str(lost.error))

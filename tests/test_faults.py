@@ -1,6 +1,7 @@
 """Processes that die, wherever it hurts: what they leave, and what the next command makes of it.
 
-Signals while training are in test_commands.py, a killed sweep is in test_campaigns.py: docs/reliability.md names all.
+Signals while training are in test_commands.py, a killed sweep is in test_sweep_command.py: docs/reliability.md names
+all.
 """
 
 import json

@@ -18,11 +18,11 @@ from tvae.checkpoint import FILE_NAME, read, save
 from tvae.config.architecture import Architecture
 from tvae.errors import CheckpointError, EvaluationError, RegistryError
 from tvae.registry import (
-    FOUNDATION,
+    FOUNDATION_MODEL,
     MODEL,
     MODES,
     RANKING,
-    Comparison,
+    ModelComparison,
     Promotion,
     fetch,
     find_foundation,
@@ -46,8 +46,8 @@ def said(caplog: pytest.LogCaptureFixture) -> list[str]:
 class TestComparison:
     """`METRICS` against the same with some changes."""
 
-    def compare(self, **changes: float) -> Comparison:
-        return Comparison(METRICS, METRICS | changes, "old", "new")
+    def compare(self, **changes: float) -> ModelComparison:
+        return ModelComparison(METRICS, METRICS | changes, "old", "new")
 
     @pytest.mark.parametrize("criterion", RANKING, ids=lambda criterion: criterion.name)
     def test_a_step_decides_and_less_does_not(self, criterion: Criterion) -> None:
@@ -86,7 +86,7 @@ class TestComparison:
         old = {"curvature": "2.0", "preset": "rich", "latent_dim": "16"}
         new = {"curvature": "1.0", "preset": "default", "max_radius": "0.9"}
         better = METRICS | {"level_gap": 0.5, "richness": 0.0001}
-        comparison = Comparison(METRICS, better, "old", "new", old, new)
+        comparison = ModelComparison(METRICS, better, "old", "new", old, new)
         assert comparison.better
         assert comparison.reason() == (
             "level gap 0.500 against 0.300; worse in richness 0.00010 against 0.01000; curvature 1.0, was 2.0; "
@@ -95,7 +95,7 @@ class TestComparison:
         assert ["curvature", "2.0", "1.0", "other"] in [line.split() for line in comparison.table().splitlines()]
 
     def test_a_model_of_other_operations_does_not_take_over(self) -> None:
-        comparison = Comparison(METRICS, METRICS | {"q": 2.0}, "old", "new", {"n_trits": "9"}, {"n_trits": "5"})
+        comparison = ModelComparison(METRICS, METRICS | {"q": 2.0}, "old", "new", {"n_trits": "9"}, {"n_trits": "5"})
         assert not comparison.better
         assert comparison.reason() == "for operations of 5 trits, and the champion for those of 9"
 
@@ -108,13 +108,13 @@ class TestComparison:
 
     def test_what_one_side_does_not_know_is_not_compared(self) -> None:
         old = {name: value for name, value in METRICS.items() if name != "level_gap"}
-        comparison = Comparison(old, METRICS, "old", "new")
+        comparison = ModelComparison(old, METRICS, "old", "new")
         assert comparison.decisive is None
         assert "unknown" in comparison.table()
 
     def test_a_champion_of_which_nothing_is_known_is_worse_than_any(self) -> None:
-        assert Comparison({}, METRICS, "old", "new").better
-        assert not Comparison(METRICS, {}, "old", "new").better
+        assert ModelComparison({}, METRICS, "old", "new").better
+        assert not ModelComparison(METRICS, {}, "old", "new").better
 
     def test_the_table_says_what_decided_and_what_matters(self) -> None:
         lines = self.compare(q=1.3, richness=0.02).table().splitlines()
@@ -412,7 +412,7 @@ class TestFoundation:
         assert found_there is not None
         assert (found_there[0], found_there[1].digest) == ("models:/tvae-foundation/1", foundation.digest)
         assert search(Architecture()) is None
-        found = client.get_registered_model(FOUNDATION)
+        found = client.get_registered_model(FOUNDATION_MODEL)
         assert (found.tags, {k: str(v) for k, v in found.aliases.items()}) == ({}, {"champion": "2"})
 
 

@@ -29,9 +29,9 @@ from mlflow.projects.utils import load_project
 from mlflow.store.tracking.rest_store import RestStore
 from mlflow.tracking._tracking_service.client import TrackingServiceClient
 from registry_store import log_entry, tracking_in
-from test_campaigns import SMALL
 from test_contract import ENTRY_POINTS, command_of, declared
 from test_report import Page
+from test_sweep_command import SMALL
 
 from entry_points import embed
 from tvae import registry

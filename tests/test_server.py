@@ -39,7 +39,7 @@ from team import (
 
 import tvae
 from tvae.errors import TrackingError
-from tvae.registry import FOUNDATION, MODEL
+from tvae.registry import FOUNDATION_MODEL, MODEL
 from tvae.tracking.process import PROCESS
 from tvae.tracking.store import enter, require_answer
 
@@ -216,7 +216,7 @@ def test_two_clients_can_begin_at_once(team: Team, ada: Client, finetuned: tuple
     assert {run.info.status for run in ada.runs()} == {"FINISHED"}
     assert versions(ada.client) == [1, 2]
     assert {"champion"} <= aliases(ada.client).keys() <= {"champion", "previous"}
-    for name in (MODEL, FOUNDATION):
+    for name in (MODEL, FOUNDATION_MODEL):
         assert not [tag for tag in ada.client.get_registered_model(name).tags if tag.startswith("tvae.turn.")]
 
 
@@ -329,7 +329,7 @@ def test_mlflow_run_logs_to_the_server(ben: Client, finetuned: tuple[str, str]) 
     (run,) = ben.runs("Default")
     assert (run.info.status, run.data.params["seed"]) == ("FINISHED", "7")
     assert run.info.artifact_uri.startswith("mlflow-artifacts:")
-    assert f"Starting from models:/{FOUNDATION}/" in out
+    assert f"Starting from models:/{FOUNDATION_MODEL}/" in out
 
 
 # The server

@@ -28,9 +28,9 @@ from tvae.metrics.subset import holdout_metrics
 from tvae.ternary import held_out
 from tvae.torch_defaults import torch_defaults
 
-__all__ = ["FILE_NAME", "Bounds", "Check", "Digests", "Verification", "load_afresh", "verify"]
+__all__ = ["VERDICT_NAME", "Bounds", "Check", "Digests", "Verification", "load_afresh", "verify"]
 
-FILE_NAME = "verification.json"
+VERDICT_NAME = "verification.json"
 _RELOAD_SECONDS = 600
 _COVERAGE = "Share of operations whose trits all come back from the decoder."
 _CEILING = "No embedding with distinct radii passes the ceiling; beyond it radii are tied, as in a saturated model."
@@ -126,7 +126,7 @@ class Verification:
         }
 
     def write(self, path: str | os.PathLike[str]) -> None:
-        """Write `to_json` to a file, atomically; tvae calls it `FILE_NAME`.
+        """Write `to_json` to a file, atomically; tvae calls it `VERDICT_NAME`.
 
         Args:
             path: the file, in a folder that exists.

@@ -36,7 +36,7 @@ def main(checkpoint: str, out: str) -> None:
         table = embeddings(source.model)
         files = {NPZ: to_npz(table), PARQUET: to_parquet(table)}
         if source.architecture.n_trits <= disk.MOST_TRITS:
-            files[disk.FILE_NAME] = disk.page(table["z"], curvature=source.architecture.curvature).encode()
+            files[disk.PAGE_NAME] = disk.page(table["z"], curvature=source.architecture.curvature).encode()
         for name, content in files.items():
             (run.folder / name).write_bytes(content)
             run.log_file(run.folder / name, "embeddings")

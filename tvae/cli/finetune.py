@@ -22,10 +22,10 @@ def main(**asked: Any) -> None:
         asked["preset"], {name: value for name, value in asked.items() if name not in _OWN}
     )
 
-    from tvae.workflows.session import opened
+    from tvae.workflows.session import open_session
 
     defaults = defaults_of(main)
     name = run_name("finetune", asked, defaults)
-    with opened("finetune", name, asked, defaults, architecture, configuration) as session:
+    with open_session("finetune", name, asked, defaults, architecture, configuration) as session:
         checkpoint = session.starting_checkpoint(asked["checkpoint"])
         session.finetune(checkpoint, new_projection=asked["new_projection"])

@@ -41,7 +41,7 @@ def main(checkpoint: str, mode: str, rollback: bool) -> None:
 
     from tvae import registry
     from tvae.checkpoint import verify
-    from tvae.checkpoint.verification import FILE_NAME
+    from tvae.checkpoint.verification import VERDICT_NAME
     from tvae.tracking.links import model_page
     from tvae.tracking.model import log_model, log_with_file
     from tvae.tracking.run import open_run
@@ -60,7 +60,7 @@ def main(checkpoint: str, mode: str, rollback: bool) -> None:
             return
         found = verify(registry.fetch(checkpoint, run.folder))
         verification = replace(found, path=Path(checkpoint))  # not where it was downloaded to
-        run.log_json(FILE_NAME, verification.to_json())
+        run.log_json(VERDICT_NAME, verification.to_json())
         run.set_tags({"verified": str(verification.passed).lower(), "checkpoint": (verification.digest or "none")[:16]})
         verified = registry.require_promotable(verification)
         _logger.info(f"Verification passed: {len(verification.checks)} checks.")

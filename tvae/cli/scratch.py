@@ -20,9 +20,9 @@ def main(**asked: Any) -> None:
     shared = {name: asked[name] for name in ("seed", "beta", "holdout")}
     foundation = resolve_foundation(architecture, {"epochs": asked["foundation_epochs"], **shared})
 
-    from tvae.workflows.session import opened
+    from tvae.workflows.session import open_session
 
     defaults = defaults_of(main)
     name = run_name("scratch", asked, defaults)
-    with opened("scratch", name, asked, defaults, architecture, configuration) as session:
+    with open_session("scratch", name, asked, defaults, architecture, configuration) as session:
         session.scratch(foundation)

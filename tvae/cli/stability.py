@@ -22,7 +22,7 @@ def main(**asked: Any) -> None:
     from tvae.sweeps.plan import Plan
     from tvae.sweeps.stability import stability_metrics
     from tvae.sweeps.trial import Trial
-    from tvae.workflows.sweep import opened
+    from tvae.workflows.sweep import open_sweep
 
     cell = f"c={architecture.curvature:g} {configuration.objective}"
     if asked["load"] == "mismatched":
@@ -35,6 +35,6 @@ def main(**asked: Any) -> None:
     values = architecture.to_dict() | configuration.to_dict()
     used = {name: values[name] for name in asked if name in values}
     name = f"stability {cell}, {asked['seeds']} seeds"
-    with opened("stability", name, asked, defaults_of(main), plan, used) as sweep:
+    with open_sweep("stability", name, asked, defaults_of(main), plan, used) as sweep:
         sweep.train()
         sweep.finish(stability_metrics)

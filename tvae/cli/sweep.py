@@ -30,11 +30,11 @@ def main(**asked: Any) -> None:
     if asked["grid"] != NONE and asked["phase"] != "all":
         raise ConfigurationError("`grid` and `phase` exclude each other: a grid file has its own cells. Leave one out.")
 
-    from tvae.workflows.sweep import opened
+    from tvae.workflows.sweep import open_sweep
 
     # A run that is resumed has its own plan: neither the options nor the grid file need be there any more.
     plan = _plan(asked) if asked["resume"] in ("none", "auto") else None
-    with opened("sweep", _title(asked), asked, defaults_of(main), plan) as sweep:
+    with open_sweep("sweep", _title(asked), asked, defaults_of(main), plan) as sweep:
         sweep.train()
         sweep.finish()
 

@@ -19,8 +19,8 @@ def main(**asked: Any) -> None:
     architecture, _ = resolve("default", {name: asked[name] for name in ARCHITECTURE})
     configuration = resolve_foundation(architecture, {name: asked[name] for name in (*_TRAINING, "seed")})
 
-    from tvae.workflows.session import opened
+    from tvae.workflows.session import open_session
 
     name = f"foundation d={architecture.latent_dim} seed={configuration.seed}"
-    with opened("train", name, asked, defaults_of(main), architecture, configuration) as session:
+    with open_session("train", name, asked, defaults_of(main), architecture, configuration) as session:
         session.train_foundation()

@@ -60,7 +60,7 @@ def main(checkpoint: str, reloads: int, out: str, **asked: Any) -> None:
 
     from tvae import registry
     from tvae.checkpoint import verify
-    from tvae.checkpoint.verification import FILE_NAME
+    from tvae.checkpoint.verification import VERDICT_NAME
     from tvae.errors import CheckpointError
     from tvae.tracking.run import open_run
     from tvae.tracking.store import connect
@@ -73,12 +73,12 @@ def main(checkpoint: str, reloads: int, out: str, **asked: Any) -> None:
         found = verify(registry.fetch(checkpoint, run.folder), bounds=bounds, reloads=reloads)
         verification = replace(found, path=Path(checkpoint))  # not where it was downloaded to
         _logger.info(verification.table())
-        run.log_json(FILE_NAME, verification.to_json())
+        run.log_json(VERDICT_NAME, verification.to_json())
         run.log_metrics(verification.metrics)
         run.set_tags({"verified": str(verification.passed).lower(), "checkpoint": (verification.digest or "none")[:16]})
         run.describe(verification.markdown())
         if out != NONE:
             verification.write(out)
-        say_where(run.page(f"artifacts/{FILE_NAME}"))
+        say_where(run.page(f"artifacts/{VERDICT_NAME}"))
         if not verification.passed:
             raise CheckpointError(f"Verification failed: {verification.failures}.")

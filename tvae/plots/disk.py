@@ -16,13 +16,13 @@ from tvae import gates, poincare, ternary
 from tvae.arrays import Floats
 from tvae.plots.plane import learned_angle, polar
 
-__all__ = ["FILE_NAME", "MOST_TRITS", "page"]
+__all__ = ["MOST_TRITS", "PAGE_NAME", "page"]
 
-FILE_NAME = "disk.html"
+PAGE_NAME = "disk.html"
 MOST_TRITS = 10
 """59,049 operations are 4.5 MB, and as many as a browser draws while a hand moves them."""
 
-_TEMPLATE = Path(__file__).with_name(FILE_NAME)
+_TEMPLATE = Path(__file__).with_name(PAGE_NAME)
 _LARGEST = 2**23 - 1  # of 24 bits with a sign
 
 

@@ -6,20 +6,20 @@ only, is on the champion before it.
 """
 
 from tvae.registry.address import fetch, run_of, short
-from tvae.registry.comparison import RANKING, Comparison, Criterion
-from tvae.registry.foundation import FOUNDATION, find_foundation, register_foundation
+from tvae.registry.comparison import RANKING, Criterion, ModelComparison
+from tvae.registry.foundation import FOUNDATION_MODEL, find_foundation, register_foundation
 from tvae.registry.promotion import MODEL, MODES, Promotion, find_model, promote, require_promotable, rollback
 from tvae.registry.store import CHAMPION, PREVIOUS
 
 __all__ = [
     "CHAMPION",
-    "FOUNDATION",
+    "FOUNDATION_MODEL",
     "MODEL",
     "MODES",
     "PREVIOUS",
     "RANKING",
-    "Comparison",
     "Criterion",
+    "ModelComparison",
     "Promotion",
     "fetch",
     "find_foundation",

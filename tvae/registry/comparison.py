@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from tvae.tracking.description import preformatted
 
-__all__ = ["OPERATIONS", "RANKING", "SERVED", "Comparison", "Criterion"]
+__all__ = ["OPERATIONS", "RANKING", "SERVED", "Criterion", "ModelComparison"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ SERVED = (OPERATIONS, "latent_dim", "curvature", "max_radius", "preset")
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class ModelComparison:
     """A champion and a candidate.
 
     Attributes:

@@ -15,11 +15,11 @@ from tvae.registry.store import CHAMPION, answering, ensure_model, note_version
 from tvae.tracking.description import describe_model
 from tvae.tracking.links import run_page
 
-__all__ = ["FOUNDATION", "codec_tags", "find_foundation", "register_foundation"]
+__all__ = ["FOUNDATION_MODEL", "codec_tags", "find_foundation", "register_foundation"]
 
 _logger = logging.getLogger(__name__)
 
-FOUNDATION = "tvae-foundation"
+FOUNDATION_MODEL = "tvae-foundation"
 _DESCRIPTION = "Encoders and decoders that finetuning starts from."
 _CODEC = ("n_trits", "latent_dim", "encoder_hidden", "decoder_hidden")
 _HOLDOUT = "holdout"
@@ -41,16 +41,16 @@ def find_foundation(
     """
     wanted = codec_tags(architecture, holdout)
     try:
-        champion = client.get_model_version_by_alias(FOUNDATION, CHAMPION).version
+        champion = client.get_model_version_by_alias(FOUNDATION_MODEL, CHAMPION).version
     except MlflowException:
         champion = None
-    found = client.search_model_versions(f"name = '{FOUNDATION}'", max_results=1000)
+    found = client.search_model_versions(f"name = '{FOUNDATION_MODEL}'", max_results=1000)
     versions = sorted(found, key=lambda v: (v.version == champion, int(v.version)), reverse=True)
     # Those of earlier versions say nothing of a holdout: there was none.
     fitting = [v for v in versions if wanted.items() <= {_HOLDOUT: "0.0", **v.tags}.items()]
     lost: dict[str, str] = {}
     try:
-        for address in (f"models:/{FOUNDATION}/{version.version}" for version in fitting):
+        for address in (f"models:/{FOUNDATION_MODEL}/{version.version}" for version in fitting):
             try:
                 return address, read(fetch(address, folder))
             except CheckpointError as error:
@@ -90,19 +90,19 @@ def register_foundation(client: MlflowClient, verification: Verification, run_id
     }
     page = run_page(client.get_logged_model(model_id).experiment_id, run_id)
     description = f"{describe_model(verification, page=page)}\n\n{verification.markdown()}"
-    with answering(FOUNDATION):
-        ensure_model(client, FOUNDATION, _DESCRIPTION)
-        with locked(client, FOUNDATION):
+    with answering(FOUNDATION_MODEL):
+        ensure_model(client, FOUNDATION_MODEL, _DESCRIPTION)
+        with locked(client, FOUNDATION_MODEL):
             # A server refuses a model's id beside a source that is not in the model.
             made = client.create_model_version(
-                FOUNDATION,
+                FOUNDATION_MODEL,
                 source=f"runs:/{run_id}/checkpoint",
                 run_id=run_id,
                 tags=tags,
                 description=description,
             )
-            note_version(client, model_id, FOUNDATION, str(made.version))
-            client.set_registered_model_alias(FOUNDATION, CHAMPION, made.version)
+            note_version(client, model_id, FOUNDATION_MODEL, str(made.version))
+            client.set_registered_model_alias(FOUNDATION_MODEL, CHAMPION, made.version)
     return str(made.version)
 
 

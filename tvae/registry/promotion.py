@@ -12,7 +12,7 @@ from mlflow.entities.model_registry import ModelVersion
 from tvae.checkpoint import Checkpoint, Verification, read
 from tvae.errors import CheckpointError, RegistryError
 from tvae.registry.address import fetch, model_named, run_named
-from tvae.registry.comparison import OPERATIONS, RANKING, SERVED, Comparison
+from tvae.registry.comparison import OPERATIONS, RANKING, SERVED, ModelComparison
 from tvae.registry.lock import locked
 from tvae.registry.store import CHAMPION, PREVIOUS, answering, ensure_model, note_version, versions_of
 from tvae.tracking.description import model_settings, preformatted
@@ -54,7 +54,7 @@ class Promotion:
     moved: bool
     champion: str
     previous: str | None
-    comparison: Comparison | None
+    comparison: ModelComparison | None
 
     def sentence(self) -> str:
         """Return one line that says what happened, and by what measure."""
@@ -106,7 +106,7 @@ def promote(
             comparison = None
             if champion is not None and (holder is None or str(holder.version) != champion):
                 old = _numbered(versions, champion)
-                comparison = Comparison(
+                comparison = ModelComparison(
                     _metrics(old),
                     verification.metrics,
                     f"{CHAMPION}, version {champion}",
@@ -239,7 +239,7 @@ def _register(
     checkpoint: Checkpoint,
     verification: Verification,
     model_id: str,
-    comparison: Comparison | None,
+    comparison: ModelComparison | None,
 ) -> str:
     model = client.get_logged_model(model_id)
     metrics = {name: f"{value:.9g}" for name, value in verification.metrics.items()}
@@ -262,7 +262,7 @@ def _describe(
     checkpoint: Checkpoint,
     verification: Verification,
     metrics: Mapping[str, str],
-    comparison: Comparison | None,
+    comparison: ModelComparison | None,
     page: str | None,
 ) -> str:
     architecture = checkpoint.architecture

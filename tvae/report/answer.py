@@ -256,7 +256,7 @@ def _promotion(runs: Runs, cell: Cell) -> Advice:
     if champion is None:
         return Advice(f"Use {cell.name}: promote its best run.", f"{measured}; there is no champion yet.", command)
     held = {c.name: float(champion.tags.get(c.name, "nan")) for c in registry.RANKING}
-    found = registry.Comparison(held, reached, registry.CHAMPION, "this one")
+    found = registry.ModelComparison(held, reached, registry.CHAMPION, "this one")
     if found.decisive is None or not found.better:
         why = "its figures are equal" if found.decisive is None else f"its {found.decisive.label} is better"
         return Advice(f"Keep the champion, version {champion.number}.", f"{measured}; beside the best of these {why}.")

@@ -10,7 +10,7 @@ from tvae.sweeps.statistics import spread
 __all__ = ["Panel", "Scatter", "front", "panels", "scatter"]
 
 WIDTH, EDGE, ROW = 420.0, 14.0, 40.0
-MOST_ROWS = 40
+MOST_CELLS = 40
 # Successive multiples of it, modulo 1, fill an interval evenly: jitter that needs no random numbers.
 GOLDEN = (math.sqrt(5) - 1) / 2
 
@@ -62,12 +62,12 @@ class Scatter(NamedTuple):
 
 
 def panels(phase: Phase) -> list[Panel]:
-    """Return a panel for each measure of a phase but coverage, `MOST_ROWS` cells at most."""
+    """Return a panel for each measure of a phase but coverage, `MOST_CELLS` cells at most."""
     return [_panel(phase, measure) for measure in phase.measures if measure.label != "coverage"]
 
 
 def _panel(phase: Phase, measure: Measure) -> Panel:
-    cells = [cell for cell in phase.cells if cell.by_seed(measure.metric)][:MOST_ROWS]
+    cells = [cell for cell in phase.cells if cell.by_seed(measure.metric)][:MOST_CELLS]
     half = _half_widths(phase, measure)
     values = [value for cell in cells for value in cell.by_seed(measure.metric).values()]
     limits = {limit for cell in cells if (limit := cell.limit(measure)) is not None}

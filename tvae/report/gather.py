@@ -16,13 +16,12 @@ from sqlalchemy.exc import SQLAlchemyError
 from tvae import registry
 from tvae.errors import TrackingError
 from tvae.registry.store import versions_of
+from tvae.sweeps.search import SEARCH
 from tvae.tracking.search import all_runs
 from tvae.tracking.store import reason
 
 __all__ = ["RunRecord", "Runs", "Version", "gather"]
 
-SEARCH = "search"
-"""The phase of trials that a search has chosen one after the other."""
 
 # What the tag `stage` says of a run.
 _PARENTS = ("sweep", "stability")
@@ -183,7 +182,7 @@ def gather(client: MlflowClient, run_id: str | None = None, *, experiment_id: st
             singles=tuple(record for record in records if record.stage in _SINGLES),
             versions=tuple(
                 version
-                for model in (registry.MODEL, registry.FOUNDATION)
+                for model in (registry.MODEL, registry.FOUNDATION_MODEL)
                 for version in _versions(client, model)
                 if version.aliases or version.run_id in known
             ),

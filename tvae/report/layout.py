@@ -12,9 +12,10 @@ from tvae.config.presets import nearest_preset
 from tvae.config.training import Configuration
 from tvae.metrics import hierarchy_ceiling, richness_ceiling
 from tvae.registry import RANKING
-from tvae.report.gather import SEARCH, RunRecord, Runs
+from tvae.report.gather import RunRecord, Runs
 from tvae.sweeps import reference
 from tvae.sweeps.phases import PHASES
+from tvae.sweeps.search import SEARCH
 from tvae.sweeps.statistics import MIN_PAIRS, Comparison, Comparisons, Spread, compare, spread
 
 __all__ = [

@@ -33,7 +33,7 @@ from tvae.config.training import BACKENDS
 from tvae.errors import ConfigurationError
 from tvae.training import Member, Result, train_cohort
 
-__all__ = ["RETRIES", "Trained", "Workers"]
+__all__ = ["RETRIES", "TrainedCohort", "Workers"]
 
 _logger = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ POLL = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Trained:
+class TrainedCohort:
     """What came back of one cohort.
 
     Attributes:
@@ -124,7 +124,7 @@ class Workers(AbstractContextManager["Workers"]):
         """How many cohorts train at a time; a cluster is asked."""
         return self._width if self._in_process else self._backend().width
 
-    def train(self, cohorts: Sequence[Callable[[], Sequence[Member]]]) -> Iterator[Trained]:
+    def train(self, cohorts: Sequence[Callable[[], Sequence[Member]]]) -> Iterator[TrainedCohort]:
         """Train cohorts, and give each as it is done: in any order, every one once.
 
         A cohort whose worker dies is tried again by another. One that is lost three times comes back with an error, and
@@ -138,7 +138,7 @@ class Workers(AbstractContextManager["Workers"]):
             return
         if self._in_process and min(self._width, len(cohorts)) == 1:
             for place, members in enumerate(cohorts):
-                yield Trained(place, *_attempt(partial(list, members()), self._device))
+                yield TrainedCohort(place, *_attempt(partial(list, members()), self._device))
             return
         backend = self._backend()
         busy = min(backend.width, len(cohorts))
@@ -147,7 +147,7 @@ class Workers(AbstractContextManager["Workers"]):
         stopped = self._stopped = threading.Event()
         room = threading.Semaphore(2 * busy)
 
-        def train(place: int) -> Trained:
+        def train(place: int) -> TrainedCohort:
             while not (room.acquire(timeout=POLL) or stopped.is_set()):
                 pass
             if stopped.is_set():
@@ -170,7 +170,7 @@ class Workers(AbstractContextManager["Workers"]):
         return self._opened
 
 
-def _train(backend: _Backend, work: Callable[[], Any], place: int, stopped: threading.Event) -> Trained:
+def _train(backend: _Backend, work: Callable[[], Any], place: int, stopped: threading.Event) -> TrainedCohort:
     """Have a cohort trained, again where it was lost."""
     for _ in range(backend.retries + 1):
         try:
@@ -182,12 +182,12 @@ def _train(backend: _Backend, work: Callable[[], Any], place: int, stopped: thre
                 future.cancel()
                 raise CancelledError
             results, error, seconds = future.result()
-            return Trained(place, pickle.loads(results), error, seconds)
+            return TrainedCohort(place, pickle.loads(results), error, seconds)
         except Exception as error:
             if stopped.is_set():
                 raise
             reason = _words(error)
-    return Trained(place, [], f"The cohort was lost (tries: {backend.retries + 1}). {reason}.", 0.0)
+    return TrainedCohort(place, [], f"The cohort was lost (tries: {backend.retries + 1}). {reason}.", 0.0)
 
 
 def _import(backend: str) -> Any:

@@ -10,8 +10,7 @@ from typing import Any
 from mlflow import MlflowClient
 
 from tvae.checkpoint import FILE_NAME, Checkpoint, Verification, save, verify
-from tvae.checkpoint.verification import FILE_NAME as VERDICT
-from tvae.checkpoint.verification import Digests, load_afresh
+from tvae.checkpoint.verification import VERDICT_NAME, Digests, load_afresh
 from tvae.config.architecture import MOST_LISTED
 from tvae.errors import CheckpointError
 from tvae.fresh import FreshProcess, ProcessError
@@ -133,7 +132,7 @@ def _draw_points(figures: "_Figures", model: TernaryVAE) -> None:
     figures.draw("poincare_disk", points, curvature=curvature)
     figures.draw("poincare_disk", points, curvature=curvature, angle="3-adic", file="poincare_disk_3-adic.png")
     if model.architecture.n_trits <= disk.MOST_TRITS:
-        figures.draw("disk", points, curvature=curvature, file=disk.FILE_NAME)
+        figures.draw("disk", points, curvature=curvature, file=disk.PAGE_NAME)
     figures.draw("tree", points, curvature=curvature)
     figures.draw("distance_by_valuation", points, curvature=curvature)
 
@@ -163,7 +162,7 @@ def _verify(run: Run, saved: Checkpoint, loaded: Future[Digests]) -> Verificatio
     """Read the file back, here and in the other process, and log the verdict."""
     verification = verify(saved.path, loaded=loaded)
     # The file is named by where the run keeps it, not by where it was verified.
-    run.log_json(VERDICT, replace(verification, path=Path("checkpoint", FILE_NAME)).to_json())
+    run.log_json(VERDICT_NAME, replace(verification, path=Path("checkpoint", FILE_NAME)).to_json())
     run.set_tags({"verified": str(verification.passed).lower()})
     return verification
 

@@ -89,7 +89,7 @@ def record_foundation(
     _logger.info(f"Foundation: coverage {coverage:.5f} after {epochs} epochs, {result.seconds:.1f} s.")
     if register and outcome.verification.passed:
         version = registry.register_foundation(client, outcome.verification, run.id, model_id)
-        _logger.info(f"Registered as {registry.FOUNDATION} version {version}, alias {registry.CHAMPION}.")
+        _logger.info(f"Registered as {registry.FOUNDATION_MODEL} version {version}, alias {registry.CHAMPION}.")
     return outcome
 
 

@@ -30,7 +30,7 @@ from tvae.training.start import from_checkpoint, from_foundation, from_scratch
 from tvae.workflows.foundation import foundation_apart, record_foundation, training_record
 from tvae.workflows.messages import Progress, command_line, next_command, say_where, show_table
 
-__all__ = ["Session", "opened"]
+__all__ = ["Session", "open_session"]
 
 _logger = logging.getLogger(__name__)
 
@@ -233,7 +233,7 @@ class Session:
 
 
 @contextmanager
-def opened(
+def open_session(
     entry_point: str,
     name: str,
     asked: Mapping[str, Any],

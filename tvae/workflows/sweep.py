@@ -28,7 +28,7 @@ from tvae.errors import CheckpointError, ConfigurationError
 from tvae.markdown import escaped
 from tvae.registry.foundation import codec_tags
 from tvae.sweeps.cohorts import cohorts, duration
-from tvae.sweeps.executors import Trained, Workers
+from tvae.sweeps.executors import TrainedCohort, Workers
 from tvae.sweeps.plan import AUTO, Plan
 from tvae.sweeps.search import Search
 from tvae.sweeps.stability import means
@@ -44,7 +44,7 @@ from tvae.training.start import from_checkpoint, from_mismatched, from_scratch
 from tvae.workflows.foundation import foundation_apart
 from tvae.workflows.messages import command_line, next_command, say_where
 
-__all__ = ["Progress", "Sweep", "covered", "opened", "run_to_resume"]
+__all__ = ["CohortProgress", "Sweep", "covered", "open_sweep", "run_to_resume"]
 
 _logger = logging.getLogger(__name__)
 
@@ -109,7 +109,7 @@ def covered(intervals: Sequence[tuple[float, float]]) -> float:
     return length
 
 
-class Progress:
+class CohortProgress:
     """How far a sweep is: a bar where somebody watches, and a line for each cohort that is done.
 
     Of `trials` in all, `finished` were finished before; `work` is that of the others, in any unit.
@@ -154,7 +154,7 @@ class Sweep:
     plan: Plan
     repeat: str
     finished: dict[str, Finished]
-    _progress: Progress | None = None
+    _progress: CohortProgress | None = None
     _foundations: dict[str, tuple[str, Checkpoint]] = field(default_factory=dict)
     _starts: dict[str, Mapping[str, Any]] = field(default_factory=dict)
 
@@ -205,7 +205,7 @@ class Sweep:
                 _logger.info(f"{len(self.finished)} of {in_all} trials are finished already.")
             rest = max(in_all - len(self.finished), len(missing))
             work = duration(missing) / len(missing) * rest if missing else 0
-            self._progress = Progress(in_all, len(self.finished), work)
+            self._progress = CohortProgress(in_all, len(self.finished), work)
             self.run.log_metrics(self._progress.metrics())
         if not missing:
             return
@@ -220,7 +220,7 @@ class Sweep:
                 self._record(tasks[trained.task], trained, self._progress)
             self.run.log_metrics({**self._progress.metrics(), **self.clock.metrics()})
 
-    def _record(self, cohort: Sequence[Trial], trained: Trained, progress: Progress) -> None:
+    def _record(self, cohort: Sequence[Trial], trained: TrainedCohort, progress: CohortProgress) -> None:
         """Write the runs of a cohort."""
         failed = 0
         if trained.error is not None:
@@ -312,7 +312,7 @@ class Sweep:
 
 
 @contextmanager
-def opened(
+def open_sweep(
     entry_point: str,
     name: str,
     asked: Mapping[str, Any],
