@@ -15,6 +15,8 @@ FREE = $(BIN)/python -c 'import socket, sys; s = socket.socket(); s.settimeout(1
 # The editable install is a path on sys.path (compat): a folder of the package's name above this one cannot hide it then.
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt --config-settings editable_mode=compat --editable
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+# Without bytecode each of the tests' many processes would compile the package anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 # `make finetune seed=1` would otherwise train with seed 0 and say nothing. Options, unlike variables of make and of
 # MLflow, have small letters.
