@@ -40,7 +40,7 @@ runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 
 
 def start(desk: Desk, fault: str, *words: str, **environment: str) -> subprocess.Popen[str]:
-    """Start a command in a process group of its own; it brings a fault, in which `halt()` waits for a signal."""
+    """Start a command in a process group of its own; it brings a fault, in which `halt()` awaits a signal or `go_on`."""
     return desk.launch(sys.executable, "-c", _START.format(fault=fault), *words, apart=True, **environment)
 
 
@@ -59,9 +59,11 @@ def fell(
 ) -> tuple[int, str, str]:
     """Await the place where a command halts, send it a signal, and return what it came to."""
     until_halted(desk, process)
-    send(process.pid, number)
-    out, err = process.communicate(timeout=PATIENCE_SECONDS)
-    go_on(desk)
+    try:
+        send(process.pid, number)
+        out, err = process.communicate(timeout=PATIENCE_SECONDS)
+    finally:
+        go_on(desk)
     return process.returncode, out, err
 
 

@@ -7,9 +7,11 @@ from collections.abc import Callable
 PATIENCE_SECONDS = 600
 
 
-def until(condition: Callable[[], bool], process: subprocess.Popen[str] | None = None) -> None:
+def until(
+    condition: Callable[[], bool], process: subprocess.Popen[str] | None = None, *, seconds: float = PATIENCE_SECONDS
+) -> None:
     """Wait for a condition; a process that ends before it comes fails the test with what it said."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + seconds
     while True:
         # Asked first: what a process did before it ended counts.
         ended = process is not None and process.poll() is not None

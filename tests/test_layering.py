@@ -50,7 +50,7 @@ ROOMS = {
     "metrics": Room("errors config arrays ternary poincare model torch_defaults", STATISTICS),
     "checkpoint": Room("errors fresh locks markdown config ternary poincare model metrics torch_defaults", STATISTICS),
     "training": Room("errors config ternary poincare model objectives metrics checkpoint torch_defaults", STATISTICS),
-    "sweeps": Room("errors config ternary model metrics training checkpoint torch_defaults", STATISTICS),
+    "sweeps": Room("errors config arrays ternary model metrics training checkpoint torch_defaults", STATISTICS),
     # Facts about operations, whatever learns them.
     "gates": Room("arrays ternary", STATISTICS),
     "plots": Room("errors arrays ternary poincare model metrics training gates", DRAWING),

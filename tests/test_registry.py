@@ -169,8 +169,8 @@ class TestPromotion:
     ) -> None:
         put(client, entries[0])
         stays = "champion stays version 1"
-        said = {
-            put(client, entries[1], **changes).sentence(): sentence
+        said = [
+            (put(client, entries[1], **changes).sentence(), sentence)
             for changes, sentence in (
                 ({"q": 1.3}, f"Registered as tvae version 2. It is not better (Q 1.3000 against 1.4000): {stays}."),
                 ({"q": 1.3}, f"It is tvae version 2. It is not better (Q 1.3000 against 1.4000): {stays}."),
@@ -185,8 +185,8 @@ class TestPromotion:
                     f"Q, richness): {stays}.",
                 ),
             )
-        }
-        assert list(said) == list(said.values())
+        ]
+        assert [found for found, _ in said] == [expected for _, expected in said]
         assert put(client, entries[0]).sentence() == "It is tvae version 1 already, the champion."
         assert aliases(client) == {"champion": "1"}
         assert put(client, entries[1], "force", q=1.3).sentence().startswith("It is tvae version 2, champion now")

@@ -22,7 +22,7 @@ import torch
 import yaml
 from checkpoint_bytes import forged
 from click.testing import CliRunner
-from desk import Desk
+from desk import Desk, free_port
 from exact_model import exact_model, random_model
 from mlflow import MlflowClient
 from mlflow.projects.utils import load_project
@@ -463,12 +463,6 @@ def listening(processes: list[int]) -> set[str]:
 def _dotted(address: str) -> str:
     packed = b"".join(bytes.fromhex(address[i : i + 8])[::-1] for i in range(0, len(address), 8))
     return socket.inet_ntop(socket.AF_INET if len(packed) == 4 else socket.AF_INET6, packed)
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 def test_listening_sees_every_address() -> None:

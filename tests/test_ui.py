@@ -68,8 +68,8 @@ class Work:
 def serving(desk: Desk) -> Iterator[str]:
     """Serve a desk's store."""
     server = Server(desk.folder)
-    server.start()
     try:
+        server.start()
         yield server.uri
     finally:
         server.signal(signal.SIGKILL)
@@ -327,7 +327,7 @@ def disk(work: Work, visit: Callable[[str], Any]) -> Any:
     page = visit(work.page(work.run("finetune c=2 seed=0"), "/artifacts/plots/disk.html"))
     frame = page.frame_locator("iframe")
     frame.locator("#levels button").last.wait_for()
-    drawn(frame)
+    until(lambda: canvas(frame, "full > 1"))  # the first picture is drawn as soon as its size is known
     return frame
 
 

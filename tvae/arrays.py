@@ -9,4 +9,4 @@ Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Trits = npt.NDArray[np.int8]
-"""Values -1, 0 and 1, along the last axis."""
+"""Values -1, 0 and 1."""

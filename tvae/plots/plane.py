@@ -10,7 +10,7 @@ from tvae import poincare, ternary
 from tvae.arrays import Floats
 from tvae.model import Embedding
 
-__all__ = ["Floats", "adic_angle", "learned_angle", "polar"]
+__all__ = ["adic_angle", "learned_angle", "polar"]
 
 
 def polar(points: npt.ArrayLike, curvature: float) -> tuple[Embedding, int]:

@@ -25,7 +25,6 @@ __all__ = [
     "INK",
     "MUTED",
     "SIZE",
-    "Floats",
     "level_colours",
     "own_style",
     "plain_axes",

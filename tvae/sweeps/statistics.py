@@ -15,7 +15,8 @@ from functools import lru_cache
 from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
+
+from tvae.arrays import Bools, Floats, Ints
 
 __all__ = [
     "MIN_PAIRS",
@@ -56,7 +57,6 @@ ROUND_OFF = 3**9 * 2.0**-53
 Verdict: TypeAlias = Literal[
     "distinguishable", "not distinguishable from seed noise", "smaller than matters", "nothing can be concluded"
 ]
-Floats: TypeAlias = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -439,13 +439,13 @@ def _power(noise: float, difference: float, n_cells: int, n: int, confidence: fl
 class _Judged(NamedTuple):
     """Of every pair of cells, in arrays of shape `(layouts, cells, cells)`, and of every cell, `(layouts, cells)`."""
 
-    n: npt.NDArray[np.int64]
+    n: Ints
     difference: Floats
     half: Floats
     p: Floats
     noise: Floats
-    noisy: npt.NDArray[np.bool_]
-    set_aside: npt.NDArray[np.bool_]
+    noisy: Bools
+    set_aside: Bools
 
 
 def _judge(values: Floats, confidence: float) -> _Judged:
@@ -497,10 +497,10 @@ class _Noise(NamedTuple):
     """The noise of layouts: pooled over the cells that are not set aside, and each cell's own variance."""
 
     pooled: Floats
-    df: npt.NDArray[np.int64]
+    df: Ints
     own: Floats
-    noisy: npt.NDArray[np.bool_]
-    set_aside: npt.NDArray[np.bool_]
+    noisy: Bools
+    set_aside: Bools
 
 
 def _noise(values: Floats) -> _Noise:
@@ -532,7 +532,7 @@ def _noise(values: Floats) -> _Noise:
         np.put_along_axis(kept, worst, np.take_along_axis(kept, worst, 1) & ~apart, 1)
 
 
-def _squares(values: Floats, there: npt.NDArray[np.bool_]) -> Floats:
+def _squares(values: Floats, there: Bools) -> Floats:
     """Return for each cell the sum of the squared residuals of cell + seed, over the values that count."""
     with np.errstate(invalid="ignore", divide="ignore"):
         residuals = np.where(there, values, 0.0)
@@ -549,7 +549,7 @@ def _squares(values: Floats, there: npt.NDArray[np.bool_]) -> Floats:
     return np.where(squares <= there.sum(2) * (ROUND_OFF * size) ** 2, 0.0, squares)
 
 
-def _mean(values: Floats, there: npt.NDArray[np.bool_], axis: int) -> Floats:
+def _mean(values: Floats, there: Bools, axis: int) -> Floats:
     means: Floats = values.sum(axis, keepdims=True) / np.maximum(1, there.sum(axis, keepdims=True))
     return means
 

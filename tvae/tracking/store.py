@@ -13,11 +13,12 @@ from pathlib import Path
 from traceback import walk_tb
 
 import mlflow
+import requests
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.utils.file_utils import local_file_uri_to_path
 from mlflow.utils.uri import is_local_uri
-from requests import RequestException
+from requests.exceptions import RetryError
 from sqlalchemy import NullPool, create_engine, make_url, text
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -262,9 +263,11 @@ def reason(error: BaseException) -> str:
     """Return the first line of what an error says; of a server that did not answer, what came instead of an answer."""
     chain: list[BaseException] = [error]
     while before := chain[-1].__cause__ or chain[-1].__context__ or next(_wrapped_by(chain[-1]), None):
+        if before in chain:
+            break
         chain.append(before)
     # What MLflow says of a server that does not answer is mostly addresses; the innermost error says what happened.
-    unanswered = any(isinstance(link, RequestException) and link.response is None for link in chain)
+    unanswered = any(isinstance(link, (requests.ConnectionError, requests.Timeout, RetryError)) for link in chain)
     said = chain[-1] if unanswered else getattr(error, "orig", None) or error
     line = next(iter(str(said).strip().splitlines()), type(said).__name__)
     return f"no answer, {line}" if unanswered else line

@@ -329,7 +329,7 @@ def open_sweep(
             or the id of a run, whose own plan then counts.
         defaults: of the options.
         plan: what to train; None where the run that is resumed has it.
-        used: what options came to that were `auto`, and are one value for all trials.
+        used: the values of options that were `auto`, where they are one for all trials.
 
     Raises:
         ConfigurationError: if the run to resume is not there, is of another kind, has no plan, or is still at work.
@@ -359,8 +359,8 @@ def open_sweep(
         repeat = command_line(entry_point, {**asked, "resume": RESUME_NEVER}, defaults)
         try:
             if resumed is None:
-                _store_plan(client, run.id, run.folder, plan)
                 run.set_tags({COMMAND: repeat})
+                _store_plan(client, run.id, run.folder, plan)
                 # What is auto here each trial settles for itself, and says so.
                 run.log_parameters({name: value for name, value in {**asked, **used}.items() if value != AUTO})
                 for n_trits in plan.n_trits():
@@ -368,7 +368,7 @@ def open_sweep(
             else:
                 _close_what_was_open(client, children)
                 _logger.info(f"Resuming run {run.id}: its own trials and settings count.")
-                repeat = stored.data.tags.get(COMMAND, repeat)
+                repeat = stored.data.tags.get(COMMAND) or _repeat(entry_point, stored.data.params, defaults)
             finished = children.finished() if resumed else {}
             yield Sweep(client, run, children, workers, Clock.of(stored), plan, repeat, finished)
         except BaseException as error:  # whatever ends it, a signal too: what is finished can be resumed
@@ -407,9 +407,15 @@ def _stored_plan(client: MlflowClient, resumed: StoredRun, plan: Plan | None) ->
     return stored
 
 
+def _repeat(entry_point: str, parameters: Mapping[str, str], defaults: Mapping[str, Any]) -> str:
+    """Return the command that repeats a run of an earlier version, from its parameters."""
+    named = {k: v for k, v in parameters.items() if k in defaults and k != "resume" and v != str(defaults[k])}
+    return command_line(entry_point, named, {})
+
+
 @contextmanager
 def _pointer(client: MlflowClient, entry_point: str, resumed: StoredRun | None) -> Iterator[None]:
-    """Where `mlflow run` has made a run for a command that goes on with another: let it lead there."""
+    """Where `mlflow run` has made a run for a command that resumes another: let it lead there."""
     if resumed is None or adopted_run_id() is None:
         yield
         return
