@@ -40,7 +40,7 @@ runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 
 
 def start(desk: Desk, fault: str, *words: str, **environment: str) -> subprocess.Popen[str]:
-    """Start a command in a process group of its own; it brings a fault, in which `halt()` awaits a signal or `go_on`."""
+    """Start a command in a process group of its own; with a fault, in which `halt()` awaits a signal or `go_on`."""
     return desk.launch(sys.executable, "-c", _START.format(fault=fault), *words, apart=True, **environment)
 
 
