@@ -4,9 +4,11 @@ import errno
 import fcntl
 import os
 import socket
+import struct
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from threading import Event, Thread
 from types import SimpleNamespace
@@ -118,24 +120,48 @@ def test_epochs_whose_answer_was_lost_are_logged_again_and_stand_once(
         assert [(metric.step, metric.value) for metric in logged] == [(1, 0.5), (2, 0.25)]
 
 
+# What a server that is going away sends before it is gone, and what is said of it.
+CUT_OFF = {
+    b"": "Remote end closed connection without response",
+    b"HTTP/1.": "HTTP/1.",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n": "IncompleteRead(0 bytes read, 9 more expected)",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{}": "IncompleteRead(2 bytes read, 7 more expected)",
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\n{}": "IncompleteRead(2 bytes read, 7 more expected)",
+}
+
+
 def test_what_came_instead_of_a_servers_answer_is_said_in_few_words(monkeypatch: pytest.MonkeyPatch) -> None:
     def ask() -> str:
         with pytest.raises(MlflowException) as caught:
             MlflowClient(f"http://127.0.0.1:{server.getsockname()[1]}").get_run("0" * 32)
         return store.reason(caught.value)
 
-    def reset() -> None:
-        connection, _ = server.accept()
+    def asked(sent: bytes, then: Callable[[socket.socket], object]) -> str:
+        def answer() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.sendall(sent)
+                then(connection)
+
+        Thread(target=answer, daemon=True).start()
+        return ask()
+
+    def take_all(connection: socket.socket) -> None:
+        connection.shutdown(socket.SHUT_WR)
+        while connection.recv(65536):
+            pass
+
+    def reset(connection: socket.socket) -> None:
         connection.recv(1)
-        connection.close()  # with the rest unread
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
     with socket.create_server(("127.0.0.1", 0)) as server:
-        assert ask() == "no answer, timed out"
+        assert {sent: asked(sent, take_all) for sent in CUT_OFF} == {s: f"no answer, {said}" for s, said in CUT_OFF.items()}
+        assert {asked(sent, reset) for sent in CUT_OFF} == {"no answer, [Errno 104] Connection reset by peer"}
     with socket.create_server(("127.0.0.1", 0)) as server:
-        Thread(target=reset, daemon=True).start()
-        assert ask() == "no answer, [Errno 104] Connection reset by peer"
+        assert ask() == "no answer, timed out"
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))  # and does not listen
         assert ask() == "no answer, [Errno 111] Connection refused"

@@ -13,12 +13,11 @@ from pathlib import Path
 from traceback import walk_tb
 
 import mlflow
-import requests
+import requests.exceptions as http
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.utils.file_utils import local_file_uri_to_path
 from mlflow.utils.uri import is_local_uri
-from requests.exceptions import RetryError
 from sqlalchemy import NullPool, create_engine, make_url, text
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -59,6 +58,8 @@ _DESCRIPTION = "\n".join(
     ]
 )
 STORE_ERRORS = (MlflowException, SQLAlchemyError, OSError)
+# What requests raises of a server that sends no answer, or half of one.
+_UNANSWERED = (http.ConnectionError, http.Timeout, http.RetryError, http.ChunkedEncodingError)
 """What comes out of MLflow when a store does not do what it should."""
 
 LOCK_SECONDS = 5
@@ -267,7 +268,7 @@ def reason(error: BaseException) -> str:
             break
         chain.append(before)
     # What MLflow says of a server that does not answer is mostly addresses; the innermost error says what happened.
-    unanswered = any(isinstance(link, (requests.ConnectionError, requests.Timeout, RetryError)) for link in chain)
+    unanswered = any(isinstance(link, _UNANSWERED) for link in chain)
     said = chain[-1] if unanswered else getattr(error, "orig", None) or error
     line = next(iter(str(said).strip().splitlines()), type(said).__name__)
     return f"no answer, {line}" if unanswered else line
