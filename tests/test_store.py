@@ -158,7 +158,9 @@ def test_what_came_instead_of_a_servers_answer_is_said_in_few_words(monkeypatch:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
     with socket.create_server(("127.0.0.1", 0)) as server:
-        assert {sent: asked(sent, take_all) for sent in CUT_OFF} == {s: f"no answer, {said}" for s, said in CUT_OFF.items()}
+        assert {sent: asked(sent, take_all) for sent in CUT_OFF} == {
+            s: f"no answer, {said}" for s, said in CUT_OFF.items()
+        }
         assert {asked(sent, reset) for sent in CUT_OFF} == {"no answer, [Errno 104] Connection reset by peer"}
     with socket.create_server(("127.0.0.1", 0)) as server:
         assert ask() == "no answer, timed out"
