@@ -2,6 +2,7 @@
 
 import os
 import runpy
+import signal
 import socket
 import sqlite3
 import subprocess
@@ -12,7 +13,6 @@ from functools import cache
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, Pipe
 from multiprocessing.context import BaseContext
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import mlflow
@@ -26,7 +26,6 @@ from patience import PATIENCE_SECONDS
 from tvae.fresh import FreshProcess, answer
 
 ROOT = Path(__file__).parent.parent
-NOWHERE = Path(os.devnull)
 
 # What commands and this file import takes seconds. Here one process imports it for all of them, and each is a fork.
 _FORKS = get_context("forkserver")
@@ -36,6 +35,42 @@ _FORKS.set_forkserver_preload(
         *("mlflow.store.tracking.sqlalchemy_store", "optuna", "runpy"),
     ]
 )
+
+
+class Forked:
+    """A command in a fork of the process that has imported everything; it is used as a `subprocess.Popen` is."""
+
+    def __init__(self, desk: "Desk", words: tuple[str, ...], fault: str, environment: dict[str, str]) -> None:
+        self._said = tempfile.TemporaryDirectory()
+        out, err = self._files = Path(self._said.name, "out"), Path(self._said.name, "err")
+        surroundings = desk.folder, desk.environment | environment
+        self._process = _FORKS.Process(target=_run, args=(words, *surroundings, out, err, fault))
+        self._process.start()
+        assert self._process.pid is not None
+        self.pid = self._process.pid
+        self.kill, self.terminate = self._process.kill, self._process.terminate
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    @property
+    def returncode(self) -> int:
+        code = self._process.exitcode
+        assert code is not None
+        return code
+
+    def communicate(self, *, timeout: float) -> tuple[str, str]:
+        """Await its end, and return what it printed."""
+        self._process.join(timeout)
+        assert self.poll() is not None, f"it did not end within {timeout} s"
+        out, err = (path.read_text(encoding="utf-8") for path in self._files)
+        self._said.cleanup()
+        return out, err
+
+    def leave(self) -> None:
+        self.kill()
+        self._process.join()
+        self._said.cleanup()
 
 
 class Desk:
@@ -56,7 +91,7 @@ class Desk:
         elif not bare:
             put_store(folder)
         self.started: list[subprocess.Popen[str]] = []
-        self.forked: list[BaseProcess] = []
+        self.forked: list[Forked] = []
         self.said = ""  # for what a test that comes later is to see
 
     def start(self, *words: str, **environment: str) -> subprocess.Popen[str]:
@@ -79,8 +114,7 @@ class Desk:
     def leave(self) -> None:
         """End what is still at work."""
         for forked in self.forked:
-            forked.kill()
-            forked.join()
+            forked.leave()
         for process in self.started:
             process.kill()
             process.wait()
@@ -93,20 +127,10 @@ class Desk:
 
         With variables of its own it is a process from the start: some are read as modules are imported.
         """
-        if environment or not words[0].startswith("entry_points."):
-            process = self.start(*words, **environment)
-            out, err = process.communicate(timeout=PATIENCE_SECONDS)
-            return process.returncode, out, err
-        with tempfile.TemporaryDirectory() as said:
-            out_file, err_file = Path(said, "out"), Path(said, "err")
-            forked = self.fork(*words, out=out_file, err=err_file)
-            forked.join(PATIENCE_SECONDS)
-            if forked.exitcode is None:
-                forked.kill()
-                forked.join()
-            code = forked.exitcode
-            assert code is not None
-            return code, out_file.read_text(encoding="utf-8"), err_file.read_text(encoding="utf-8")
+        fresh = environment or not words[0].startswith("entry_points.")
+        process = self.start(*words, **environment) if fresh else self.fork(*words)
+        out, err = process.communicate(timeout=PATIENCE_SECONDS)
+        return process.returncode, out, err
 
     def done(self, *words: str, **environment: str) -> str:
         """Run a module that is to succeed, and return what it printed."""
@@ -114,10 +138,9 @@ class Desk:
         assert code == 0, err
         return out
 
-    def fork(self, *words: str, out: Path = NOWHERE, err: Path = NOWHERE, fault: str = "") -> BaseProcess:
-        """Start a module in a fork; what it prints goes to files. It brings a fault as code that runs first."""
-        forked = _FORKS.Process(target=_run, args=(words, self.folder, self.environment, out, err, fault))
-        forked.start()
+    def fork(self, *words: str, fault: str = "", **environment: str) -> Forked:
+        """Start a module in a fork, in a process group of its own. It brings a fault as code that runs first."""
+        forked = Forked(self, words, fault, environment)
         self.forked.append(forked)
         return forked
 
@@ -146,6 +169,9 @@ def free_port() -> int:
 
 def _run(words: tuple[str, ...], folder: Path, environment: dict[str, str], out: Path, err: Path, fault: str) -> None:
     """Be `python -m WORDS` in a folder and an environment; what is printed goes to files."""
+    os.setsid()
+    # Where the tests run in the background of a shell, Ctrl-C is ignored, also by what they start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)

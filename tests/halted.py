@@ -1,20 +1,17 @@
 """Commands that stop where a test wants them, so that a fault can come at just that moment.
 
-The product has no place for this: the process patches itself before the entry point begins, and is the real one from
-then on.
+The product has no place for this: the process patches itself before the entry point begins.
 """
 
 import os
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import mlflow
-from desk import Desk
-from patience import PATIENCE_SECONDS, until
+from desk import Desk, Forked
+from patience import PATIENCE_SECONDS, Command, until
 from registry_store import tracking_in
 
 from tvae.tracking.store import connect
@@ -30,21 +27,13 @@ def halt():
         time.sleep(0.05)
 """
 
-_START = f"""{HALT}import runpy, signal, sys
-# Where the tests run in the background of a shell, Ctrl-C is ignored, also by what they start.
-signal.signal(signal.SIGINT, signal.default_int_handler)
-{{fault}}
-sys.argv = sys.argv[1:]
-runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
-"""
+
+def start(desk: Desk, fault: str, *words: str, **environment: str) -> Forked:
+    """Start a command with a fault, in which `halt()` awaits a signal or `go_on`."""
+    return desk.fork(*words, fault=HALT + fault, **environment)
 
 
-def start(desk: Desk, fault: str, *words: str, **environment: str) -> subprocess.Popen[str]:
-    """Start a command in a process group of its own; with a fault, in which `halt()` awaits a signal or `go_on`."""
-    return desk.launch(sys.executable, "-c", _START.format(fault=fault), *words, apart=True, **environment)
-
-
-def until_halted(desk: Desk, process: subprocess.Popen[str]) -> None:
+def until_halted(desk: Desk, process: Command) -> None:
     """Await the place where a command halts."""
     until((desk.folder / "halted").exists, process)
 
@@ -54,9 +43,7 @@ def go_on(desk: Desk) -> None:
     (desk.folder / "halted").unlink()
 
 
-def fell(
-    desk: Desk, process: subprocess.Popen[str], number: int, send: Callable[[int, int], None] = os.kill
-) -> tuple[int, str, str]:
+def fell(desk: Desk, process: Command, number: int, send: Callable[[int, int], None] = os.kill) -> tuple[int, str, str]:
     """Await the place where a command halts, send it a signal, and return what it came to."""
     until_halted(desk, process)
     try:

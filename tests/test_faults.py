@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from desk import ROOT, Desk
 from exact_model import exact_model
-from halted import begin_next_command, count, epochs_logged, fell, start
+from halted import HALT, begin_next_command, count, epochs_logged, fell, start
 from mlflow.entities import Run
 from patience import PATIENCE_SECONDS, until
 
@@ -29,8 +29,8 @@ from tvae.tracking.process import PROCESS
 
 pytestmark = [pytest.mark.fault, pytest.mark.integration]
 
-SHORT = ("entry_points.train", "--epochs", "1", "--promote", "never")
-LONG = ("entry_points.train", "--epochs", "10000", "--patience", "10000", "--promote", "never")
+SHORT = ("entry_points.train", "--n_trits", "5", "--epochs", "1", "--promote", "never")
+LONG = ("entry_points.train", "--n_trits", "5", "--epochs", "10000", "--patience", "10000", "--promote", "never")
 
 
 def only(desk: Desk, experiment: str = "tvae") -> Run:
@@ -42,12 +42,12 @@ def only(desk: Desk, experiment: str = "tvae") -> Run:
 
 
 def test_a_killed_training_is_failed_by_the_next_command_and_another_of_the_same_store_goes_on(desk: Desk) -> None:
-    processes = [desk.start(*LONG, "--seed", str(seed)) for seed in (1, 2)]
+    processes = [desk.fork(*LONG, "--seed", str(seed)) for seed in (1, 2)]
     killed, living = processes
     at_work = "(SELECT DISTINCT run_uuid FROM metrics WHERE key = 'loss')"
     until(lambda: count(desk.folder, at_work) == 2 or living.poll() is not None, killed)
     killed.kill()
-    killed.communicate()
+    killed.communicate(timeout=PATIENCE_SECONDS)
     begin_next_command(desk)
     runs = {run.data.params["seed"]: run for run in desk.runs()}
     assert {seed: run.info.status for seed, run in runs.items()} == {"1": "FAILED", "2": "RUNNING"}
@@ -145,7 +145,10 @@ def test_a_training_that_ends_while_it_is_written_leaves_no_half_and_no_run_at_w
 
 
 def test_ctrl_c_while_a_model_is_verified_reaches_all_processes_and_loses_nothing(desk: Desk) -> None:
-    code, out, err = fell(desk, start(desk, IN_VERIFYING, *SHORT), signal.SIGINT, os.killpg)
+    # Not a fork: the process that loads the file is to be one that Ctrl-C would reach.
+    script = f"{HALT}{IN_VERIFYING}\nimport runpy\nrunpy.run_module('{SHORT[0]}', run_name='__main__', alter_sys=True)"
+    process = desk.launch("env", "--default-signal", sys.executable, "-c", script, *SHORT[1:], apart=True)
+    code, out, err = fell(desk, process, signal.SIGINT, os.killpg)
     assert code == 130
     assert "Traceback" not in out + err
     run = only(desk)
@@ -176,7 +179,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> tuple[Desk, list[Path]]:
     paths = [desk.folder / f"{number}.safetensors" for number in range(6)]
     for number, path in enumerate(paths):
         training = {"number": number}
-        save(path, exact_model(9), trained=COMPONENTS, training=training, metrics={})
+        save(path, exact_model(5), trained=COMPONENTS, training=training, metrics={})
     code, _, err = promote(desk, paths[0])
     assert code == 0, err
     return desk, paths[1:]
@@ -239,7 +242,7 @@ def child_of(desk: Desk, process: Any) -> int:
 
 
 def test_a_command_outlives_the_mlflow_run_that_started_it(desk: Desk) -> None:
-    process = under_mlflow(desk, "-P", "epochs=30", "-P", "promote=never", "--env-manager=local")
+    process = under_mlflow(desk, "-P", "n_trits=5", "-P", "epochs=30", "-P", "promote=never", "--env-manager=local")
     child_of(desk, process)
     process.kill()
     process.communicate(timeout=PATIENCE_SECONDS)
@@ -251,7 +254,7 @@ def test_a_command_outlives_the_mlflow_run_that_started_it(desk: Desk) -> None:
 
 
 def test_a_command_that_dies_with_its_mlflow_run_is_failed_by_the_next_command(desk: Desk) -> None:
-    process = under_mlflow(desk, "-P", "epochs=10000", "-P", "promote=never", "--env-manager=local")
+    process = under_mlflow(desk, "-P", "n_trits=5", "-P", "epochs=10000", "-P", "promote=never", "--env-manager=local")
     child = child_of(desk, process)
     process.kill()
     os.kill(child, signal.SIGKILL)
@@ -297,7 +300,17 @@ time.time, Run.log_epochs = jumping, logging
 
 @pytest.mark.parametrize("seconds", [-86400, 365 * 86400], ids=["a day back", "a year ahead"])
 def test_a_clock_that_jumps_in_a_training_changes_no_result(desk: Desk, seconds: int) -> None:
-    process = start(desk, JUMPS.format(seconds=seconds), "entry_points.train", "--epochs", "8", "--promote", "never")
+    process = start(
+        desk,
+        JUMPS.format(seconds=seconds),
+        "entry_points.train",
+        "--n_trits",
+        "5",
+        "--epochs",
+        "8",
+        "--promote",
+        "never",
+    )
     _, err = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 0, err
     begin_next_command(desk)

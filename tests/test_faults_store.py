@@ -192,7 +192,7 @@ def test_a_server_that_never_comes_back_does_not_cost_the_training(
 def test_a_server_that_is_slow_costs_time_only(client_desk: Desk, running: Server) -> None:
     desk = client_desk
     with opened(desk, running, seconds=0.4):
-        process = desk.start(*TRAIN, "--seed", "5", "--epochs", "3")
+        process = desk.fork(*TRAIN, "--seed", "5", "--epochs", "3")
         _, err = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 0, err
     run_id, status, _ = run_of(desk, 5)

@@ -1,7 +1,6 @@
 """`stability` and `sweep` as a user types them: what they leave in MLflow, what a kill costs, how they go on."""
 
 import json
-import os
 import signal
 from collections import Counter
 from pathlib import Path
@@ -10,9 +9,9 @@ from typing import Any
 
 import pytest
 from desk import Desk
-from halted import HALT, count
+from halted import count, fell, start
 from mlflow.entities import Run
-from patience import PATIENCE_SECONDS, until
+from patience import until
 
 from tvae.checkpoint import read
 from tvae.workflows.sweep import covered, run_to_resume
@@ -164,11 +163,12 @@ def test_what_trains_side_by_side_counts_once() -> None:
 MANY = {f"batch={size}": {"batch_size": size, "epochs": 8} for size in range(8, 14)}
 
 # Halts in the writing of one more trial than so many.
-AFTER = f"""{HALT}import itertools
+AFTER = """
+import itertools
 import tvae.tracking.children as children
 written = itertools.count()
 def log_history(*arguments, true=children.log_history):
-    if next(written) == {{n}}:
+    if next(written) == {n}:
         halt()
     true(*arguments)
 children.log_history = log_history
@@ -177,11 +177,7 @@ children.log_history = log_history
 
 def kill_after(desk: Desk, n: int, number: int, *words: str) -> dict[str, str]:
     """Send a sweep a signal when so many trials are finished, and return those: the keys of trials by their runs."""
-    process, halted = desk.fork(*words, fault=AFTER.format(n=n)), desk.folder / "halted"
-    until(lambda: halted.exists() or not process.is_alive())
-    assert halted.exists()
-    os.kill(process.pid, number)
-    process.join(PATIENCE_SECONDS)
+    fell(desk, start(desk, AFTER.format(n=n), *words), number)
     found = {run.info.run_id: run.data.tags["trial"] for run in trials(desk) if run.info.status == "FINISHED"}
     assert len(found) == n
     return found
