@@ -10,9 +10,8 @@ import sys
 import tempfile
 from contextlib import closing
 from functools import cache
-from multiprocessing import get_context
-from multiprocessing.connection import Connection, Pipe
-from multiprocessing.context import BaseContext
+from multiprocessing import forkserver, get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import mlflow
@@ -170,8 +169,9 @@ def free_port() -> int:
 def _run(words: tuple[str, ...], folder: Path, environment: dict[str, str], out: Path, err: Path, fault: str) -> None:
     """Be `python -m WORDS` in a folder and an environment; what is printed goes to files."""
     os.setsid()
-    # Where the tests run in the background of a shell, Ctrl-C is ignored, also by what they start.
+    # What is ignored where the tests run, as under nohup or in the background of a shell, would be ignored here.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
@@ -183,18 +183,21 @@ def _run(words: tuple[str, ...], folder: Path, environment: dict[str, str], out:
     sys.argv = list(words)
     sys.path[:0] = [str(folder), str(ROOT)]
     exec(fault, {})
-    _have_a_process_ready()
+    patch = pytest.MonkeyPatch()
+    # Its fresh processes are forks of the same process; by itself a fork would start another to fork from.
+    patch.setattr(forkserver._forkserver, "ensure_running", lambda: None)  # type: ignore[attr-defined]
+    fork_fresh_processes(patch)
     runpy.run_module(words[0], run_name="__main__", alter_sys=True)
 
 
-class _Forked:
+class _Answering:
     """A process that answers the calls of a `FreshProcess` as if it were new: a fork that has seen no model.
 
     What a real one must import takes seconds; that it is a process of its own is for `test_fresh`.
     """
 
-    def __init__(self, context: BaseContext, *connections: Connection) -> None:
-        self._process = context.Process(target=_answer, args=connections, daemon=True)  # type: ignore[attr-defined]
+    def __init__(self, theirs: Connection) -> None:
+        self._process = _FORKS.Process(target=_answer, args=(theirs,), daemon=True)
         self._process.start()
         self.kill = self._process.kill
 
@@ -204,28 +207,11 @@ class _Forked:
 
 
 def fork_fresh_processes(patch: pytest.MonkeyPatch) -> None:
-    """Let the fresh processes that a test asks for be forks."""
-    patch.setattr(FreshProcess, "_start", lambda _, theirs, *__: _Forked(_FORKS, theirs))
+    """Let the fresh processes that are asked for be forks."""
+    patch.setattr(FreshProcess, "_start", lambda _, theirs, *__: _Answering(theirs))
 
 
-def _have_a_process_ready() -> None:
-    """Let the first fresh process of a command be a fork that is made now, before the command has threads."""
-    ours, theirs = Pipe()
-    forked, start = _Forked(get_context("fork"), theirs, ours), FreshProcess._start
-
-    def take(self: FreshProcess, unused: Connection, *_: str) -> _Forked:
-        FreshProcess._start = start  # type: ignore[method-assign]
-        self._connection.close()
-        self._connection = ours
-        return forked
-
-    theirs.close()
-    FreshProcess._start = take  # type: ignore[assignment, method-assign]
-
-
-def _answer(theirs: Connection, *others: Connection) -> None:
-    for other in others:
-        other.close()
+def _answer(theirs: Connection) -> None:
     os.environ["MPLBACKEND"] = "agg"
     with open(os.devnull, "wb") as nowhere:
         for number in (1, 2):

@@ -395,11 +395,10 @@ STOPS = [
 
 @pytest.mark.parametrize(("number", "reason"), STOPS)
 def test_a_signal_ends_the_run_as_killed_with_its_reason(desk: Desk, number: signal.Signals, reason: str) -> None:
-    words = ("-m", "entry_points.train", "--epochs", "10000", "--patience", "10000", "--promote", "never")
-    # Tests that run under nohup pass on that the signal is ignored.
-    process = desk.launch("env", "--default-signal", sys.executable, *words)
+    endless = ("--epochs", "10000", "--patience", "10000", "--promote", "never")
+    process = desk.fork("entry_points.train", "--n_trits", "4", *endless)
     until(lambda: epochs_logged(desk.folder) > 0, process)
-    process.send_signal(number)
+    os.kill(process.pid, number)
     out, err = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 128 + number
     assert f"Stopped {reason}: what was logged" in err
