@@ -111,7 +111,7 @@ test: lint ## All tests
 test-long: .venv/ready ## The tests that take long: full trainings, probes of the embedding, servers, large spaces, more processes
 	$(BIN)/pytest -m long
 
-test-clusters: .venv/ready ## The tests on Dask and Ray, which they install
+test-clusters: .venv/ready ## The tests of workers: loky, Dask and Ray, the last two of which they install
 	$(INSTALL) '.[test,dask,ray]'
 	$(BIN)/pytest -m cluster -n 0 tests/test_fanout.py
 

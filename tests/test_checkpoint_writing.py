@@ -297,6 +297,7 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> dict:
     return json.loads(done.stdout)
 
 
+@pytest.mark.fault
 @pytest.mark.integration
 def test_kill_at_any_line_of_writing_leaves_the_old_file_or_the_new(killed: dict) -> None:
     assert len(killed["at_lines"]) > 20
@@ -305,12 +306,14 @@ def test_kill_at_any_line_of_writing_leaves_the_old_file_or_the_new(killed: dict
     assert set(killed["at_lines"]) == {0, 1}
 
 
+@pytest.mark.fault
 @pytest.mark.integration
 def test_kill_at_any_moment_leaves_the_old_file_or_the_new(killed: dict) -> None:
     assert len(killed["at_moments"]) == 30
     assert set(killed["at_moments"]) <= {0, 1}
 
 
+@pytest.mark.fault
 @pytest.mark.integration
 def test_what_killed_writers_leave_does_not_pile_up(killed: dict) -> None:
     assert killed["leftovers"] <= 1

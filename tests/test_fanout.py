@@ -40,8 +40,7 @@ BIN = Path(sys.executable).parent
 ROOT = Path(__file__).parent.parent
 # In every process that a test starts, however far down: Linux shows it.
 MARK = "TVAE_FANOUT_TEST"
-DASK, RAY = (pytest.param(name, marks=pytest.mark.cluster) for name in ("dask", "ray"))
-each_elsewhere = pytest.mark.parametrize("backend", ["loky", DASK, RAY])
+each_elsewhere = pytest.mark.parametrize("backend", ["loky", "dask", "ray"])
 
 
 class Trap(tuple[str, ...]):
@@ -199,6 +198,7 @@ def test_cluster_that_does_not_answer_is_named(backend: str, address: str, monke
         next(train_cohorts([[member(0)]], backend=backend, address=address))
 
 
+@pytest.mark.cluster
 @each_elsewhere
 def test_nothing_to_train_starts_nothing(backend: str) -> None:
     assert list(train_cohorts([], backend=backend, address=None if backend == "loky" else "127.0.0.1:1")) == []
@@ -307,7 +307,7 @@ class Elsewhere(NamedTuple):
         return trained
 
 
-@pytest.fixture(scope="module", params=["local", DASK, RAY])
+@pytest.fixture(scope="module", params=["local", "dask", "ray"])
 def elsewhere(request: pytest.FixtureRequest, environment: str, tmp_path_factory: pytest.TempPathFactory) -> Elsewhere:
     folder = tmp_path_factory.mktemp("elsewhere")
     with pytest.MonkeyPatch.context() as patch:
@@ -317,23 +317,27 @@ def elsewhere(request: pytest.FixtureRequest, environment: str, tmp_path_factory
         return Elsewhere(request.param, trained, folder, fanout.RETRIES + 1, alive(environment))
 
 
+@pytest.mark.cluster
 @pytest.mark.integration
 def test_every_cohort_comes_back_once(elsewhere: Elsewhere) -> None:
     assert sorted(trained.task for trained in elsewhere.trained) == list(range(6))
 
 
+@pytest.mark.cluster
 @pytest.mark.integration
 @pytest.mark.parametrize("task", GOOD)
 def test_a_cohort_trains_elsewhere_as_here(elsewhere: Elsewhere, here: list[TrainedCohort], task: int) -> None:
     assert_as_here(elsewhere.of(task), here[task])
 
 
+@pytest.mark.cluster
 @pytest.mark.integration
 def test_a_cohort_whose_worker_died_was_tried_again(elsewhere: Elsewhere) -> None:
     assert (elsewhere.folder / "killed").is_dir()
     assert elsewhere.of(UNLUCKY).error is None
 
 
+@pytest.mark.cluster
 @pytest.mark.integration
 def test_a_cohort_that_kills_its_workers_is_reported(elsewhere: Elsewhere) -> None:
     found = elsewhere.of(KILLER)
@@ -342,16 +346,19 @@ def test_a_cohort_that_kills_its_workers_is_reported(elsewhere: Elsewhere) -> No
     assert (found.results, found.seconds) == ([], 0.0)
 
 
+@pytest.mark.cluster
 @pytest.mark.integration
 def test_a_cohort_that_fails_elsewhere_says_what_it_says_here(elsewhere: Elsewhere, here: list[TrainedCohort]) -> None:
     assert elsewhere.of(MISFITS).error == here[MISFITS].error
 
 
+@pytest.mark.cluster
 @pytest.mark.integration
 def test_two_workers_are_other_processes(elsewhere: Elsewhere) -> None:
     assert json.loads((elsewhere.folder / "told").read_text())["process"] != os.getpid()
 
 
+@pytest.mark.cluster
 @pytest.mark.integration
 def test_a_worker_needs_torch_and_tvae_and_no_mlflow(elsewhere: Elsewhere) -> None:
     told = json.loads((elsewhere.folder / "told").read_text())
@@ -361,12 +368,14 @@ def test_a_worker_needs_torch_and_tvae_and_no_mlflow(elsewhere: Elsewhere) -> No
     assert not {name.partition(".")[0] for name in told["modules"]} & foreign
 
 
+@pytest.mark.cluster
 @pytest.mark.integration
 def test_two_workers_share_the_cores(elsewhere: Elsewhere) -> None:
     told = json.loads((elsewhere.folder / "told").read_text())
     assert told["threads"] == max(1, loky.cpu_count() // 2)
 
 
+@pytest.mark.cluster
 @pytest.mark.integration
 def test_no_process_outlives_the_last_cohort(elsewhere: Elsewhere) -> None:
     assert elsewhere.left == []
@@ -466,6 +475,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.cluster
 @pytest.mark.integration
 @pytest.mark.parametrize("pause", ["0", "600"], ids=["waiting", "busy"])
 @each_elsewhere

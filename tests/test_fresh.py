@@ -1,5 +1,6 @@
 """Fresh processes: they answer whatever else they write, and never outlive whoever started them."""
 
+import math
 import os
 import subprocess
 import sys
@@ -57,12 +58,12 @@ def test_a_process_does_one_call_after_another(tmp_path: Path, checkpoint: Path)
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_what_a_call_raises_is_said_and_the_next_one_is_answered(tmp_path: Path, checkpoint: Path) -> None:
+def test_what_a_call_raises_is_said_and_the_next_one_is_answered() -> None:
     with FreshProcess() as process:
-        failing = process.submit(draw, tmp_path / "a.png", "poincare_disk", [[2.0, 0.0]], curvature=1.0)
-        with pytest.raises(ProcessError, match="ValueError: `points` must"):
+        failing = process.submit(math.sqrt, -1.0)
+        with pytest.raises(ProcessError, match="ValueError: math domain error"):
             failing.result()
-        assert len(process.submit(load_afresh, str(checkpoint)).result()[2]) == 64
+        assert process.submit(math.sqrt, 4.0).result() == 2.0
 
 
 def test_a_process_that_was_killed_fails_the_verification(checkpoint: Path) -> None:
@@ -72,9 +73,9 @@ def test_a_process_that_was_killed_fails_the_verification(checkpoint: Path) -> N
     assert verdict.failures == "reloads not computed (1 result in 2 processes)"
 
 
-def test_a_module_that_cannot_be_imported_ahead_fails_no_call_that_does_not_need_it(checkpoint: Path) -> None:
+def test_a_module_that_cannot_be_imported_ahead_fails_no_call_that_does_not_need_it() -> None:
     with FreshProcess("no.such.module") as process:
-        assert verify(checkpoint, loaded=process.submit(load_afresh, str(checkpoint))).passed
+        assert process.submit(math.sqrt, 4.0).result() == 2.0
 
 
 def test_how_a_process_ended_is_told() -> None:
@@ -96,7 +97,7 @@ def test_a_process_that_is_at_work_can_be_closed() -> None:
 def test_a_process_ends_when_whoever_started_it_is_killed() -> None:
     code = (
         "import os, time; from tvae.fresh import FreshProcess\n"
-        "process = FreshProcess('tvae.plots.figures'); print(process._process.pid, flush=True)\n"
+        "process = FreshProcess(); print(process._process.pid, flush=True)\n"
         "os.kill(os.getpid(), 9)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)

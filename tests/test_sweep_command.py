@@ -183,10 +183,8 @@ def kill_after(desk: Desk, n: int, number: int, *words: str) -> dict[str, str]:
     return found
 
 
-@pytest.mark.parametrize(
-    "signal_number",
-    [pytest.param(signal.SIGKILL, id="KILL"), pytest.param(signal.SIGTERM, id="TERM", marks=pytest.mark.fault)],
-)
+@pytest.mark.fault
+@pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGTERM], ids=["KILL", "TERM"])
 def test_a_killed_sweep_goes_on_with_what_is_missing(desk: Desk, signal_number: int) -> None:
     words = ("entry_points.sweep", "--grid", grid(desk, MANY), "--seeds", "1", "--workers", "1")
     killed = kill_after(desk, 2, signal_number, *words)
