@@ -14,7 +14,7 @@ import pytest
 import safetensors
 import safetensors.torch
 import torch
-from checkpoint_bytes import Edit, forged, join, split
+from checkpoint_bytes import Bomb, Edit, forged, join, split
 from exact_model import architecture, exact_model, random_model
 
 import tvae
@@ -534,16 +534,6 @@ class TestReadingRefuses:
     def test_what_it_quotes_is_cut_to_a_readable_length(self, file: Path) -> None:
         text = forge(file, lambda fields, table: fields.update(format_version="9" * 100_000))
         assert len(text) < 1000
-
-
-class Bomb:
-    """Leaves a trace when it is unpickled."""
-
-    def __init__(self, trace: Path) -> None:
-        self.trace = trace
-
-    def __reduce__(self) -> tuple:
-        return Path.touch, (self.trace,)
 
 
 def test_the_bomb_of_these_tests_is_live(tmp_path: Path) -> None:
