@@ -4,9 +4,20 @@ import hashlib
 import json
 import random
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 Edit = Callable[[dict[str, Any], dict[str, Any]], None]
+
+
+class Bomb:
+    """Leaves a trace when it is unpickled."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.trace,)
 
 
 def split(content: bytes) -> tuple[dict[str, Any], dict[str, Any], bytes]:
@@ -34,13 +45,6 @@ def forged(content: bytes, edit: Edit) -> bytes:
     return join(fields, table, data)
 
 
-def edited(content: bytes, edit: Edit) -> bytes:
-    """Return the file with edited fields and table, under the digest that it had."""
-    fields, table, data = split(content)
-    edit(fields, table)
-    return join(fields, table, data)
-
-
 def canonical(value: object) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"))
 
@@ -48,11 +52,7 @@ def canonical(value: object) -> str:
 def mutations(content: bytes, other: bytes, pickled: bytes, seed: int) -> Iterator[tuple[str, bytes]]:
     """Yield damaged, mixed up and edited versions of a file, without end.
 
-    Args:
-        content: a valid file.
-        other: a valid file of the same architecture with other weights.
-        pickled: what torch.save makes of the same weights.
-        seed: of the choices.
+    `other` is valid and of the same architecture, `pickled` what torch.save makes of the same weights.
     """
     rng = random.Random(seed)
     makers = (_flip, _flip_in_header, _cut, _append, _swap, _edit, _graft, _pad, _overwrite, _reorder)
@@ -101,26 +101,19 @@ def _swap(content: bytes, other: bytes, rng: random.Random) -> bytes:
 def _edit(content: bytes, other: bytes, rng: random.Random) -> bytes:
     """One value somewhere in fields or table becomes another."""
 
-    def edit(fields: dict[str, Any], table: dict[str, Any]) -> None:
-        node: Any = rng.choice((fields, fields, table))
-        while True:
-            key = rng.choice(list(node) if isinstance(node, dict) else range(len(node)))
-            if isinstance(node[key], dict | list) and node[key] and rng.random() < 0.9:
-                node = node[key]
-                continue
-            if isinstance(node, dict) and rng.random() < 0.2:
-                del node[key]
-            else:
-                node[key] = rng.choice(
-                    [
-                        v
-                        for v in (0, 1, -1, 2.5, 10**30, True, False, None, "", "F16", [], {}, [4096] * 16)
-                        if v != node[key]
-                    ]
-                )
-            return
-
-    return edited(content, edit)
+    fields, table, data = split(content)
+    values = (0, 1, -1, 2.5, 10**30, True, False, None, "", "F16", [], {}, [4096] * 16)
+    node: Any = rng.choice((fields, fields, table))
+    while True:
+        key = rng.choice(list(node) if isinstance(node, dict) else range(len(node)))
+        if isinstance(node[key], dict | list) and node[key] and rng.random() < 0.9:
+            node = node[key]
+            continue
+        if isinstance(node, dict) and rng.random() < 0.2:
+            del node[key]
+        else:
+            node[key] = rng.choice([value for value in values if value != node[key]])
+        return join(fields, table, data)
 
 
 def _graft(content: bytes, other: bytes, rng: random.Random) -> bytes:

@@ -33,19 +33,8 @@ def legacy_state(
     controller: bool = False,
     isp_c: float = 1.0,
 ) -> OrderedDict[str, Tensor]:
-    """Return random weights in the v5.11 layout.
-
-    Args:
-        n_trits: of an operation.
-        latent: dimension of the latent.
-        encoder: widths of its hidden layers.
-        decoder: widths of its hidden layers.
-        hidden: width of the direction net.
-        layers: hidden layers of each net of the projection.
-        dual: whether each branch has a projection of its own.
-        controller: whether there is one.
-        isp_c: the curvature that the projection stores.
-    """
+    """Return random weights in the v5.11 layout: `hidden` is the width of the direction net, `layers` the hidden layers
+    of each net of the projection, `dual` a projection for each branch, `isp_c` the curvature that it stores."""
     rng = np.random.default_rng(5)
     state: OrderedDict[str, Tensor] = OrderedDict()
 

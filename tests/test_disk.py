@@ -3,7 +3,6 @@
 import base64
 import json
 import re
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -68,12 +67,6 @@ def test_operations_that_are_no_gates_have_none() -> None:
 def test_more_operations_than_a_browser_moves_are_refused() -> None:
     with pytest.raises(ValueError, match="at most 59,049 operations, got 177,147"):
         disk.page(np.zeros((3**11, 2)), curvature=1.0)
-
-
-def test_the_template_is_part_of_the_package() -> None:
-    root = Path(__file__).parent.parent
-    packaged = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["tvae"]
-    assert f"plots/{disk.PAGE_NAME}" in packaged
 
 
 def test_a_run_has_it_drawn_as_a_file(tmp_path: Path) -> None:

@@ -173,10 +173,7 @@ def test_setting_out_of_range_is_refused(name: str, error: type[Exception]) -> N
 
 
 def starts(seed: int) -> list[Any]:
-    return [
-        from_scratch(SMALL, Configuration(seed=seed)),
-        from_foundation(foundation(), Configuration(seed=seed)),
-    ]
+    return [from_scratch(SMALL, Configuration(seed=seed)), from_foundation(foundation(), Configuration(seed=seed))]
 
 
 each_start = pytest.mark.parametrize("start", [0, 1], ids=["scratch", "foundation"])
