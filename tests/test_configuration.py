@@ -20,46 +20,9 @@ WORDS = ["", "Ranking", "cosine ", "auto", None, 1, True, NAN, ("ranking",), ["n
 COUNTS = [0, -1, 100_001, True, False, 25.0, "25", None, NAN, INF, 10**400]
 RATES = [0, 0.0, -1.0, 10.1, 11, True, False, "0.1", None, NAN, INF, -INF, 10**400, -(10**400), 1 + 0j]
 WEIGHTS = [-1e-9, -1, 1_000_001, 1.1e6, True, False, "5", None, NAN, INF, -INF, 10**400, -(10**400), 1 + 0j]
-
+WEIGHED = ("hierarchy_weight", "coverage_weight", "richness_weight", "separation_weight", "beta")
 
 REFUSAL: dict[Kind, type[TVAEError]] = {Architecture: ArchitectureError, Configuration: ConfigurationError}
-# Every field differs from its default.
-OTHER: dict[Kind, Any] = {
-    Architecture: Architecture(
-        n_trits=5,
-        latent_dim=6,
-        encoder_hidden=(20,),
-        decoder_hidden=(12, 24),
-        hidden_dim=48,
-        n_projection_layers=3,
-        curvature=0.5,
-        max_radius=0.9,
-        centred=False,
-        use_controller=True,
-    ),
-    Configuration: Configuration(
-        objective="level_mean",
-        optimizer="adam",
-        lr=1e-3,
-        epochs=7,
-        batch_size=64,
-        patience=3,
-        scheduler="cosine",
-        seed=11,
-        distance_weight=5.5,
-        distance_margin=0.02,
-        hierarchy_weight=1.5,
-        coverage_weight=2.5,
-        richness_weight=3.5,
-        separation_weight=4.5,
-        beta=0.5,
-        unfreeze="all",
-        encoder_lr_scale=0.2,
-        decoder_lr_scale=0.3,
-        holdout=0.5,
-        initial_hierarchy="positive",
-    ),
-}
 REFUSED: dict[Kind, dict[str, list[Any]]] = {
     Architecture: {
         "n_trits": [1, 34, -9, True, 9.0, "9", None, NAN],
@@ -77,21 +40,14 @@ REFUSED: dict[Kind, dict[str, list[Any]]] = {
         "objective": [*WORDS, "hierarchy"],
         "optimizer": [*WORDS, "Muon"],
         "lr": RATES,
-        "epochs": COUNTS,
-        "batch_size": COUNTS,
-        "patience": COUNTS,
+        **dict.fromkeys(("epochs", "batch_size", "patience"), COUNTS),
         "scheduler": WORDS,
         "seed": [-1, 2**32, True, False, 0.0, "0", None, NAN, 10**400],
         "distance_weight": WEIGHTS,
         "distance_margin": [0, 0.0, -0.04, 0.1000001, 1, True, False, "0.04", None, NAN, INF, 10**400],
-        "hierarchy_weight": WEIGHTS,
-        "coverage_weight": WEIGHTS,
-        "richness_weight": WEIGHTS,
-        "separation_weight": WEIGHTS,
-        "beta": WEIGHTS,
+        **dict.fromkeys(WEIGHED, WEIGHTS),
         "unfreeze": [*WORDS, "decoder"],
-        "encoder_lr_scale": RATES,
-        "decoder_lr_scale": RATES,
+        **dict.fromkeys(("encoder_lr_scale", "decoder_lr_scale"), RATES),
         "holdout": [-0.1, 1, 1.0, 1.1, True, False, "0.1", None, NAN, INF, 10**400],
         "initial_hierarchy": [*WORDS, "zero"],
     },
@@ -107,30 +63,28 @@ ACCEPTED: dict[Kind, dict[str, list[Any]]] = {
         "curvature": [1.1e-6, 9.9e5],
         "max_radius": [1e-9, 1 - 1e-6],
         "centred": [True, False],
-        "use_controller": [True, False],
+        "use_controller": [False, True],
     },
     Configuration: {
         "objective": list(OBJECTIVES),
         "optimizer": list(OPTIMIZERS),
         "lr": [5e-324, 10, 10.0],
-        "epochs": [1, 100_000],
-        "batch_size": [1, 100_000],
-        "patience": [1, 100_000],
-        "scheduler": list(SCHEDULERS),
+        **{name: [1, 100_000] for name in ("epochs", "batch_size", "patience")},
+        "scheduler": list(SCHEDULERS)[::-1],
         "seed": [0, 2**32 - 1],
         "distance_weight": [0, 0.0, 1e6],
         "distance_margin": [5e-324, 0.1],
-        "hierarchy_weight": [0, 0.0, 1e6],
-        "coverage_weight": [0, 0.0, 1e6],
-        "richness_weight": [0, 0.0, 1e6],
-        "separation_weight": [0, 0.0, 1e6],
-        "beta": [0, 0.0, 1e6],
+        **{name: [0, 0.0, 1e6] for name in WEIGHED},
         "unfreeze": list(UNFREEZE),
-        "encoder_lr_scale": [5e-324, 10],
-        "decoder_lr_scale": [5e-324, 10],
+        **{name: [5e-324, 10] for name in ("encoder_lr_scale", "decoder_lr_scale")},
         "holdout": [0, 0.0, 0.999],
         "initial_hierarchy": ["negative", "any", "positive"],
     },
+}
+# Every field differs from its default.
+OTHER: dict[Kind, Any] = {
+    kind: kind(**{name: values[-1] for name, values in accepted.items()})  # type: ignore[arg-type]
+    for kind, accepted in ACCEPTED.items()
 }
 each_kind = pytest.mark.parametrize("kind", [Architecture, Configuration])
 

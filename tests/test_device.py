@@ -59,25 +59,20 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("rich", {"n_trits": 5, "use_controller": True, "unfreeze": "all"}),
     ("radii", {"n_trits": 27}),
 ]
+ARCHITECTURES = {f"{p} {' '.join(s)}".strip(): resolve(p, s) for p, s in CASES}
+ARCHITECTURES["a foundation"] = Architecture(), resolve_foundation(Architecture(), {})
 
 
-@pytest.mark.parametrize(("preset", "settings"), CASES, ids=[f"{p} {' '.join(s)}".strip() for p, s in CASES])
-def test_a_step_stays_on_its_device(preset: str, settings: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "asked",
+    [
+        *(pytest.param(asked, id=name) for name, asked in ARCHITECTURES.items()),
+        pytest.param(resolve("default", {"n_trits": 27}), id="default n_trits", marks=pytest.mark.long),
+    ],
+)
+def test_a_step_stays_on_its_device(asked: tuple[Architecture, Configuration]) -> None:
     with OneDevice():
-        found = step_once(*resolve(preset, settings))
-    assert {tensor.device for tensor in found} == {META}
-
-
-@pytest.mark.long
-def test_a_step_of_the_tree_of_27_trits_stays_on_its_device() -> None:
-    with OneDevice():
-        found = step_once(*resolve("default", {"n_trits": 27}))
-    assert {tensor.device for tensor in found} == {META}
-
-
-def test_a_foundations_step_stays_on_its_device() -> None:
-    with OneDevice():
-        found = step_once(Architecture(), resolve_foundation(Architecture(), {}))
+        found = step_once(*asked)
     assert {tensor.device for tensor in found} == {META}
 
 

@@ -793,10 +793,12 @@ def test_ranking_separation() -> None:
     assert float(objectives.ranking_terms(placed)["separation"]) == pytest.approx(expected, rel=1e-12)
 
 
-@pytest.mark.parametrize("spread", [1.0, 0.01])
+@pytest.mark.parametrize("spread", [20.0, 1.0, 0.01])
 @claim(44)
 def test_ranking_richness(spread: float) -> None:
     placed = batch(spread=spread)
+    if spread > 1:
+        placed.unit_norm[0, 30:34] = torch.tensor([0.0, 0.0, 0.95, 0.95])
     variance = np.array([np.var(level) for level in placed.unit_norm[0, 30:].numpy().reshape(4, 4)[:-1] / 0.95])
     expected = float(evaluated(44, variance=variance))
     assert float(objectives.ranking_terms(placed)["richness"]) == pytest.approx(expected, rel=1e-12)
@@ -832,9 +834,11 @@ def test_binary_subtrees() -> None:
             assert 4 - (a ^ b).bit_length() == naive_valuation(leaves[a] - leaves[b])
 
 
+@pytest.mark.parametrize("whole", [True, False])
 @each_curvature
 @claim(47, 48)
-def test_distance_term(c: float) -> None:
+def test_distance_term(c: float, whole: bool) -> None:
+    """Where every node of a subtree has two branches, and where some have one, with steps of several levels."""
     bits, trees, margin = 3, 2, 0.04
     assert f"`distance_margin`, {margin} by default" in PROSE
     assert Configuration().distance_margin == margin > resolve("rich", {})[1].distance_margin
@@ -844,8 +848,12 @@ def test_distance_term(c: float) -> None:
     radius, direction = torch.rand(1, trees, 8, dtype=torch.float64) * longest / 2, directions(trees * 8)
     direction = direction.reshape(1, trees, 8, -1)
     z = torch.tanh(math.sqrt(c) * radius / 2)[..., None] * direction / math.sqrt(c)
-    choices: dict[tuple[str, bool], list[tuple[float, float]]] = {}
-    for tree in z[0].numpy():
+    of_nodes = [[[1], [1]], [[1, 0], [1, 1]], [[1, 0, 1, 1], [0, 1, 1, 0]]]
+    nodes = [torch.tensor([of_level], dtype=torch.bool) | whole for of_level in of_nodes]
+    parted = torch.stack([one.repeat_interleave(8 // one.shape[-1], -1) for one in nodes], 2)
+    margins = margin * np.array([1.0, 1.0, 1.0] if whole else [2.0, 1.0, 4.0])
+    choices: dict[tuple[str, bool], list[tuple[float, float, float]]] = {}
+    for tree, branches in zip(z[0].numpy(), parted[0], strict=True):
         d = all_distances(tree, c)
 
         def of_level(i: int, k: int) -> list[int]:
@@ -853,45 +861,49 @@ def test_distance_term(c: float) -> None:
 
         for i, k, across in itertools.product(range(8), range(bits), (False, True)):
             whose = 7 - i if across else i
+            if not branches[k, whose]:
+                continue
             far, near = of_level(whose, k), of_level(i, k + 1)
             mirrored = [d[a][max(places, key=lambda j, a=a: a ^ j)] for a, places in ((i, near), (whose, far))]  # type: ignore[misc]
-            choices.setdefault(("mirrored", across), []).append((mirrored[0], mirrored[1]))
+            choices.setdefault(("mirrored", across), []).append((mirrored[0], mirrored[1], margins[k]))
             if k < bits - 1:
-                extreme = max(d[i][j] for j in near), min(d[whose][j] for j in far)
+                extreme = max(d[i][j] for j in near), min(d[whose][j] for j in far), margins[k]
                 choices.setdefault(("extreme", across), []).append(extreme)
     expected = 0.0
     for pairs in choices.values():
-        near_, far_ = np.array(pairs).T
-        values = {"margin": margin, "near": near_, "far": far_, "longest": longest}
-        violated = int((margin + (near_ - far_) / longest > 0).sum())
+        near_, far_, asked = np.array(pairs).T
+        values = {"margin": asked, "near": near_, "far": far_, "longest": longest}
+        violated = int((asked + (near_ - far_) / longest > 0).sum())
         expected += evaluated(47, **values, violated=violated, all=len(pairs)) / 4
     assert len(choices) == 4
-    one = [torch.tensor([[value]], dtype=torch.float64) for value in (c, longest, margin)]
-    found = objectives.distance_term(radius, direction, curvature=one[0], longest=one[1], margin=one[2])
-    assert float(found) == pytest.approx(expected, rel=1e-9)
-    at_1 = objectives.distance_term(
-        radius * math.sqrt(c), direction, curvature=one[0] / c, longest=one[1] * math.sqrt(c), margin=one[2]
-    )
-    assert float(at_1) == pytest.approx(expected, rel=1e-9)
+    asked_of: dict[str, Any] = {"margin": torch.tensor(margins)[None], "parted": None if whole else parted}
+    for curvature in (c, 1.0):
+        scale = math.sqrt(c / curvature)
+        one, length = (torch.tensor([[x]], dtype=torch.float64) for x in (curvature, longest * scale))
+        found = objectives.distance_term(radius * scale, direction, curvature=one, longest=length, **asked_of)
+        assert float(found) == pytest.approx(expected, rel=1e-9)
 
 
+@pytest.mark.parametrize("levels", [[0, 1, 2, 3], [0, 2, 3], [0, 3], [3]])
 @claim(49, 50, 51)
-def test_level_mean_terms() -> None:
+def test_level_mean_terms(levels: list[int]) -> None:
     placed = batch(n=40)
     placed.unit_norm[:] = 0.95 * torch.rand(placed.unit_norm.shape, dtype=torch.float64)
+    placed.valuations[0, :40] = torch.tensor(levels).repeat(40)[:40]
     norms, v = placed.unit_norm[0, :40].numpy(), placed.valuations[0, :40].numpy()
     initial = np.array([0.01, 1e-4, 0.02, 0.5])
-    means = np.array([norms[v == level].mean() for level in range(4)])
-    ratio = np.array([norms[v == level].var() for level in range(4)]) / initial
+    means = {level: norms[v == level].mean() for level in levels}
+    ratio = np.array([norms[v == level].var() / initial[level] for level in levels])
     found = objectives.level_mean_terms(placed, torch.tensor(initial)[None])
+    below, above = np.array([(means[v], means[v + 1]) for v in levels if v + 1 in means]).reshape(-1, 2).T
     # Three levels above 0 in place of nine: the page's `v/9` is the share of the last level.
     expected = {
-        "hierarchy": evaluated(49, mean_of_level=means, v=9 * np.arange(4) / 3),
-        "separation": evaluated(50, mean_of_next_level=means[1:], mean_of_level=means[:-1]),
+        "hierarchy": evaluated(49, mean_of_level=np.array(list(means.values())), v=9 * np.array(levels) / 3),
+        "separation": evaluated(50, mean_of_next_level=above, mean_of_level=below),
         "richness": evaluated(51, ratio=ratio),
     }
     assert (ratio < 0.5).any()
-    assert expected["separation"] > 0
+    assert (expected["separation"] > 0) == (len(below) > 0)
     assert {name: float(term) for name, term in found.items()} == pytest.approx(expected, rel=1e-6, abs=1e-12)
 
 

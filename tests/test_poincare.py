@@ -114,13 +114,6 @@ def test_radius_is_monotone_in_unit_norm(dtype: torch.dtype) -> None:
     assert (poincare.radius(unit_norms(dtype).unique(), curvature=1.0).diff() > 0).all()
 
 
-def test_radius_of_the_origin_is_0_with_the_slope_of_its_metric() -> None:
-    x = torch.zeros((), requires_grad=True)
-    radius = poincare.radius(x, curvature=4.0)
-    (gradient,) = torch.autograd.grad(radius, x)
-    assert (radius.item(), gradient.item()) == (0.0, 1.0)
-
-
 @each_dtype
 @each_curvature
 def test_unit_norm_inverts_radius(dtype: torch.dtype, curvature: float) -> None:
@@ -171,21 +164,14 @@ def test_distance_of_near_coordinates_is_that_of_the_closed_form(curvature: floa
 
 @each_dtype
 @each_curvature
-def test_distance_along_a_ray_is_the_difference_of_radii(dtype: torch.dtype, curvature: float) -> None:
-    a = poincare.radius(unit_norms(dtype), curvature=curvature)
-    b, u = a.roll(7), directions(len(a), 16).to(dtype)
-    found = poincare.distance(a, u, b, u, curvature=curvature)
-    assert relative_error(found, (a.double() - b.double()).abs()) < TOLERANCE[dtype]
-
-
-@each_dtype
-@each_curvature
-def test_distance_through_the_origin_is_the_sum_of_radii(dtype: torch.dtype, curvature: float) -> None:
-    u = torch.zeros(1, 16, dtype=dtype)
-    u[0, 3] = 1.0
-    a = poincare.radius(unit_norms(dtype), curvature=curvature)
-    found = poincare.distance(a, u, a.flip(0), -u, curvature=curvature)
-    assert relative_error(found, a.double() + a.flip(0).double()) < TOLERANCE[dtype]
+@pytest.mark.parametrize("side", [1, -1])
+def test_distance_along_a_ray_is_the_difference_of_radii_and_through_the_origin_their_sum(
+    dtype: torch.dtype, curvature: float, side: int
+) -> None:
+    a, u = poincare.radius(unit_norms(dtype), curvature=curvature), torch.eye(16, dtype=dtype)[3]
+    b = a.roll(7)
+    found = poincare.distance(a, u, b, side * u, curvature=curvature)
+    assert relative_error(found, (a.double() - side * b.double()).abs()) < TOLERANCE[dtype]
 
 
 @each_dtype
@@ -197,13 +183,6 @@ def test_distance_from_the_origin_is_the_radius_with_gradient_1(dtype: torch.dty
     (gradient,) = torch.autograd.grad(found.sum(), a)
     assert relative_error(found, a.double()) < TOLERANCE[dtype]
     assert relative_error(gradient, torch.ones_like(a).double()) < TOLERANCE[dtype]
-
-
-def test_coordinates_lie_at_their_radius_from_the_origin() -> None:
-    x, u = points(200, 16)
-    z = place(x, u, 2.0)
-    found = poincare.distance_between_points(torch.zeros_like(z), z, curvature=2.0)
-    assert relative_error(found, exact_radius(x, 2.0)) < TOLERANCE[torch.float64]
 
 
 @each_dtype
@@ -244,15 +223,6 @@ def test_distance_has_a_finite_gradient_between_any_two_depths(dtype: torch.dtyp
     assert all(gradient.isfinite().all() for gradient in gradients)
 
 
-def test_distance_changes_with_a_radius_by_no_more_than_the_radius_does() -> None:
-    x = unit_norms(torch.float32)
-    a = poincare.radius(x, curvature=1.0).requires_grad_()
-    u, v = (directions(len(x), 3).float() for _ in range(2))
-    found = poincare.distance(a, u, a.detach().flip(0), v, curvature=1.0)
-    (gradient,) = torch.autograd.grad(found.sum(), a)
-    assert (gradient.abs() <= 1 + TOLERANCE[torch.float32]).all()
-
-
 @each_form
 @each_curvature
 def test_gradient_of_distance_is_that_of_the_closed_form(distance: Distance, curvature: float) -> None:
@@ -270,26 +240,6 @@ def test_gradient_of_distance_is_that_of_the_closed_form(distance: Distance, cur
 def test_distance_is_symmetric_to_the_bit(distance: Distance) -> None:
     (x, u), (y, v) = points(200, 16), points(200, 16)
     assert torch.equal(distance(x, u, y, v, 2.0), distance(y, v, x, u, 2.0))
-
-
-@each_form
-@each_curvature
-def test_distance_obeys_the_triangle_inequality(distance: Distance, curvature: float) -> None:
-    (x, u), (y, v), (m, t) = (points(500, 16, 0.9999) for _ in range(3))
-    straight = distance(x, u, y, v, curvature)
-    detour = distance(x, u, m, t, curvature) + distance(m, t, y, v, curvature)
-    assert (straight <= detour * (1 + TOLERANCE[torch.float64])).all()
-
-
-@each_curvature
-def test_distance_from_chord_obeys_the_law_of_cosines(curvature: float) -> None:
-    (x, u), (y, v) = points(200, 16), points(200, 16)
-    a, b = 2 * torch.atanh(x), 2 * torch.atanh(y)
-    expected = torch.acosh(a.cosh() * b.cosh() - a.sinh() * b.sinh() * (u * v).sum(-1)) / math.sqrt(curvature)
-    chord = (u - v).square().sum(-1)
-    root = math.sqrt(curvature)
-    found = poincare.distance_from_chord(a / root, b / root, chord, curvature=curvature)
-    assert relative_error(found, expected) < TOLERANCE[torch.float64]
 
 
 @pytest.mark.parametrize("formula", [poincare.radius, poincare.unit_norm])
@@ -329,26 +279,10 @@ def test_a_geodesic_is_walked_at_constant_speed(curvature: float, depth: float) 
         torch.testing.assert_close(found, share * whole, rtol=1e-9, atol=1e-6 / math.sqrt(curvature))
 
 
-@each_curvature
-def test_the_midpoint_of_opposite_points_is_the_origin(curvature: float) -> None:
-    z = place(torch.tensor([0.99], dtype=torch.float64), torch.eye(3, dtype=torch.float64)[:1], curvature)[0]
-    middle = poincare.geodesic(z, -z, torch.tensor([0.5], dtype=torch.float64), curvature=curvature)
-    assert middle.abs().max() < 1e-14
-
-
 def test_the_geodesic_of_a_point_to_itself_stays_there() -> None:
     z = torch.tensor([0.3, -0.2], dtype=torch.float64)
     found = poincare.geodesic(z, z, torch.tensor([0.0, 0.3, 1.0], dtype=torch.float64), curvature=2.0)
     torch.testing.assert_close(found, z.expand(3, 2))
-
-
-def test_a_geodesic_in_the_plane_is_an_arc_orthogonal_to_the_boundary() -> None:
-    z, w = torch.tensor([0.8, 0.1], dtype=torch.float64), torch.tensor([-0.1, 0.7], dtype=torch.float64)
-    # The circle through z and w with |centre|² = 1 + r²: 2·centre·z = 1 + |z|², and so for w.
-    both = torch.stack([z, w])
-    centre = torch.linalg.solve(2 * both, 1 + both.square().sum(1))
-    walked = poincare.geodesic(z, w, torch.linspace(0, 1, 20, dtype=torch.float64), curvature=1.0)
-    torch.testing.assert_close((walked - centre).square().sum(1), (centre.square().sum() - 1).expand(20))
 
 
 @each_curvature
@@ -368,14 +302,6 @@ def test_nan_stays_nan() -> None:
 # The move to the centre. Before it no point is farther out than half of what the architecture's widest ball has.
 
 FARTHEST = math.tanh(math.atanh(1 - 1e-6) / 2)
-
-
-@each_dimension
-def test_the_move_to_the_centre_is_the_moebius_addition_of_geoopt(dimension: int) -> None:
-    (x, u), (y, w) = points(200, dimension), points(1, dimension)
-    ball = geoopt.PoincareBall(c=torch.tensor(1.0, dtype=torch.float64))
-    expected = ball.mobius_add(-place(y, w, 1.0), place(x, u, 1.0))
-    torch.testing.assert_close(place(*poincare.translate(x, u, y, w), 1.0), expected, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("depth", [1e-9, 0.5, FARTHEST])

@@ -237,14 +237,6 @@ def test_pairs_hold_their_level_with_tukeys_method_where_no_cell_has_priority(mo
     assert np.quantile(largest, [0.5, 0.9, 0.95, 0.99]) == pytest.approx(expected, rel=0.02)
 
 
-def test_noise_is_that_of_the_whole_layout() -> None:
-    values = np.random.default_rng(1).normal(size=(4, 5)) + np.arange(5) * 10 + np.arange(4)[:, None]
-    design = [[float(i == c) for c in range(4)] + [float(j == s) for s in range(5)] for i in range(4) for j in range(5)]
-    fit = np.linalg.lstsq(np.array(design), values.ravel(), rcond=None)[0]
-    squares = ((values.ravel() - np.array(design) @ fit) ** 2).sum()
-    assert layout(values).noise == pytest.approx(math.sqrt(squares / 12))
-
-
 def test_a_run_that_is_missing_leaves_least_squares_over_the_others() -> None:
     values = np.random.default_rng(1).normal(size=(4, 5)) + np.arange(5) * 10
     there = [(i, j) for i in range(4) for j in range(5) if (i, j) not in {(1, 2), (3, 0)}]
@@ -264,21 +256,6 @@ def test_what_a_seed_does_to_all_cells_is_no_noise() -> None:
     values = np.random.default_rng(2).normal(size=(3, 4))
     found, shifted = layout(values), layout(values + np.array([0, 100, -50, 7]))
     assert [c.p for c in found.pairs] == pytest.approx([c.p for c in shifted.pairs], abs=1e-4)
-
-
-def test_the_example_of_learning_rates_is_found() -> None:
-    """Eight standard deviations apart over three seeds, among seven cells, and once called seed noise."""
-    means = {"5e-4": -0.8302, "1e-4": -0.8256, "3e-4": -0.8292, "1e-3": -0.8310, "w8": -0.8306, "slow": -0.8308}
-    spreads = {"5e-4": 0.0003, "1e-4": 0.0007, "3e-4": 0.0003, "1e-3": 0.0003, "w8": 0.0001, "slow": 0.0002}
-    unit = {"1e-4": (1, -1, 0), "1e-3": (-1, 0, 1)}
-    cells = {
-        name: {seed: means[name] + spreads[name] * unit.get(name, (0, 1, -1))[seed] for seed in range(3)}
-        for name in means
-    }
-    found = compare(cells, metric="hierarchy", smallest_difference=0.005).between("1e-4", "1e-3")
-    assert found is not None
-    assert found.verdict == "distinguishable"
-    assert found.difference == pytest.approx(0.0054)
 
 
 def test_every_pair_is_compared_or_those_that_are_asked_for() -> None:

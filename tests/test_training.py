@@ -241,14 +241,6 @@ def test_stratified_operations_are_drawn_evenly_within_their_level() -> None:
         assert counts.double().numpy() * size / seen.shape[1] == pytest.approx(np.ones(size), abs=0.25)
 
 
-@pytest.mark.parametrize("n_trits", [2, 5, 9])
-def test_places_in_a_subtree_differ_first_at_the_bit_of_the_valuation(n_trits: int) -> None:
-    (tree,) = binary_subtrees(1, torch.ones(n_trits, dtype=torch.bool), torch.Generator().manual_seed(0)).numpy()
-    place = np.arange(len(tree))
-    highest = np.frexp(place[:, None] ^ place)[1]  # 1 for the least significant bit, 0 for no difference
-    assert np.array_equal(ternary.valuation(tree[:, None] - tree, n_trits), n_trits - highest)
-
-
 @pytest.mark.parametrize("way", ["encoder", "rich", "parted_all"])
 def test_coverage_is_asked_of_the_rare_operations_in_every_step(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with_operation_0: list[bool] = []
