@@ -1,5 +1,6 @@
 """Commands as a user types them, each test at a desk of its own."""
 
+import gc
 import os
 import runpy
 import signal
@@ -168,6 +169,7 @@ def free_port() -> int:
 
 def _run(words: tuple[str, ...], folder: Path, environment: dict[str, str], out: Path, err: Path, fault: str) -> None:
     """Be `python -m WORDS` in a folder and an environment; what is printed goes to files."""
+    gc.freeze()  # what was imported stays
     os.setsid()
     # What is ignored where the tests run, as under nohup or in the background of a shell, would be ignored here.
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -226,6 +226,7 @@ def test_a_repeated_run_gives_the_same_file_byte_for_byte(finished: Desk) -> Non
         assert one.read_bytes() == other.read_bytes()
 
 
+@pytest.mark.long
 def test_mlflow_run_adopts_the_run_and_finds_the_foundation(finished: Desk) -> None:
     out = finished.done(
         *("mlflow", "run", str(ROOT), "-e", "finetune", "--env-manager=local", "--experiment-name", "mine"),

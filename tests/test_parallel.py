@@ -55,6 +55,7 @@ def digest(found: Result) -> str:
     return sha256(weights + repr(found.history).encode()).hexdigest()
 
 
+@pytest.mark.long
 def test_two_processes_give_the_model_of_one(tmp_path: Path) -> None:
     group, here = f"file://{tmp_path / 'group'}", str(Path(__file__).parent)
     processes = [

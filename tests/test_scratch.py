@@ -83,6 +83,7 @@ def test_it_is_saved_as_a_checkpoint_that_is_what_it_claims(trained: tvae.Traine
     assert checks["claimed metrics"]
 
 
+@pytest.mark.long
 @pytest.mark.integration
 def test_neither_training_nor_a_file_needs_mlflow(tmp_path: Path) -> None:
     code = f"""

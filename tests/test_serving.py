@@ -347,8 +347,9 @@ class TestFormats:
         assert len(errors) == 6
         assert not {case: error for case, error in errors.items() if error != 0}
 
+    @pytest.mark.long
     @pytest.mark.integration
-    @pytest.mark.parametrize("name", ["csv, reversed, floats", pytest.param("split, reversed", marks=pytest.mark.long)])
+    @pytest.mark.parametrize("name", ["csv, reversed, floats", "split, reversed"])
     def test_mlflow_models_predict_answers_it(
         self, saved: Path, tmp_path: Path, expected: list[dict[str, Any]], name: str
     ) -> None:
