@@ -18,7 +18,7 @@ import pytest
 from desk import ROOT, Desk
 from mlflow.entities import Run
 from mlflow_server import Server
-from patience import PATIENCE_SECONDS, until
+from patience import PATIENCE_SECONDS, Command, until
 
 import tvae
 from tvae.metrics import distance_fidelity_ceiling, q_ceiling
@@ -81,7 +81,10 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Work]:
     desk, said = Desk(tmp_path_factory.mktemp("desk")), dict[str, str]()
 
     def do(commands: dict[str, tuple[str, ...]], **environment: str) -> None:
-        started = {done: desk.start(*words, **environment) for done, words in commands.items()}
+        started: dict[str, Command] = {}
+        for done, words in commands.items():
+            start = desk.fork if words[0].startswith("entry_points.") else desk.start
+            started[done] = start(*words, **environment)
         for done, process in started.items():
             out, err = process.communicate(timeout=PATIENCE_SECONDS)
             assert process.returncode == 0, err
