@@ -1,6 +1,7 @@
 """Operations that are held out: no loss sees them, every metric has its share of them, and the tree holds for them."""
 
 import dataclasses
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -65,17 +66,22 @@ def test_strata_are_the_levels_of_which_anything_is_seen() -> None:
     assert (strata == there[:, None]).all()
 
 
+@pytest.mark.parametrize("levels", [range(5), (1, 2, 4)], ids=["all", "some"])
 @pytest.mark.parametrize("share", [0.3, 0.8, 0.95])
-def test_where_a_node_has_two_branches_places_differ_first_at_the_bit_of_the_valuation(share: float) -> None:
-    seen = torch.from_numpy(~ternary.held_out(share, 5))
-    leaves, parted = seen_subtrees(4, seen_below(seen, 5), torch.ones(5, dtype=torch.bool), GENERATOR.manual_seed(0))
+def test_where_a_node_has_two_branches_places_differ_first_at_the_bit_of_the_valuation(
+    share: float, levels: Sequence[int]
+) -> None:
+    seen, b = torch.from_numpy(~ternary.held_out(share, 5)), len(levels)
+    branches = torch.tensor([level in levels for level in range(5)])
+    leaves, parted = seen_subtrees(4, seen_below(seen, 5), branches, GENERATOR.manual_seed(0))
     assert seen[leaves].all()
-    for tree, branches in zip(leaves.view(4, 32).numpy(), parted.view(5, 4, 32).transpose(0, 1).numpy(), strict=True):
+    of_trees = parted.view(b, 4, 2**b).transpose(0, 1).numpy()
+    for tree, branched in zip(leaves.view(4, 2**b).numpy(), of_trees, strict=True):
         valuations = ternary.valuation(tree[:, None] - tree, 5)
-        for i in range(32):
-            for level in range(5):
-                others = [j for j in range(32) if (i ^ j).bit_length() == 5 - level]
-                if branches[level, i]:
+        for i in range(2**b):
+            for place, level in enumerate(levels):
+                others = [j for j in range(2**b) if (i ^ j).bit_length() == b - place]
+                if branched[place, i]:
                     assert (valuations[i, others] == level).all()
                 else:
                     assert (valuations[i, others] > level).all()
