@@ -111,15 +111,6 @@ def test_an_epoch_draws_as_many_operations_as_it_says(n_trits: int, weight: floa
             assert np.array_equal(down, np.diff(levels, append=n_trits))
 
 
-@pytest.mark.parametrize("weight", [0.0, 5.0], ids=["radii", "distances"])
-def test_nothing_held_out_is_drawn_where_an_epoch_is_no_pass(weight: float) -> None:
-    # Of 3^12 operations an epoch draws a third.
-    configuration = Configuration(distance_weight=weight, holdout=0.1)
-    sample, held = Sampler(12, configuration, torch.Generator().manual_seed(0)).epoch(), ternary.held_out(0.1, 12)
-    assert not held[sample.population.numpy()].any()
-    assert not held[sample.stratified.numpy()].any()
-
-
 def test_against_all_partners_tree_precision_is_that_of_the_list() -> None:
     """Of four trits no operation has more than 54 partners of any valuation."""
     model = drawn_model(4)
