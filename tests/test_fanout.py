@@ -94,30 +94,20 @@ def endless(seed: int) -> list[Member]:
     return [trapped("import time; time.sleep(600)", member(seed))]
 
 
-class Cohorts(NamedTuple):
-    """One of each kind, by its place in the list."""
-
-    plain: list[Member]
-    unlucky: list[Member]
-    killer: list[Member]
-    misfits: list[Member]
-    telling: list[Member]
-    last: list[Member]
+PLAIN, UNLUCKY, KILLER, MISFITS, TELLING, LAST = range(6)
+GOOD = [PLAIN, UNLUCKY, TELLING, LAST]
 
 
-GOOD = [Cohorts._fields.index(name) for name in ("plain", "unlucky", "telling", "last")]
-UNLUCKY, KILLER, MISFITS = (Cohorts._fields.index(name) for name in ("unlucky", "killer", "misfits"))
-
-
-def cohorts(folder: Path) -> Cohorts:
-    return Cohorts(
-        plain=[member(1), member(2, epochs=5)],
-        unlucky=outlasting(KILL_ONCE.format(path=str(folder / "killed")), 3),
-        killer=[trapped(KILL, member(4))],
-        misfits=[member(5), member(6, architecture=dataclasses.replace(SMALL, latent_dim=4))],
-        telling=[trapped(TELL.format(path=str(folder / "told")), member(7))],
-        last=[member(8)],
-    )
+def cohorts(folder: Path) -> list[list[Member]]:
+    """Return one of each kind, each at its place."""
+    return [
+        [member(1), member(2, epochs=5)],
+        outlasting(KILL_ONCE.format(path=str(folder / "killed")), 3),
+        [trapped(KILL, member(4))],
+        [member(5), member(6, architecture=dataclasses.replace(SMALL, latent_dim=4))],
+        [trapped(TELL.format(path=str(folder / "told")), member(7))],
+        [member(8)],
+    ]
 
 
 def assert_as_here(found: TrainedCohort, here: TrainedCohort) -> None:
@@ -442,7 +432,7 @@ def on_cluster(address: str, tmp_path_factory: pytest.TempPathFactory) -> Tried:
 @pytest.mark.cluster
 @pytest.mark.integration
 def test_a_worker_that_is_left_takes_over(on_cluster: Tried, here: list[TrainedCohort]) -> None:
-    for found, task in zip(on_cluster[0], (0, UNLUCKY, 5), strict=True):
+    for found, task in zip(on_cluster[0], (PLAIN, UNLUCKY, LAST), strict=True):
         assert_as_here(found, here[task])
 
 
@@ -450,7 +440,7 @@ def test_a_worker_that_is_left_takes_over(on_cluster: Tried, here: list[TrainedC
 @pytest.mark.integration
 def test_without_a_worker_left_nobody_waits_for_ever(on_cluster: Tried, here: list[TrainedCohort]) -> None:
     back, lost = on_cluster[1]
-    assert_as_here(back, here[5])
+    assert_as_here(back, here[LAST])
     assert re.match(r"The cohort was lost \(tries: 1\)\. .*(no worker for 1 s|died)", str(lost.error))
 
 

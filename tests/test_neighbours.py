@@ -2,6 +2,7 @@
 
 import pickle
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
@@ -176,15 +177,9 @@ def test_what_is_not_there_is_refused(book: tvae.Codebook) -> None:
             ask()
 
 
-ASKED = (
-    tvae.evaluate,
-    tvae.codebook,
-    lambda path: tvae.nearest_operations(5, path),
-    lambda path: tvae.decode([], path),
+@pytest.mark.parametrize(
+    "ask", [tvae.evaluate, tvae.codebook, partial(tvae.nearest_operations, 5), partial(tvae.decode, [])]
 )
-
-
-@pytest.mark.parametrize("ask", ASKED)
 def test_a_path_in_place_of_a_model_is_named(ask: Callable[[str], object]) -> None:
     with pytest.raises(TypeError, match=r"`tvae\.load\(path\)` returns it, got 'checkpoint\.safetensors'"):
         ask("checkpoint.safetensors")

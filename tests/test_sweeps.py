@@ -67,12 +67,10 @@ def test_what_is_asked_for_holds_for_every_trial() -> None:
     }
 
 
-@pytest.mark.parametrize(
-    ("settings", "word"), [({"phase": "nosuch"}, "nosuch"), ({"phase": "all", "seeds": 0}, "seeds")]
-)
-def test_what_is_no_phase_is_refused(settings: dict[str, Any], word: str) -> None:
+@pytest.mark.parametrize(("phase", "seeds", "word"), [("nosuch", 1, "nosuch"), ("all", 0, "seeds")])
+def test_what_is_no_phase_is_refused(phase: str, seeds: int, word: str) -> None:
     with pytest.raises(ConfigurationError, match=word):
-        phase_trials(settings.pop("phase"), **settings)
+        phase_trials(phase, seeds=seeds)
 
 
 # A trial

@@ -1,11 +1,11 @@
 """Training: schedules, draws, Adam, the loop and its guards, cohorts against single runs, and the project's claim."""
 
-import dataclasses
 import functools
 import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -42,8 +42,8 @@ SMALL = Architecture(
     max_radius=0.95,
     centred=False,
 )
-CENTRED = dataclasses.replace(SMALL, max_radius=0.9995, centred=True)
-TINY = dataclasses.replace(SMALL, n_trits=2, latent_dim=2, encoder_hidden=(4,), decoder_hidden=(4,), hidden_dim=4)
+CENTRED = replace(SMALL, max_radius=0.9995, centred=True)
+TINY = replace(SMALL, n_trits=2, latent_dim=2, encoder_hidden=(4,), decoder_hidden=(4,), hidden_dim=4)
 
 
 def of_preset(name: str) -> dict[str, Any]:
@@ -92,10 +92,6 @@ each_way_half_of_them_with_a_controller = pytest.mark.parametrize(
 )
 
 
-def changed(architecture: Architecture, **changes: Any) -> Architecture:
-    return dataclasses.replace(architecture, **changes)
-
-
 def member(architecture: Architecture = SMALL, **settings: Any) -> Member:
     return from_scratch(architecture, QUICK.replace(**settings))
 
@@ -113,7 +109,7 @@ def trained(way: str, use_controller: bool = False) -> tuple[Member, Result]:
 
 
 def architecture_of(way: str, use_controller: bool = False) -> Architecture:
-    return changed(CENTRED if way in AT_THE_CENTRE else SMALL, use_controller=use_controller)
+    return replace(CENTRED if way in AT_THE_CENTRE else SMALL, use_controller=use_controller)
 
 
 def started_from(model: TernaryVAE, drawn: tuple[str, ...] = (), **settings: Any) -> Member:
@@ -344,7 +340,7 @@ def test_no_gradient_is_longer_than_1_and_a_shorter_one_is_as_it_is() -> None:
 
 def control(weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return what random controllers make of weights, with the progress that they saw."""
-    model = TernaryVAE(changed(SMALL, use_controller=True), members=len(weights))
+    model = TernaryVAE(replace(SMALL, use_controller=True), members=len(weights))
     model.initialise(torch.Generator().manual_seed(0))
     assert model.controller is not None
     progress = torch.rand(len(weights), len(TERMS)) * 10
@@ -441,12 +437,6 @@ def test_nothing_moves_but_what_learns(way: str, use_controller: bool) -> None:
     assert same_weights(run.model, by(way, use_controller, seed=7).model)
 
 
-@pytest.mark.parametrize("way", ["rich", "radii", "level_mean", "elbo"])
-def test_loss_falls(way: str) -> None:
-    history = train(by(way, epochs=10)).history
-    assert history[-1]["loss"] < 0.9 * history[1]["loss"]
-
-
 @each_way_half_of_them_with_a_controller
 def test_the_same_seed_gives_the_same_history_and_weights(way: str, use_controller: bool) -> None:
     _, one = trained(way, use_controller)
@@ -462,7 +452,7 @@ def test_another_seed_gives_another_history() -> None:
 def losses(way: str) -> list[float]:
     """Return what the first epoch costs at growing curvatures."""
     curvatures = [0.05, 1.0, 20.0]
-    runs = [member(changed(architecture_of(way), curvature=c), **WAYS[way] | {"epochs": 1}) for c in curvatures]
+    runs = [member(replace(architecture_of(way), curvature=c), **WAYS[way] | {"epochs": 1}) for c in curvatures]
     return [result.history[1]["loss"] for result in train_cohort(runs)]
 
 
@@ -528,10 +518,6 @@ def test_summary_compares_start_best_and_end() -> None:
     }
 
 
-def test_summary_without_a_projection_has_no_hierarchy() -> None:
-    assert set(trained("elbo")[1].summary()) == {"best_epoch", "train_seconds"}
-
-
 # Redraws
 
 SEEDS = range(6)
@@ -573,7 +559,7 @@ def test_redraws_are_bounded() -> None:
 
 def test_a_projection_that_was_not_drawn_is_not_drawn_again() -> None:
     run = member(seed=1)
-    kept = dataclasses.replace(run, reinitialised=())
+    kept = replace(run, reinitialised=())
     assert train(kept).redraws == []
     assert train(member(seed=1)).redraws != []
 
@@ -600,7 +586,7 @@ def overflowing(part: str) -> Member:
             run.model.encoder.mean.bias.fill_(math.nan)
         else:
             last.weight.fill_(math.nan)
-    return dataclasses.replace(run, reinitialised=()) if part in ("radius", "encoder") else run
+    return replace(run, reinitialised=()) if part in ("radius", "encoder") else run
 
 
 FAILURES = {
@@ -781,7 +767,7 @@ def four(
     for place, variant in enumerate(VARIANTS):
         values = settings | {k: v for k, v in variant.items() if k != "curvature" and shared.get(k, True)}
         values |= {"epochs": 2 if place == 1 else 1} if short else {}
-        members.append(start(changed(architecture, curvature=variant["curvature"]), QUICK.replace(**values)))
+        members.append(start(replace(architecture, curvature=variant["curvature"]), QUICK.replace(**values)))
     return members
 
 
@@ -799,7 +785,7 @@ def assert_alike(found: Sequence[Result], expected: Sequence[Result]) -> None:
 
 @each_way_half_of_them_with_a_controller
 def test_a_member_trains_in_a_cohort_as_it_trains_alone(way: str, use_controller: bool) -> None:
-    architecture = changed(architecture_of(way, use_controller), n_trits=3)
+    architecture = replace(architecture_of(way, use_controller), n_trits=3)
     settings = WAYS[way] | {"batch_size": 16}
     runs = four(architecture, **settings)
     together = train_cohort(runs)
@@ -838,7 +824,7 @@ def test_members_of_another_shape_are_refused_by_name(place: int) -> None:
     ]
     for changes, settings, named in others:
         runs = [member(), member(seed=1)]
-        runs.insert(place, member(changed(SMALL, **changes), **settings))
+        runs.insert(place, member(replace(SMALL, **changes), **settings))
         expected = rf"^Members of a cohort must agree in {named}; train them apart\.$"
         with pytest.raises(ConfigurationError, match=expected):
             train_cohort(runs)
@@ -944,7 +930,7 @@ def test_the_loss_of_the_reference_sweep_stops_short_of_the_ceiling(start: Calla
 def test_a_member_of_the_default_shape_trains_as_alone(start: Callable[..., Member], way: str) -> None:
     # Muon brings up directions that are rounding alone: so its few steps are compared, not an epoch of many.
     settings = WAYS[way] | {"batch_size": 8192 if way in AT_THE_CENTRE else 512}
-    architecture = changed(Architecture(), centred=way != "radii")
+    architecture = replace(Architecture(), centred=way != "radii")
     begin = from_scratch if way == "elbo" else start
     runs, again = (four(architecture, begin, short=True, **settings)[:3] for _ in range(2))
     for found, run in zip(train_cohort(runs), again, strict=True):
