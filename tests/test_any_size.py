@@ -25,7 +25,7 @@ from tvae.metrics.population import population, sample_partners
 from tvae.metrics.tree import sibling_hits, tree_precisions, tree_sample
 from tvae.model import TernaryVAE
 from tvae.tracking.description import settings_table
-from tvae.training.sampling import Sampler, binary_subtrees, seen_below, seen_subtrees
+from tvae.training.sampling import Sampler, binary_subtrees
 
 # Three inputs.
 MANY = 27
@@ -83,24 +83,12 @@ def places_apart(size: int) -> np.ndarray:
     return size.bit_length() - 1 - np.ceil(np.log2((place[:, None] ^ place) + 1)).astype(int)
 
 
-@pytest.mark.parametrize("held_out", [False, True], ids=["all", "seen"])
-def test_subtrees_branch_at_the_levels_asked_for(held_out: bool) -> None:
+def test_subtrees_branch_at_the_levels_asked_for() -> None:
     branches = torch.tensor([False, True, True, False, False, True, False])
-    generator, n = torch.Generator().manual_seed(1), 3**7
-    if held_out:
-        seen = torch.rand(n, generator=generator) < 0.9
-        nodes, parted = seen_subtrees(50, seen_below(seen, 7), branches, generator)
-        assert seen[nodes].all()
-        assert parted.shape == (3, 400)
-        nodes = nodes.view(50, 8)
-    else:
-        nodes = binary_subtrees(50, branches, generator)
-    levels = np.flatnonzero(branches.numpy())
-    for subtree in nodes.numpy():
+    apart, levels = ~np.eye(8, dtype=bool), np.flatnonzero(branches.numpy())
+    for subtree in binary_subtrees(50, branches, torch.Generator().manual_seed(1)).numpy():
         valuations = ternary.valuation(subtree[:, None] - subtree, 7)
-        differ = valuations < 7
-        assert (valuations[differ] == levels[places_apart(8)[differ]]).all()
-    assert held_out or differ.sum() == 8 * 7
+        assert (valuations[apart] == levels[places_apart(8)[apart]]).all()
 
 
 @pytest.mark.parametrize(("n_trits", "weight"), [(4, 0.0), (9, 5.0), (12, 0.0), (MANY, 5.0)])
@@ -121,15 +109,6 @@ def test_an_epoch_draws_as_many_operations_as_it_says(n_trits: int, weight: floa
             subtree = sample.population[step * configuration.operations_per_step(n_trits) :][:size].numpy()
             levels = np.unique(ternary.valuation(subtree[1:] - subtree[0], n_trits))
             assert np.array_equal(down, np.diff(levels, append=n_trits))
-
-
-@pytest.mark.parametrize("weight", [0.0, 5.0], ids=["radii", "distances"])
-def test_nothing_held_out_is_drawn_where_an_epoch_is_no_pass(weight: float) -> None:
-    # Of 3^12 operations an epoch draws a third.
-    configuration = Configuration(distance_weight=weight, holdout=0.1)
-    sample, held = Sampler(12, configuration, torch.Generator().manual_seed(0)).epoch(), ternary.held_out(0.1, 12)
-    assert not held[sample.population.numpy()].any()
-    assert not held[sample.stratified.numpy()].any()
 
 
 def test_against_all_partners_tree_precision_is_that_of_the_list() -> None:

@@ -7,7 +7,6 @@ import ast
 import re
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -38,7 +37,6 @@ from tvae.tracking.children import Children
 from tvae.training import Result, train
 from tvae.training.cohort import MAX_REDRAWS
 from tvae.training.start import from_foundation, from_scratch
-from tvae.workflows import session
 from tvae.workflows import sweep as sweep_workflow
 from tvae.workflows.sweep import Clock, Sweep
 
@@ -116,13 +114,10 @@ class Recorder:
     id = experiment_id = "1"
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.metrics, self.parameters = folder, set[str](), dict[str, Any]()
+        self.folder, self.metrics = folder, set[str]()
 
     def log_metrics(self, values: Mapping[str, float], step: int = 0) -> None:
         self.metrics |= values.keys()
-
-    def log_parameters(self, values: Mapping[str, Any]) -> None:
-        self.parameters |= values
 
     def __getattr__(self, name: str) -> Callable[..., str]:
         return lambda *_, **__: ""
@@ -176,20 +171,19 @@ def trial() -> Trial:
 
 
 def test_runs_of_a_sweep_log_all_but_what_is_measured_of_the_model(tmp_path: Path, embedding: Result) -> None:
-    metrics: set[str] = set()
+    logged: set[str] = set()
 
     class Client:
         def log_batch(self, _: str, metrics: Any = (), params: Any = ()) -> None:
-            recorded.update(metric.key for metric in metrics)
+            logged.update(metric.key for metric in metrics)
 
         def __getattr__(self, name: str) -> Callable[..., Any]:
             return lambda *_, **__: SimpleNamespace(info=SimpleNamespace(run_id="1"))
 
-    recorded = metrics
     Children(Client(), "1", "1", tmp_path, {}).log_result(trial(), embedding, {})  # type: ignore[arg-type]
     of_levels = {f"radius_v{v}" for v in range(N_TRITS + 1)}
-    assert metrics == (of_epochs(embedding) - of_levels) | embedding.summary().keys()
-    assert metrics == set(names_of("Each epoch")) | set(names_of("At the end of a run")) - OF_THE_MODEL
+    assert logged == (of_epochs(embedding) - of_levels) | embedding.summary().keys()
+    assert logged == set(names_of("Each epoch")) | set(names_of("At the end of a run")) - OF_THE_MODEL
     first, *others = ([row[0].strip("`"), row[1]] for row in rows("metric") if row[0].strip("`") in OF_THE_MODEL
                       and len(row) == 2)  # fmt: skip
     assert "as all that follow; not in runs of a sweep or of `stability`" in first[1]
@@ -250,21 +244,10 @@ def test_metrics_are_logged_nowhere_else() -> None:
     }
 
 
-def test_what_auto_came_to_is_logged(run: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
-    @contextmanager
-    def opened(*_: Any, **__: Any) -> Iterator[Recorder]:
-        yield run
-
-    monkeypatch.setattr(session, "connect", lambda: None)
-    monkeypatch.setattr(session, "open_run", opened)
-    asked = {"lr": "auto", "epochs": "auto", "curvature": 2.0}
-    options = {**asked, "device": "cpu", "promote": "never"}
-    with session.open_session("finetune", "", options, {}, *resolve("default", asked)):
-        pass
+def test_the_example_of_a_parameter_has_what_auto_comes_to() -> None:
     example = re.search(r"params\.(lr) = '([\d.]+)'", PROSE)
     assert example is not None
-    assert str(run.parameters[example[1]]) == example[2]
-    assert run.parameters.keys() == options.keys()
+    assert str(resolve("default", {})[1].to_dict()[example[1]]) == example[2]
 
 
 # What verification says

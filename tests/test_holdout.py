@@ -1,6 +1,7 @@
 """Operations that are held out: no loss sees them, every metric has its share of them, and the tree holds for them."""
 
 import dataclasses
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -44,16 +45,16 @@ def test_something_is_always_seen_and_something_not() -> None:
 
 
 @pytest.mark.parametrize("weight", [0.0, 5.0], ids=["radii", "distances"])
-@pytest.mark.parametrize("share", [0.1, 0.98])
-def test_no_draw_is_of_what_is_held_out(share: float, weight: float) -> None:
-    configuration = Configuration(batch_size=100, distance_weight=weight, holdout=share)
-    draws, held = Sampler(5, configuration, GENERATOR.manual_seed(0)), ternary.held_out(share, 5)
-    for sample in (draws.epoch() for _ in range(5)):
+@pytest.mark.parametrize(("share", "n_trits", "epochs"), [(0.1, 5, 5), (0.98, 5, 5), (0.1, 12, 1)])
+def test_no_draw_is_of_what_is_held_out(share: float, n_trits: int, epochs: int, weight: float) -> None:
+    """Of five trits an epoch draws all that are seen, of twelve a third."""
+    configuration = Configuration(distance_weight=weight, holdout=share)
+    draws, held = Sampler(n_trits, configuration, GENERATOR.manual_seed(0)), ternary.held_out(share, n_trits)
+    for sample in (draws.epoch() for _ in range(epochs)):
         assert not held[sample.population.numpy()].any()
         assert not held[sample.stratified.numpy()].any()
-    seen = np.unique(sample.population.numpy())
-    if weight == 0:
-        assert np.array_equal(seen, np.flatnonzero(~held))
+    if (n_trits, weight) == (5, 0.0):
+        assert np.array_equal(np.unique(sample.population.numpy()), np.flatnonzero(~held))
         assert len(sample.population) == 3**5
 
 
@@ -65,17 +66,22 @@ def test_strata_are_the_levels_of_which_anything_is_seen() -> None:
     assert (strata == there[:, None]).all()
 
 
+@pytest.mark.parametrize("levels", [range(5), (1, 2, 4)], ids=["all", "some"])
 @pytest.mark.parametrize("share", [0.3, 0.8, 0.95])
-def test_where_a_node_has_two_branches_places_differ_first_at_the_bit_of_the_valuation(share: float) -> None:
-    seen = torch.from_numpy(~ternary.held_out(share, 5))
-    leaves, parted = seen_subtrees(4, seen_below(seen, 5), torch.ones(5, dtype=torch.bool), GENERATOR.manual_seed(0))
+def test_where_a_node_has_two_branches_places_differ_first_at_the_bit_of_the_valuation(
+    share: float, levels: Sequence[int]
+) -> None:
+    seen, b = torch.from_numpy(~ternary.held_out(share, 5)), len(levels)
+    branches = torch.tensor([level in levels for level in range(5)])
+    leaves, parted = seen_subtrees(4, seen_below(seen, 5), branches, GENERATOR.manual_seed(0))
     assert seen[leaves].all()
-    for tree, branches in zip(leaves.view(4, 32).numpy(), parted.view(5, 4, 32).transpose(0, 1).numpy(), strict=True):
+    of_trees = parted.view(b, 4, 2**b).transpose(0, 1).numpy()
+    for tree, branched in zip(leaves.view(4, 2**b).numpy(), of_trees, strict=True):
         valuations = ternary.valuation(tree[:, None] - tree, 5)
-        for i in range(32):
-            for level in range(5):
-                others = [j for j in range(32) if (i ^ j).bit_length() == 5 - level]
-                if branches[level, i]:
+        for i in range(2**b):
+            for place, level in enumerate(levels):
+                others = [j for j in range(2**b) if (i ^ j).bit_length() == b - place]
+                if branched[place, i]:
                     assert (valuations[i, others] == level).all()
                 else:
                     assert (valuations[i, others] > level).all()
@@ -181,12 +187,6 @@ def test_every_epoch_has_coverage_and_hierarchy_of_both(half: tuple[Result, Resu
     both = (last["unseen_coverage"] * n_unseen + last["seen_coverage"] * (243 - n_unseen)) / 243
     assert last["coverage"] == pytest.approx(both)
     assert {"seen_hierarchy", "unseen_hierarchy"} <= last.keys()
-
-
-def test_without_a_holdout_nothing_is_told_apart() -> None:
-    architecture = Architecture(**FIVE)
-    result = train(from_scratch(architecture, resolve_foundation(architecture, {"epochs": 1, "batch_size": 64})))
-    assert not [name for name in result.history[-1] if "seen" in name]
 
 
 @pytest.mark.parametrize("preset", ["rich", "radii"])

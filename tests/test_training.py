@@ -1,11 +1,11 @@
 """Training: schedules, draws, Adam, the loop and its guards, cohorts against single runs, and the project's claim."""
 
-import dataclasses
 import functools
 import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,7 @@ from tvae.training import Member, Record, Result, optimizer, train, train_cohort
 from tvae.training.cohort import MAX_REDRAWS
 from tvae.training.controller import controlled_weights, controller_loss
 from tvae.training.optimizer import Weights, orthogonalised
-from tvae.training.sampling import Sample, Sampler, binary_subtrees
+from tvae.training.sampling import Sampler, binary_subtrees
 from tvae.training.schedule import Schedule
 from tvae.training.selection import rank
 from tvae.training.start import from_foundation, from_scratch
@@ -42,8 +42,8 @@ SMALL = Architecture(
     max_radius=0.95,
     centred=False,
 )
-CENTRED = dataclasses.replace(SMALL, max_radius=0.9995, centred=True)
-TINY = dataclasses.replace(SMALL, n_trits=2, latent_dim=2, encoder_hidden=(4,), decoder_hidden=(4,), hidden_dim=4)
+CENTRED = replace(SMALL, max_radius=0.9995, centred=True)
+TINY = replace(SMALL, n_trits=2, latent_dim=2, encoder_hidden=(4,), decoder_hidden=(4,), hidden_dim=4)
 
 
 def of_preset(name: str) -> dict[str, Any]:
@@ -92,10 +92,6 @@ each_way_half_of_them_with_a_controller = pytest.mark.parametrize(
 )
 
 
-def changed(architecture: Architecture, **changes: Any) -> Architecture:
-    return dataclasses.replace(architecture, **changes)
-
-
 def member(architecture: Architecture = SMALL, **settings: Any) -> Member:
     return from_scratch(architecture, QUICK.replace(**settings))
 
@@ -113,7 +109,7 @@ def trained(way: str, use_controller: bool = False) -> tuple[Member, Result]:
 
 
 def architecture_of(way: str, use_controller: bool = False) -> Architecture:
-    return changed(CENTRED if way in AT_THE_CENTRE else SMALL, use_controller=use_controller)
+    return replace(CENTRED if way in AT_THE_CENTRE else SMALL, use_controller=use_controller)
 
 
 def started_from(model: TernaryVAE, drawn: tuple[str, ...] = (), **settings: Any) -> Member:
@@ -146,6 +142,8 @@ class Watch:
 
 # Schedules
 
+STEPS = np.linspace(0, 1, 1000)
+
 
 def rates(scheduler: str, epochs: int = 50, steps: int = 20, lr: float = 0.1) -> list[float]:
     schedule = Schedule(Configuration(scheduler=scheduler, epochs=epochs, lr=lr), steps)
@@ -157,8 +155,7 @@ def test_constant_rate_stays() -> None:
 
 
 def test_cosine_falls_from_the_peak_to_0_along_half_a_cosine() -> None:
-    expected = 0.1 * (1 + np.cos(np.linspace(0, np.pi, 1000))) / 2
-    assert rates("cosine") == pytest.approx(expected, abs=1e-12)
+    assert rates("cosine") == pytest.approx(0.1 * (1 + np.cos(np.pi * STEPS)) / 2, abs=1e-12)
 
 
 def test_step_halves_the_rate_in_five_stages_of_equal_length() -> None:
@@ -168,17 +165,15 @@ def test_step_halves_the_rate_in_five_stages_of_equal_length() -> None:
 
 
 def test_one_cycle_rises_from_a_25th_to_the_peak_and_falls_to_a_10_000th_along_half_cosines() -> None:
-    steps = np.arange(1000) / 999
-    rise, fall = (1 - np.cos(np.pi * steps / 0.3)) / 2, (1 + np.cos(np.pi * (steps - 0.3) / 0.7)) / 2
-    expected = np.where(steps < 0.3, 0.1 / 25 + (0.1 - 0.1 / 25) * rise, 1e-5 + (0.1 - 1e-5) * fall)
+    rise, fall = (1 - np.cos(np.pi * STEPS / 0.3)) / 2, (1 + np.cos(np.pi * (STEPS - 0.3) / 0.7)) / 2
+    expected = np.where(STEPS < 0.3, 0.1 / 25 + (0.1 - 0.1 / 25) * rise, 1e-5 + (0.1 - 1e-5) * fall)
     assert rates("one_cycle") == pytest.approx(expected, abs=1e-12)
 
 
 def test_linear_warms_up_over_a_twentieth_and_falls_to_0_along_a_line() -> None:
-    found, steps = np.array(rates("linear")), np.arange(1000) / 999
-    rising = steps < 0.049
-    assert found[rising] == pytest.approx(0.1 * (steps[rising] + 1e-3) / 0.05, rel=1e-12)
-    assert found[~rising] == pytest.approx(0.1 * (1 - steps[~rising]) / 0.95, rel=0.02)
+    found, rising = np.array(rates("linear")), STEPS < 0.049
+    assert found[rising] == pytest.approx(0.1 * (STEPS[rising] + 1e-3) / 0.05, rel=1e-12)
+    assert found[~rising] == pytest.approx(0.1 * (1 - STEPS[~rising]) / 0.95, rel=0.02)
     assert (0 < found[0] < 0.003, found[-1], found.argmax()) == (True, 0.0, pytest.approx(50, abs=1))
 
 
@@ -212,24 +207,15 @@ def sampler(n_trits: int = 5, batch_size: int = 100, subtrees: bool = False, see
     return Sampler(n_trits, configuration, torch.Generator().manual_seed(seed))
 
 
-def drawn(n_trits: int = 5, batch_size: int = 100, subtrees: bool = False, seed: int = 0) -> Sample:
-    return sampler(n_trits, batch_size, subtrees, seed).epoch()
-
-
 @pytest.mark.parametrize("n_trits", [2, 5, 9])
-def test_an_epoch_has_every_operation_once_and_strata_of_the_levels(n_trits: int) -> None:
-    found = drawn(n_trits)
-    assert torch.equal(found.population.sort().values, torch.arange(3**n_trits))
-    assert torch.equal(
-        torch.from_numpy(ternary.valuations(n_trits)[found.stratified.numpy()]),
-        torch.arange(n_trits + 1)[:, None].expand_as(found.stratified),
-    )
+def test_an_epoch_has_every_operation_once(n_trits: int) -> None:
+    assert torch.equal(sampler(n_trits).epoch().population.sort().values, torch.arange(3**n_trits))
 
 
 @pytest.mark.parametrize(("batch_size", "per_level"), [(1, 4), (100, 4), (256, 8), (512, 16)])
 def test_stratified_part_has_as_many_of_each_level(batch_size: int, per_level: int) -> None:
     steps = -(-243 // batch_size)
-    assert drawn(batch_size=batch_size).stratified.shape == (steps, 6, per_level)
+    assert sampler(batch_size=batch_size).epoch().stratified.shape == (steps, 6, per_level)
 
 
 def test_stratified_operations_are_drawn_evenly_within_their_level() -> None:
@@ -264,14 +250,6 @@ def test_operations_are_in_subtrees_as_often_as_each_other_but_for_0_and_its_nei
     # Below a node that is always kept on the way to 0, the one of two siblings that is kept is as likely as the other.
     far_from_0 = share[np.arange(27) % 3 != 0]
     assert far_from_0 == pytest.approx(np.full(18, 0.7 * chance + 0.3 * 2 / 9), abs=0.01)
-
-
-@pytest.mark.parametrize("subtrees", [False, True])
-def test_a_sample_has_operations_for_all_steps(subtrees: bool) -> None:
-    draws = sampler(subtrees=subtrees)
-    population = draws.epoch().population
-    assert (draws.steps, population.shape) == (3, (96 * draws.steps if subtrees else 243,))
-    assert 0 <= int(population.min()) <= int(population.max()) < 243
 
 
 def test_draws_follow_from_the_seed_and_differ_by_epoch() -> None:
@@ -340,9 +318,9 @@ def test_20_steps_are_those_of_torch_for_each_member_at_its_own_rate(
     for row, member in enumerate([2] if alone else range(3)):
         single = models(3)[member]
         by_torch(single, LR[member], optimizer, 20)
-        found = together.snapshot(row)
-        expected = {name: single.get_parameter(name).detach() for name in found}
-        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+        # What does not learn is among them, and has not moved.
+        found = {name: values[row] for name, values in together.model.state_dict().items()}
+        torch.testing.assert_close(found, dict(single.state_dict()), rtol=1e-3, atol=1e-4)
 
 
 def test_a_matrix_of_zeros_has_no_direction() -> None:
@@ -357,22 +335,12 @@ def test_no_gradient_is_longer_than_1_and_a_shorter_one_is_as_it_is() -> None:
     assert (short > 0).all()
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_what_does_not_learn_never_moves_nor_do_the_models_that_were_given(optimizer: str) -> None:
-    singles = models(3)
-    after = by_cohort(singles, 20, optimizer).model.state_dict()
-    assert all(same_weights(a, b) for a, b in zip(singles, models(3), strict=True))
-    still = {name: before for name, before in singles[1].state_dict().items() if not name.startswith(tuple(LEARNING))}
-    assert still
-    assert [name for name, before in still.items() if not torch.equal(after[name][1], before)] == []
-
-
 # The controller
 
 
 def control(weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return what random controllers make of weights, with the progress that they saw."""
-    model = TernaryVAE(changed(SMALL, use_controller=True), members=len(weights))
+    model = TernaryVAE(replace(SMALL, use_controller=True), members=len(weights))
     model.initialise(torch.Generator().manual_seed(0))
     assert model.controller is not None
     progress = torch.rand(len(weights), len(TERMS)) * 10
@@ -469,12 +437,6 @@ def test_nothing_moves_but_what_learns(way: str, use_controller: bool) -> None:
     assert same_weights(run.model, by(way, use_controller, seed=7).model)
 
 
-@pytest.mark.parametrize("way", ["rich", "radii", "level_mean", "elbo"])
-def test_loss_falls(way: str) -> None:
-    history = train(by(way, epochs=10)).history
-    assert history[-1]["loss"] < 0.9 * history[1]["loss"]
-
-
 @each_way_half_of_them_with_a_controller
 def test_the_same_seed_gives_the_same_history_and_weights(way: str, use_controller: bool) -> None:
     _, one = trained(way, use_controller)
@@ -490,7 +452,7 @@ def test_another_seed_gives_another_history() -> None:
 def losses(way: str) -> list[float]:
     """Return what the first epoch costs at growing curvatures."""
     curvatures = [0.05, 1.0, 20.0]
-    runs = [member(changed(architecture_of(way), curvature=c), **WAYS[way] | {"epochs": 1}) for c in curvatures]
+    runs = [member(replace(architecture_of(way), curvature=c), **WAYS[way] | {"epochs": 1}) for c in curvatures]
     return [result.history[1]["loss"] for result in train_cohort(runs)]
 
 
@@ -556,10 +518,6 @@ def test_summary_compares_start_best_and_end() -> None:
     }
 
 
-def test_summary_without_a_projection_has_no_hierarchy() -> None:
-    assert set(trained("elbo")[1].summary()) == {"best_epoch", "train_seconds"}
-
-
 # Redraws
 
 SEEDS = range(6)
@@ -601,7 +559,7 @@ def test_redraws_are_bounded() -> None:
 
 def test_a_projection_that_was_not_drawn_is_not_drawn_again() -> None:
     run = member(seed=1)
-    kept = dataclasses.replace(run, reinitialised=())
+    kept = replace(run, reinitialised=())
     assert train(kept).redraws == []
     assert train(member(seed=1)).redraws != []
 
@@ -628,7 +586,7 @@ def overflowing(part: str) -> Member:
             run.model.encoder.mean.bias.fill_(math.nan)
         else:
             last.weight.fill_(math.nan)
-    return dataclasses.replace(run, reinitialised=()) if part in ("radius", "encoder") else run
+    return replace(run, reinitialised=()) if part in ("radius", "encoder") else run
 
 
 FAILURES = {
@@ -664,12 +622,8 @@ def test_a_run_that_cannot_start_is_not_trained(part: str) -> None:
     assert set(result.summary()) == {"best_epoch", "train_seconds"}
 
 
-def diverging() -> Member:
-    return by("elbo", lr=5.0, optimizer="adam", epochs=30, patience=30)
-
-
 def test_too_large_a_learning_rate_stops_the_run_in_the_middle_and_gives_its_best_epoch_back() -> None:
-    (result,) = train_cohort([diverging()])
+    (result,) = train_cohort([by("elbo", lr=5.0, optimizer="adam", epochs=30, patience=30)])
     assert len(result.history) > 1
     with pytest.raises(TrainingError, match=rf"^Training stopped at epoch {len(result.history)}: the "):
         raise result.error or AssertionError
@@ -713,13 +667,9 @@ def test_small_degradation_is_not_warned_of() -> None:
     assert result.events == []
 
 
-def losing_coverage() -> Member:
-    return degrading(unfreeze="all", encoder_lr_scale=1.0, decoder_lr_scale=1.0)
-
-
 def test_loss_of_coverage_is_warned_of_once_and_such_an_epoch_is_never_the_best() -> None:
     watch = Watch()
-    result = train(losing_coverage(), observer=watch)
+    result = train(degrading(unfreeze="all", encoder_lr_scale=1.0, decoder_lr_scale=1.0), observer=watch)
     (warning,) = events(watch, "Coverage fell")
     fallen = result.history[1]["coverage"]
     assert watch.told[:warning] == [(0, 0.0)]
@@ -747,27 +697,6 @@ def test_observer_is_told_of_every_epoch_of_every_member() -> None:
 
 def test_an_observer_does_not_change_the_training() -> None:
     assert train(member(seed=1), observer=Watch()).history == train(member(seed=1)).history
-
-
-class Broken(Watch):
-    """An observer that fails at an epoch, or at the first event."""
-
-    def __init__(self, at: float | None) -> None:
-        super().__init__()
-        self.at = at
-
-    def epoch(self, member: int, record: Record) -> None:
-        if record["epoch"] == self.at:
-            raise OSError("the store is full")
-
-    def event(self, member: int, text: str) -> None:
-        raise OSError("the store is full")
-
-
-@pytest.mark.parametrize("at", [0, 2, None])
-def test_what_an_observer_raises_ends_the_training(at: float | None) -> None:
-    with pytest.raises(OSError, match="the store is full"):
-        train(member(seed=1 if at is None else 0), observer=Broken(at))
 
 
 class Slow(Watch):
@@ -821,28 +750,10 @@ def test_a_run_alone_trains_on_one_thread_a_cohort_on_more_and_an_error_gives_th
 
 # Everything that members of one cohort may differ in.
 VARIANTS: list[dict[str, Any]] = [
-    {"seed": 3, "curvature": 2.0, "lr": 0.02, "epochs": 2},
+    {"seed": 3, "curvature": 2.0, "lr": 0.02, "epochs": 2, "distance_margin": 0.01, "initial_hierarchy": "any"},
     {"seed": 4, "curvature": 0.5, "lr": 0.05, "epochs": 1, "hierarchy_weight": 1.0, "scheduler": "cosine"},
-    {
-        "seed": 5,
-        "curvature": 5.0,
-        "lr": 0.01,
-        "epochs": 4,
-        "patience": 2,
-        "richness_weight": 0.5,
-        "beta": 0.1,
-        "distance_margin": 0.01,
-    },
-    {
-        "seed": 7,
-        "curvature": 1.5,
-        "lr": 0.03,
-        "epochs": 3,
-        "patience": 1,
-        "scheduler": "constant",
-        "separation_weight": 0.0,
-        "initial_hierarchy": "any",
-    },
+    {"seed": 5, "curvature": 5.0, "lr": 0.01, "epochs": 4, "patience": 2, "richness_weight": 0.5, "beta": 0.1},
+    {"seed": 7, "curvature": 1.5, "lr": 0.03, "epochs": 3, "scheduler": "constant", "separation_weight": 0.0},
 ]
 
 
@@ -856,7 +767,7 @@ def four(
     for place, variant in enumerate(VARIANTS):
         values = settings | {k: v for k, v in variant.items() if k != "curvature" and shared.get(k, True)}
         values |= {"epochs": 2 if place == 1 else 1} if short else {}
-        members.append(start(changed(architecture, curvature=variant["curvature"]), QUICK.replace(**values)))
+        members.append(start(replace(architecture, curvature=variant["curvature"]), QUICK.replace(**values)))
     return members
 
 
@@ -874,7 +785,7 @@ def assert_alike(found: Sequence[Result], expected: Sequence[Result]) -> None:
 
 @each_way_half_of_them_with_a_controller
 def test_a_member_trains_in_a_cohort_as_it_trains_alone(way: str, use_controller: bool) -> None:
-    architecture = changed(architecture_of(way, use_controller), n_trits=3)
+    architecture = replace(architecture_of(way, use_controller), n_trits=3)
     settings = WAYS[way] | {"batch_size": 16}
     runs = four(architecture, **settings)
     together = train_cohort(runs)
@@ -913,7 +824,7 @@ def test_members_of_another_shape_are_refused_by_name(place: int) -> None:
     ]
     for changes, settings, named in others:
         runs = [member(), member(seed=1)]
-        runs.insert(place, member(changed(SMALL, **changes), **settings))
+        runs.insert(place, member(replace(SMALL, **changes), **settings))
         expected = rf"^Members of a cohort must agree in {named}; train them apart\.$"
         with pytest.raises(ConfigurationError, match=expected):
             train_cohort(runs)
@@ -1019,7 +930,7 @@ def test_the_loss_of_the_reference_sweep_stops_short_of_the_ceiling(start: Calla
 def test_a_member_of_the_default_shape_trains_as_alone(start: Callable[..., Member], way: str) -> None:
     # Muon brings up directions that are rounding alone: so its few steps are compared, not an epoch of many.
     settings = WAYS[way] | {"batch_size": 8192 if way in AT_THE_CENTRE else 512}
-    architecture = changed(Architecture(), centred=way != "radii")
+    architecture = replace(Architecture(), centred=way != "radii")
     begin = from_scratch if way == "elbo" else start
     runs, again = (four(architecture, begin, short=True, **settings)[:3] for _ in range(2))
     for found, run in zip(train_cohort(runs), again, strict=True):
