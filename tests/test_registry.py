@@ -294,9 +294,7 @@ class TestRollback:
 
 
 class TestAddresses:
-    def test_every_name_of_a_checkpoint_leads_to_it(
-        self, client: MlflowClient, entries: list[Entry], tmp_path: Path
-    ) -> None:
+    def test_every_name_leads_to_it(self, client: MlflowClient, entries: list[Entry], tmp_path: Path) -> None:
         entry = entries[0]
         put(client, entry)
         client.log_artifact(entry.run_id, str(entry.checkpoint.path), "elsewhere")

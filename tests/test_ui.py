@@ -249,13 +249,10 @@ def test_the_saved_view_has_the_curves_that_one_reads_first(work: Work, visit: V
 
 
 def test_every_experiment_of_a_run_has_the_saved_view(work: Work, visit: Visit) -> None:
-    page = visit(f"{work.server}/#/experiments/{experiment_id(work, 'seasons')}/runs?workflowType=machine_learning")
+    experiment = work.desk.client.get_experiment_by_name("seasons").experiment_id
+    page = visit(f"{work.server}/#/experiments/{experiment}/runs?workflowType=machine_learning")
     page.get_by_role("button", name="Views").click()
     sees(page, "What the models are worth")
-
-
-def experiment_id(work: Work, name: str) -> str:
-    return str(work.desk.client.get_experiment_by_name(name).experiment_id)
 
 
 # A run
