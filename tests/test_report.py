@@ -474,14 +474,6 @@ def test_a_trial_that_was_written_twice_counts_once(client: MlflowClient, experi
     assert [t.status for t in gather(client, parent).trials] == ["FINISHED"]
 
 
-def test_more_runs_than_one_page_are_all_there(
-    client: MlflowClient, experiment: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("tvae.tracking.search._PAGE", 3)
-    parent = sweep(client, experiment, [trial("a", seed, -0.8, phase="search") for seed in range(8)])
-    assert len(gather(client, parent).trials) == 8
-
-
 def test_versions_with_an_alias_or_from_these_runs_are_there(client: MlflowClient, experiment: str) -> None:
     parent, other = sweep(client, experiment, []), sweep(client, experiment, [])
     client.create_registered_model("tvae")
