@@ -151,12 +151,9 @@ def test_a_reached_ceiling_stays_on_the_logarithmic_scale() -> None:
     assert line(axes, "curve")[-1, 1] > bottom > 0
 
 
-def test_degradation_is_shaded(finetuned: Figure) -> None:
+def test_degradation_is_shaded_and_the_best_epoch_marked_in_every_panel(finetuned: Figure) -> None:
     corners = panel(finetuned, "hierarchy").collections[0].get_paths()[0].vertices
     assert (corners[:, 1].min(), corners[:, 1].max()) == (-0.8, -0.75)
-
-
-def test_the_best_epoch_is_marked_in_every_panel(finetuned: Figure) -> None:
     assert {line(axes, "best epoch")[0, 0] for axes in finetuned.axes} == {2.0}
 
 
@@ -249,6 +246,7 @@ def test_the_gap_of_each_two_levels_stands_above_and_spans_what_is_between_them(
     bars = [line.get_ydata() for line in figure.axes[0].lines if line.get_gid() == "gap"]
     assert np.allclose(bars, [[0.4, 0.8], [0.0, 0.3]])
     assert text_of(figure, "title") == f"Smallest level gap {min(found.level_gaps):.2f}"
+    assert f"hierarchy −{-found.hierarchy:.5f}" in text_of(figure, "subtitle")
 
 
 def test_an_overlap_of_two_levels_is_shaded_where_it_is_and_said() -> None:
@@ -270,12 +268,6 @@ def test_a_collapsed_model_is_drawn() -> None:
         figure = plots.radius_by_valuation(evaluation(np.full(3**4, radius)))
         figure.draw_without_rendering()
         assert drawn(figure.axes[0]) == 81, radius
-
-
-def test_the_evaluation_of_a_model_is_drawn() -> None:
-    figure = plots.radius_by_valuation(metrics.evaluate(exact_model(5)))
-    assert text_of(figure, "title").startswith("Smallest level gap 0.")
-    assert f"hierarchy −{-metrics.hierarchy_ceiling(5):.5f}" in text_of(figure, "subtitle")
 
 
 # The disk
