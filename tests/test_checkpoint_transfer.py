@@ -48,6 +48,7 @@ class TestWhatIsTaken:
         result = start(source)
         assert (result.loaded, result.reinitialised) == (ALL, ())
         assert equal(result.model, source.model)
+        assert result.model.training
 
     def test_a_projection_that_was_never_learned_is_drawn_anew(self, tmp_path: Path) -> None:
         source = checkpoint(tmp_path, trained=CODEC)
@@ -72,6 +73,7 @@ class TestWhatIsTaken:
 
     def test_no_weight_is_left_undefined(self, tmp_path: Path) -> None:
         result = start(checkpoint(tmp_path, trained=CODEC), dataclasses.replace(SMALL, use_controller=True))
+        assert (result.loaded, result.reinitialised) == (CODEC, ("projection", "controller"))
         assert {name.split(".")[0] for name in result.model.state_dict()} == {*result.loaded, *result.reinitialised}
         assert all(tensor.isfinite().all() for tensor in result.model.state_dict().values())
 
@@ -81,15 +83,10 @@ class TestWhatIsTaken:
         result.model.encoder.mean.bias.data.zero_()
         assert not equal(result.model.encoder, source.model.encoder)
 
-    def test_the_result_is_in_training_mode(self, tmp_path: Path) -> None:
-        assert start(checkpoint(tmp_path)).model.training
-
     def test_one_line_says_it_all(self, tmp_path: Path) -> None:
         source = checkpoint(tmp_path, trained=CODEC)
         line = f"From the checkpoint (digest {source.digest[:12]}…): encoder, decoder; reinitialised: projection."
         assert start(source).describe() == line
-
-    def test_the_line_says_when_nothing_is_drawn(self, tmp_path: Path) -> None:
         assert start(checkpoint(tmp_path)).describe().endswith("projection; nothing reinitialised.")
 
 
@@ -102,10 +99,6 @@ class TestWhatMayDiffer:
             result = start(source, requested, new_projection=not foundation)
             assert result.model.architecture == requested
             assert result.reinitialised == ("projection",)
-
-    def test_a_controller_where_no_projection_was_learned(self, tmp_path: Path) -> None:
-        result = start(checkpoint(tmp_path, trained=CODEC), dataclasses.replace(SMALL, use_controller=True))
-        assert result.reinitialised == ("projection", "controller")
 
     def test_a_controller_that_was_never_learned(self, tmp_path: Path) -> None:
         source = checkpoint(tmp_path, dataclasses.replace(SMALL, use_controller=True))

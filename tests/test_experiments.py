@@ -20,15 +20,8 @@ SMALL = Architecture(n_trits=3, latent_dim=4, encoder_hidden=(8,), decoder_hidde
 
 # The presets of the reference sweep of 2025-12-29, as its record has them.
 REFERENCE = {
-    "max_hierarchy": {
-        "curvature": 2.0,
-        "lr": 3e-4,
-        "patience": 5,
-        "epochs": 10,
-        "hierarchy_weight": 5.0,
-        "richness_weight": 2.0,
-    },
-    "stable": {"curvature": 2.0, "lr": 3e-4, "scheduler": "cosine", "epochs": 60},
+    "max_hierarchy": {"patience": 5, "epochs": 10, "hierarchy_weight": 5.0, "richness_weight": 2.0},
+    "stable": {"scheduler": "cosine", "epochs": 60},
 }
 
 AUTO = dict.fromkeys(PRESET_SETTINGS, "auto")
@@ -60,15 +53,15 @@ def test_without_a_wish_the_default_preset_is_the_default_and_auto_is_no_wish() 
 def test_preset_has_the_values_of_the_reference(preset: str) -> None:
     architecture, configuration = resolve(preset, AUTO)
     values = architecture.to_dict() | configuration.to_dict()
-    assert {name: values[name] for name in REFERENCE[preset]} == REFERENCE[preset]
+    assert values.items() >= ({"curvature": 2.0, "lr": 3e-4} | REFERENCE[preset]).items()
 
 
 @pytest.mark.parametrize("preset", list(PRESETS))
 def test_preset_is_what_it_sets_and_all_epochs_unless_it_says_otherwise(preset: str) -> None:
     architecture, configuration = resolve(preset, {})
     values = architecture.to_dict() | configuration.to_dict()
-    assert {name: values[name] for name in PRESETS[preset]} == PRESETS[preset]
-    assert "patience" in PRESETS[preset] or configuration.patience == configuration.epochs
+    defaults = Architecture().to_dict() | Configuration().to_dict()
+    assert values == defaults | {"patience": configuration.epochs} | PRESETS[preset]
     assert PRESETS[preset].keys() <= set(PRESET_SETTINGS)
 
 
@@ -79,17 +72,9 @@ def test_presets_learn_what_they_are_named_for() -> None:
     assert learned == {"default": (True, False, False), "rich": (True, True, True), **radii}
 
 
-def test_what_a_preset_leaves_open_has_its_default() -> None:
-    _, configuration = resolve("rich", AUTO)
-    assert (configuration.lr, configuration.optimizer) == (Configuration().lr, Configuration().optimizer)
-
-
 def test_a_wish_goes_before_the_preset() -> None:
     _, configuration = resolve("max_hierarchy", {**AUTO, "lr": 0.1, "epochs": 3})
     assert (configuration.lr, configuration.epochs, configuration.patience) == (0.1, 3, 5)
-
-
-def test_a_wish_for_the_default_goes_before_the_preset() -> None:
     assert resolve("max_hierarchy", {"lr": Configuration().lr})[1].lr == Configuration().lr
 
 
@@ -147,12 +132,9 @@ def test_settings_go_where_they_belong() -> None:
     assert configuration == Configuration(lr=0.1, seed=4)
 
 
-def test_unknown_preset_is_refused_with_the_nearest_known_one() -> None:
+def test_unknown_preset_is_refused_with_the_nearest_known_one_or_all_of_them() -> None:
     with pytest.raises(ConfigurationError, match=r"^`max_hierachy` is no preset; did you mean `max_hierarchy`\?$"):
         resolve("max_hierachy", {})
-
-
-def test_unknown_preset_that_is_near_to_none_is_refused_with_all_of_them() -> None:
     with pytest.raises(ConfigurationError, match=r"^`zzz` is no preset; there are default, rich, radii"):
         resolve("zzz", {})
 
@@ -223,21 +205,13 @@ def checkpoint(folder: Path, *trained: str) -> Checkpoint:
     return read(path)
 
 
-@pytest.mark.parametrize(
-    ("trained", "new_projection", "reinitialised"),
-    [
-        (("encoder", "decoder"), False, ("projection",)),
-        (("encoder", "decoder", "projection"), False, ()),
-        (("encoder", "decoder", "projection"), True, ("projection",)),
-    ],
-)
+@pytest.mark.parametrize(("new_projection", "reinitialised"), [(False, ()), (True, ("projection",))])
 def test_a_start_from_a_checkpoint_may_draw_again_what_was_drawn(
-    tmp_path: Path, trained: tuple[str, ...], new_projection: bool, reinitialised: tuple[str, ...]
+    tmp_path: Path, new_projection: bool, reinitialised: tuple[str, ...]
 ) -> None:
-    source = checkpoint(tmp_path, *trained)
+    source = checkpoint(tmp_path, "encoder", "decoder", "projection")
     member, statement = from_checkpoint(source, SMALL, Configuration(), new_projection=new_projection)
     assert (member.reinitialised, statement.reinitialised) == (reinitialised, reinitialised)
-    assert equal(weights(member.model, *statement.loaded), weights(source.model, *statement.loaded))
 
 
 def test_a_start_from_a_foundation_is_the_same_in_memory_and_from_its_file(tmp_path: Path) -> None:

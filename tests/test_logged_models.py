@@ -13,7 +13,7 @@ from registry_store import METRICS, Entry, tracking_in
 
 from tvae.checkpoint import FILE_NAME, save
 from tvae.config.architecture import Architecture
-from tvae.config.training import Configuration
+from tvae.config.presets import resolve
 from tvae.model import COMPONENTS
 from tvae.registry import MODEL, promote, run_of
 from tvae.tracking import model
@@ -42,21 +42,14 @@ def trial(client: MlflowClient) -> Run:
 
 def saved(folder: Path, seed: int = 0, trained: tuple[str, ...] = COMPONENTS, **changes: object) -> Entry:
     """A checkpoint as a trial of the preset `rich` leaves it."""
-    training = {
-        "stage": "trial",
-        "seed": seed,
-        "configuration": Configuration(
-            seed=seed, epochs=20, distance_margin=0.005, hierarchy_weight=5, richness_weight=2, separation_weight=5
-        ).to_dict(),
-    }
+    _, configuration = resolve("rich", {"seed": seed, "n_trits": 3, "epochs": 20})
+    training = {"stage": "trial", "seed": seed, "configuration": configuration.to_dict()}
     changes = {"max_radius": 0.98, **changes}
     made = save(folder / FILE_NAME, exact_model(**changes), trained=trained, training=training, metrics={})
     return Entry(made, "", "")
 
 
-def test_a_model_has_the_metrics_of_its_file_at_its_epoch_and_no_others(
-    client: MlflowClient, trial: Run, tmp_path: Path
-) -> None:
+def test_a_model_has_the_metrics_of_its_file_alone(client: MlflowClient, trial: Run, tmp_path: Path) -> None:
     entry, run_id = saved(tmp_path, curvature=0.5), trial.info.run_id
     assert client.search_logged_models(["0"], filter_string="metrics.hierarchy < -0.825") == []
     model_id = log_model(client, run_id, entry.verdict(), step=7)
@@ -86,9 +79,7 @@ def test_name_parameters_and_description_tell_models_apart(client: MlflowClient,
     assert failed.tags["mlflow.note.content"].startswith("Verification failed (coverage 0.5 (>= 1)): ")
 
 
-def test_a_model_of_a_trial_is_served_and_registered_by_its_id(
-    client: MlflowClient, trial: Run, tmp_path: Path
-) -> None:
+def test_a_trials_model_is_served_and_registered_by_id(client: MlflowClient, trial: Run, tmp_path: Path) -> None:
     entry = saved(tmp_path)
     trained = run_of(client, f"runs:/{trial.info.run_id}/checkpoint")
     assert trained is not None

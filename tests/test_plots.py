@@ -91,6 +91,11 @@ def line(axes: Axes, gid: str) -> Floats:
     return np.asarray(next(line for line in axes.lines if line.get_gid() == gid).get_xydata())
 
 
+def lines_of(figure: Figure, gid: str) -> Any:
+    """A collection of lines in the first panel."""
+    return next(lines for lines in figure.axes[0].collections if lines.get_gid() == gid)
+
+
 def level(axes: Axes, v: int) -> Floats:
     return line(axes, f"v{v}")
 
@@ -146,12 +151,9 @@ def test_a_reached_ceiling_stays_on_the_logarithmic_scale() -> None:
     assert line(axes, "curve")[-1, 1] > bottom > 0
 
 
-def test_degradation_is_shaded(finetuned: Figure) -> None:
+def test_degradation_is_shaded_and_the_best_epoch_marked_in_every_panel(finetuned: Figure) -> None:
     corners = panel(finetuned, "hierarchy").collections[0].get_paths()[0].vertices
     assert (corners[:, 1].min(), corners[:, 1].max()) == (-0.8, -0.75)
-
-
-def test_the_best_epoch_is_marked_in_every_panel(finetuned: Figure) -> None:
     assert {line(axes, "best epoch")[0, 0] for axes in finetuned.axes} == {2.0}
 
 
@@ -231,8 +233,7 @@ def test_the_levels_are_written_with_their_sizes() -> None:
 
 
 def test_the_mean_of_each_level_is_marked(scattered: Evaluation) -> None:
-    axes = plots.radius_by_valuation(scattered).axes[0]
-    bars = next(c for c in axes.collections if c.get_gid() == "means").get_segments()
+    bars = lines_of(plots.radius_by_valuation(scattered), "means").get_segments()
     assert [bar[0][1] for bar in bars] == list(scattered.level_radii)
 
 
@@ -245,6 +246,7 @@ def test_the_gap_of_each_two_levels_stands_above_and_spans_what_is_between_them(
     bars = [line.get_ydata() for line in figure.axes[0].lines if line.get_gid() == "gap"]
     assert np.allclose(bars, [[0.4, 0.8], [0.0, 0.3]])
     assert text_of(figure, "title") == f"Smallest level gap {min(found.level_gaps):.2f}"
+    assert f"hierarchy −{-found.hierarchy:.5f}" in text_of(figure, "subtitle")
 
 
 def test_an_overlap_of_two_levels_is_shaded_where_it_is_and_said() -> None:
@@ -266,12 +268,6 @@ def test_a_collapsed_model_is_drawn() -> None:
         figure = plots.radius_by_valuation(evaluation(np.full(3**4, radius)))
         figure.draw_without_rendering()
         assert drawn(figure.axes[0]) == 81, radius
-
-
-def test_the_evaluation_of_a_model_is_drawn() -> None:
-    figure = plots.radius_by_valuation(metrics.evaluate(exact_model(5)))
-    assert text_of(figure, "title").startswith("Smallest level gap 0.")
-    assert f"hierarchy −{-metrics.hierarchy_ceiling(5):.5f}" in text_of(figure, "subtitle")
 
 
 # The disk
@@ -421,8 +417,7 @@ def about_operation_0(points: Floats) -> Floats:
 
 def edges(figure: Figure, k: int) -> Floats:
     """The polylines from level k - 1 to level k, shape `(3^k, n, 2)`."""
-    lines = next(c for c in figure.axes[0].collections if c.get_gid() == f"edges {k}")
-    return np.asarray(lines.get_segments())
+    return np.asarray(lines_of(figure, f"edges {k}").get_segments())
 
 
 @pytest.fixture(scope="module")
@@ -449,22 +444,16 @@ def test_the_angle_of_a_vertex_is_the_middle_of_its_arc(drawn_tree: Figure) -> N
         assert np.allclose(turn, np.rint(turn))
 
 
-def apart(z: Floats, i: Any, j: Any) -> Floats:
-    """Hyperbolic distances at curvature 1."""
-    square = (z**2).sum(1)
-    excess = 2 * ((z[i] - z[j]) ** 2).sum(1) / ((1 - square[i]) * (1 - square[j]))
-    return np.asarray(np.arccosh(1 + excess))
-
-
 def test_the_depth_of_a_vertex_is_by_how_much_its_members_are_nearer_than_operations_at_valuation_0() -> None:
-    z, partner = a_tree(3, 1.0), metrics.sample_partners(3)[1].numpy()
-    top = apart(z, np.arange(27), partner[0]).mean() / 2
-    figure = plots.tree(z, curvature=1.0)
+    z = torch.from_numpy(a_tree(3, 1.0))
+    apart = [poincare.distance_between_points(z, z[p], curvature=1.0) for p in metrics.sample_partners(3)[1]]
+    top = float(apart[0].mean()) / 2
+    figure = plots.tree(z.numpy(), curvature=1.0)
     for k in (1, 2):
         depths = 2 * np.arctanh(np.linalg.norm(edges(figure, k)[:, -1], axis=1))
         for b in range(3**k):
-            members = ternary.ball(b, k, 3)
-            assert depths[b] == pytest.approx(top - apart(z, members, partner[k][members]).mean() / 2, rel=1e-9)
+            nearer = float(apart[k][ternary.ball(b, k, 3)].mean()) / 2
+            assert depths[b] == pytest.approx(top - nearer, rel=1e-9)
     leaves = 2 * np.arctanh(np.linalg.norm(edges(figure, 3)[:, -1], axis=1))
     assert np.allclose(leaves, top)
     said = r"The 3-adic tree of 27 ternary operations[^$]*Mean depth, level by level: 0.00 · \d\.\d\d · \d\.\d\d · "
@@ -486,8 +475,8 @@ def test_edges_are_geodesics_of_the_disk() -> None:
 
 
 def test_the_three_first_trits_have_three_colours_and_the_second_their_shades(drawn_tree: Figure) -> None:
-    lines = [next(c for c in drawn_tree.axes[0].collections if c.get_gid() == f"edges {k}") for k in (1, 2, 3)]
-    assert [len(np.unique(edge.get_edgecolors(), axis=0)) for edge in lines] == [3, 9, 9]
+    colours = [lines_of(drawn_tree, f"edges {k}").get_edgecolors() for k in (1, 2, 3)]
+    assert [len(np.unique(found, axis=0)) for found in colours] == [3, 9, 9]
 
 
 # Distances by valuation

@@ -136,10 +136,8 @@ def test_a_difference_that_was_planted_is_found_and_the_other_is_not(planted: Ru
 
 
 def test_a_grid_is_compared_with_its_first_cell_and_in_all_pairs(planted: Runs) -> None:
-    (phase,) = phases_of(planted)
-    made = phase.comparisons["best_hierarchy"]
-    assert made.cells[0] == "base"
-    assert len(made.pairs) == 3
+    made = phases_of(planted)[0].comparisons["best_hierarchy"]
+    assert (made.cells[0], len(made.pairs)) == ("base", 3)
 
 
 def test_cells_of_the_reference_stand_in_its_order_and_its_baseline_is_first() -> None:
@@ -260,11 +258,9 @@ def test_a_demonstration_of_a_partial_load_is_never_the_best() -> None:
 
 
 def test_an_experiment_ranks_single_runs_and_trials_alike() -> None:
-    runs = [
-        dataclasses.replace(trial("", s, -0.81 + NOISE[s], curvature=1.0), stage="finetune", parent=None, id=f"f{s}")
-        for s in range(2)
-    ]
-    held = Runs("tvae", "experiment", (PARENT,), tuple(cell("base", -0.80)), tuple(runs))
+    runs = [trial("", seed, -0.81 + NOISE[seed], curvature=1.0) for seed in range(2)]
+    single = tuple(dataclasses.replace(run, stage="finetune", parent=None) for run in runs)
+    held = Runs("tvae", "experiment", (PARENT,), tuple(cell("base", -0.80)), single)
     text = to_markdown(held).split("## Configurations")[1]
     assert re.findall(r"^\| \**(?:\w* ?seed=\d|\w+) \(([a-z ]+)\)\** \| (\d)", text.replace("\\", ""), re.M) == [
         ("single run", "2"), ("grid", "5")
@@ -283,9 +279,9 @@ def test_failed_trials_are_counted_and_named_with_their_reason() -> None:
 
 
 def test_where_many_failed_they_come_first() -> None:
-    held = sweep_of(*cell("base", -0.78), *(trial("other", seed, None) for seed in range(5)))
-    assert advice(held).action == "Find out why trials failed, then go on with them."
-    assert advice(held).command == f"python -m entry_points.sweep --resume {PARENT.id}"
+    found = advice(sweep_of(*cell("base", -0.78), *(trial("other", seed, None) for seed in range(5))))
+    assert found.action == "Find out why trials failed, then go on with them."
+    assert found.command == f"python -m entry_points.sweep --resume {PARENT.id}"
 
 
 def test_a_sweep_in_which_everything_failed_has_a_report() -> None:
@@ -387,10 +383,8 @@ EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>&lt;"
 
 
 def test_what_a_run_is_called_is_text_on_the_page() -> None:
-    held = sweep_of(*cell(EVIL, -0.78), *cell("b", -0.7), trial("c", 0, None))
-    parent = dataclasses.replace(PARENT, name=EVIL)
-    held = dataclasses.replace(held, name=EVIL, parents=(parent,))
-    page = Page(to_page(held))
+    trials = (*cell(EVIL, -0.78), *cell("b", -0.7), trial("c", 0, None))
+    page = Page(to_page(Runs(EVIL, "run", (dataclasses.replace(PARENT, name=EVIL),), trials)))
     assert not page.problems
     assert not {"script", "img"} & {name for name, _ in page.elements}
     assert EVIL in page.texts
@@ -402,14 +396,11 @@ def test_what_a_run_is_called_is_text_in_markdown() -> None:
     assert "[x](" not in text
     assert "<b>" not in text
     assert "\n# heading" not in text
-    rows = [line for line in text.splitlines() if line.startswith("| ") and "javascript" in line]
-    assert rows
-    assert len({len(re.findall(r"(?<!\\)\|", row)) for row in rows if "less" not in row}) <= 2
-
-
-def test_every_row_of_a_table_has_its_columns(planted: Runs) -> None:
-    for table in re.findall(r"(?:^\|.*\n)+", to_markdown(planted), re.MULTILINE):
-        assert len({len(re.findall(r"(?<!\\)\|", row)) for row in table.splitlines()}) == 1
+    # Every row of a table has its columns.
+    tables = re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE)
+    assert any("javascript" in table for table in tables)
+    for table in tables:
+        assert len({len(re.findall(r"(?<!\\)\|", row)) for row in table.splitlines()}) == 1, table
 
 
 def test_every_seed_is_a_dot_and_the_limit_is_marked(planted: Runs) -> None:
@@ -451,9 +442,7 @@ def sweep(client: MlflowClient, experiment: str, trials: list[RunRecord]) -> str
     return parent
 
 
-def test_a_sweep_is_read_back_from_mlflow_in_the_order_of_its_plan(
-    client: MlflowClient, experiment: str, tmp_path: Path
-) -> None:
+def test_a_sweep_is_read_back_in_the_order_of_its_plan(client: MlflowClient, experiment: str, tmp_path: Path) -> None:
     planned = [*cell("second", -0.78, 2), *cell("first", -0.8, 2)]
     plan = [{"phase": "grid", "cell": name, "settings": {}} for name in ("first", "second") for _ in range(2)]
     parent = sweep(client, experiment, [*planned, trial("first", 7, None)])
@@ -483,14 +472,6 @@ def test_a_trial_that_was_written_twice_counts_once(client: MlflowClient, experi
     once = trial("a", 0, -0.8)
     parent = sweep(client, experiment, [once, dataclasses.replace(once, status="FAILED"), once])
     assert [t.status for t in gather(client, parent).trials] == ["FINISHED"]
-
-
-def test_more_runs_than_one_page_are_all_there(
-    client: MlflowClient, experiment: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("tvae.tracking.search._PAGE", 3)
-    parent = sweep(client, experiment, [trial("a", seed, -0.8, phase="search") for seed in range(8)])
-    assert len(gather(client, parent).trials) == 8
 
 
 def test_versions_with_an_alias_or_from_these_runs_are_there(client: MlflowClient, experiment: str) -> None:

@@ -32,18 +32,14 @@ from tvae.tracking.run import Run, open_run
 from tvae.tracking.store import EXPERIMENT, connect, using_store
 
 
-def test_the_later_of_two_that_make_the_experiment_logs_to_it_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_later_to_make_the_experiment_logs_to_it_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with tracking_in(tmp_path):
         made = MlflowClient().create_experiment(EXPERIMENT)
-        looks: list[str] = []
-
-        found = TrackingServiceClient.get_experiment_by_name
+        look = TrackingServiceClient.get_experiment_by_name
+        answers = iter([None])  # once too early
 
         def too_early(client: TrackingServiceClient, name: str) -> Experiment | None:
-            looks.append(name)
-            return found(client, name) if len(looks) > 1 else None
+            return next(answers, look(client, name))
 
         monkeypatch.setattr(TrackingServiceClient, "get_experiment_by_name", too_early)
         connect()
@@ -95,9 +91,8 @@ def test_a_store_whose_artifacts_cannot_be_written_is_named(tmp_path: Path) -> N
         artifacts.log_artifact(__file__)
 
 
-def test_epochs_whose_answer_was_lost_are_logged_again_and_stand_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_epochs_whose_answer_was_lost_stand_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    epochs = [{"epoch": 1.0, "loss": 0.5}, {"epoch": 2.0, "loss": 0.25}]
     with tracking_in(tmp_path):
         client = connect()
         with open_run(client, name="interrupted", tags={}) as run:
@@ -110,12 +105,12 @@ def test_epochs_whose_answer_was_lost_are_logged_again_and_stand_once(
             with monkeypatch.context() as patch:
                 patch.setattr(MlflowClient, "log_batch", without_an_answer)
                 with pytest.raises(TrackingError):
-                    run.log_epochs([{"epoch": 1.0, "loss": 0.5}])
+                    run.log_epochs(epochs[:1])
             time.sleep(0.01)  # another millisecond than the first time
-            run.log_epochs([{"epoch": 2.0, "loss": 0.25}])
+            run.log_epochs(epochs[1:])
             checkpoint = run.folder / "checkpoint.safetensors"
             checkpoint.write_bytes(b"x")
-            run.log_checkpoint(checkpoint, [{"epoch": 1.0, "loss": 0.5}, {"epoch": 2.0, "loss": 0.25}])
+            run.log_checkpoint(checkpoint, epochs)
             logged = client.get_metric_history(run.id, "loss")
         assert [(metric.step, metric.value) for metric in logged] == [(1, 0.5), (2, 0.25)]
 
@@ -136,14 +131,14 @@ def test_what_came_instead_of_a_servers_answer_is_said_in_few_words(monkeypatch:
             MlflowClient(f"http://127.0.0.1:{server.getsockname()[1]}").get_run("0" * 32)
         return store.reason(caught.value)
 
-    def asked(sent: bytes, then: Callable[[socket.socket], object]) -> str:
-        def answer() -> None:
-            connection, _ = server.accept()
-            with connection:
-                connection.sendall(sent)
-                then(connection)
+    def answer(sent: bytes, then: Callable[[socket.socket], object]) -> None:
+        connection, _ = server.accept()
+        with connection:
+            connection.sendall(sent)
+            then(connection)
 
-        Thread(target=answer, daemon=True).start()
+    def asked(sent: bytes, then: Callable[[socket.socket], object]) -> str:
+        Thread(target=answer, args=(sent, then), daemon=True).start()
         return ask()
 
     def take_all(connection: socket.socket) -> None:
@@ -158,9 +153,8 @@ def test_what_came_instead_of_a_servers_answer_is_said_in_few_words(monkeypatch:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
     with socket.create_server(("127.0.0.1", 0)) as server:
-        assert {sent: asked(sent, take_all) for sent in CUT_OFF} == {
-            s: f"no answer, {said}" for s, said in CUT_OFF.items()
-        }
+        found = {sent: asked(sent, take_all) for sent in CUT_OFF}
+        assert found == {sent: f"no answer, {said}" for sent, said in CUT_OFF.items()}
         assert {asked(sent, reset) for sent in CUT_OFF} == {"no answer, [Errno 104] Connection reset by peer"}
     with socket.create_server(("127.0.0.1", 0)) as server:
         assert ask() == "no answer, timed out"
@@ -182,8 +176,6 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.chdir(made)
     for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
         monkeypatch.delenv(name)
-    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_ID", "MLFLOW_RUN_ID"):
-        monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(mlflow.tracking._tracking_service.utils, "_tracking_uri", None)
     monkeypatch.setattr(mlflow.tracking.fluent, "_active_experiment_id", None)
     # MLflow keeps stores by address, and a relative address is that of another store in each folder.
@@ -332,8 +324,7 @@ def test_a_run_that_is_deleted_keeps_its_model_and_says_how_it_comes_back(tmp_pa
 
         with pytest.raises(TrackingError) as raised, open_run(client, name="gone", tags={}) as run:
             train(run)
-        restore = ["runs", "restore", "--run-id", run.id]
-        assert f"`mlflow {' '.join(restore)}` brings it back" in str(raised.value)
+        assert f"`mlflow runs restore --run-id {run.id}` brings it back" in str(raised.value)
         assert "marks it as FAILED" not in str(raised.value)
         assert kept == [str(tmp_path / "kept" / run.id / FILE_NAME)]
         assert Path(str(kept[0])).read_bytes() == b"x"

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from desk import ROOT, Desk
@@ -38,11 +39,18 @@ main()
 """
 
 
-def run(folder: Path, shell: str, *words: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
+def run(folder: Path, shell: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
     """Run the command in a shell, where it stands as `$command`."""
     (folder / "command.py").write_text(COMMAND, encoding="utf-8")
     ours = os.environ | {"PYTHONPATH": str(ROOT), "command": f"{sys.executable} command.py"} | environment
-    return subprocess.run(["bash", "-c", shell, "bash", *words], cwd=folder, env=ours, capture_output=True, timeout=60)
+    return subprocess.run(["bash", "-c", shell], cwd=folder, env=ours, capture_output=True, timeout=60)
+
+
+def start(folder: Path, lines: int, first: str = "", **options: Any) -> subprocess.Popen[bytes]:
+    """Start the command itself, after a statement."""
+    (folder / "command.py").write_text(f"{first}\n{COMMAND}", encoding="utf-8")
+    words = [sys.executable, "command.py", "--lines", str(lines)]
+    return subprocess.Popen(words, cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT)}, **options)
 
 
 def done(folder: Path) -> int:
@@ -118,10 +126,7 @@ def test_nothing_can_be_written_anywhere(tmp_path: Path) -> None:
 def test_a_slow_reader_of_a_pipe_that_does_not_block_gets_everything(tmp_path: Path) -> None:
     ours, theirs = os.pipe()
     os.set_blocking(theirs, False)
-    (tmp_path / "command.py").write_text(COMMAND, encoding="utf-8")
-    words = [sys.executable, "command.py", "--lines", "3000"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(words, cwd=tmp_path, env=environment, stdout=theirs, stderr=subprocess.PIPE)
+    process = start(tmp_path, 3000, stdout=theirs, stderr=subprocess.PIPE)
     os.close(theirs)
     time.sleep(1.0)  # the pipe fills up
     with open(ours, "rb") as stream:
@@ -131,19 +136,10 @@ def test_a_slow_reader_of_a_pipe_that_does_not_block_gets_everything(tmp_path: P
 
 
 def test_a_terminal_that_is_closed_ends_nothing_where_its_signal_is_ignored(tmp_path: Path) -> None:
-    (tmp_path / "command.py").write_text(
-        f"import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n{COMMAND}", encoding="utf-8"
-    )
     ours, theirs = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "command.py", "--lines", "2000"],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        start_new_session=True,
-    )
+    ignored = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)"
+    streams = dict.fromkeys(("stdin", "stdout", "stderr"), theirs)
+    process = start(tmp_path, 2000, ignored, **streams, start_new_session=True)
     os.close(theirs)
     os.read(ours, 10)
     os.close(ours)
@@ -151,19 +147,14 @@ def test_a_terminal_that_is_closed_ends_nothing_where_its_signal_is_ignored(tmp_
     assert done(tmp_path)
 
 
+@pytest.mark.fault
 @pytest.mark.integration
 @pytest.mark.parametrize(
     ("shell", "printed"),
     [
-        pytest.param("$command <&- >&- 2>&-", "", marks=pytest.mark.fault),
-        pytest.param(
-            "set -o pipefail; PYTHONIOENCODING=latin-1 $command 2>&1 | head -1",
-            "c.safetensors\n",
-            marks=pytest.mark.fault,
-        ),
-        pytest.param(
-            "PYTHONIOENCODING=ascii $command 2>&1 | grep ^verif", "verification passed\n", marks=pytest.mark.long
-        ),
+        ("$command <&- >&- 2>&-", ""),
+        ("set -o pipefail; PYTHONIOENCODING=latin-1 $command 2>&1 | head -1", "c.safetensors\n"),
+        ("PYTHONIOENCODING=ascii $command 2>&1 | grep ^verif", "verification passed\n"),
     ],
     ids=["all closed", "head", "ascii"],
 )
