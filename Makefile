@@ -105,7 +105,7 @@ lint: .venv/ready ## Style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: lint ## All tests
+test: lint ## Style, types, and the tests of every part
 	$(BIN)/pytest
 
 test-long: .venv/ready ## The tests that take long: full trainings, probes of the embedding, servers, large spaces, more processes

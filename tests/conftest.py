@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 torch.set_num_threads(1)
 # `make test &` in a script starts with Ctrl-C ignored, and the commands that the tests interrupt would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-# Imports make a million objects that stay. To look for garbage among them took a tenth of the tests' time.
+# Imports make a million objects that stay. To look for garbage among them took a tenth of the tests' time. The process
+# that only hands tests to others collects none, and goes without.
 gc.disable()
 
 

@@ -1,5 +1,6 @@
 """Commands as a user types them, each test at a desk of its own."""
 
+import atexit
 import gc
 import os
 import runpy
@@ -38,11 +39,14 @@ _FORKS.set_forkserver_preload(
 
 
 class Forked:
-    """A command in a fork of the process that has imported everything; it is used as a `subprocess.Popen` is."""
+    """A command in a fork of the process that has imported everything."""
 
     def __init__(self, desk: "Desk", words: tuple[str, ...], fault: str, environment: dict[str, str]) -> None:
         self._said = tempfile.TemporaryDirectory()
+        self._output: tuple[str, str] | None = None
         out, err = self._files = Path(self._said.name, "out"), Path(self._said.name, "err")
+        out.touch()
+        err.touch()
         surroundings = desk.folder, desk.environment | environment
         self._process = _FORKS.Process(target=_run, args=(words, *surroundings, out, err, fault))
         self._process.start()
@@ -61,11 +65,16 @@ class Forked:
 
     def communicate(self, *, timeout: float) -> tuple[str, str]:
         """Await its end, and return what it printed."""
-        self._process.join(timeout)
-        assert self.poll() is not None, f"it did not end within {timeout} s"
-        out, err = (path.read_text(encoding="utf-8") for path in self._files)
-        self._said.cleanup()
-        return out, err
+        if self._output is None:
+            self._process.join(timeout)
+            late = self.poll() is None
+            self.kill()
+            self._process.join()
+            out, err = (path.read_text(encoding="utf-8") for path in self._files)
+            self._output = out, err
+            self._said.cleanup()
+            assert not late, f"It did not end within {timeout} s, and had said: {self._output}"
+        return self._output
 
     def leave(self) -> None:
         self.kill()
@@ -93,6 +102,7 @@ class Desk:
         self.started: list[subprocess.Popen[str]] = []
         self.forked: list[Forked] = []
         self.said = ""  # for what a test that comes later is to see
+        atexit.register(self.leave)
 
     def start(self, *words: str, **environment: str) -> subprocess.Popen[str]:
         return self.launch(sys.executable, "-m", *words, **environment)
@@ -139,7 +149,10 @@ class Desk:
         return out
 
     def fork(self, *words: str, fault: str = "", **environment: str) -> Forked:
-        """Start a module in a fork, in a process group of its own. It brings a fault as code that runs first."""
+        """Start a module in a fork, in a process group of its own without the fresh process that it starts.
+
+        It brings a fault as code that runs first. Variables that are read as modules are imported come too late.
+        """
         forked = Forked(self, words, fault, environment)
         self.forked.append(forked)
         return forked
@@ -173,7 +186,8 @@ def _run(words: tuple[str, ...], folder: Path, environment: dict[str, str], out:
     os.setsid()
     # What is ignored where the tests run, as under nohup or in the background of a shell, would be ignored here.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    for number in (signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
@@ -186,7 +200,8 @@ def _run(words: tuple[str, ...], folder: Path, environment: dict[str, str], out:
     sys.path[:0] = [str(folder), str(ROOT)]
     exec(fault, {})
     patch = pytest.MonkeyPatch()
-    # Its fresh processes are forks of the same process; by itself a fork would start another to fork from.
+    # Its fresh processes are forks of the same process. By itself a fork would start another to fork from, though it
+    # has the address and the descriptor of this one: `multiprocessing.forkserver` sets both in `main` and `_serve_one`.
     patch.setattr(forkserver._forkserver, "ensure_running", lambda: None)  # type: ignore[attr-defined]
     fork_fresh_processes(patch)
     runpy.run_module(words[0], run_name="__main__", alter_sys=True)
@@ -215,6 +230,7 @@ def fork_fresh_processes(patch: pytest.MonkeyPatch) -> None:
 
 def _answer(theirs: Connection) -> None:
     os.environ["MPLBACKEND"] = "agg"
+    torch.set_num_threads(1)
     with open(os.devnull, "wb") as nowhere:
         for number in (1, 2):
             os.dup2(nowhere.fileno(), number)

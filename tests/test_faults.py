@@ -242,9 +242,10 @@ def child_of(desk: Desk, process: Any) -> int:
 
 
 def test_a_command_outlives_the_mlflow_run_that_started_it(desk: Desk) -> None:
-    process = under_mlflow(desk, "-P", "n_trits=5", "-P", "epochs=30", "-P", "promote=never", "--env-manager=local")
+    process = under_mlflow(desk, "-P", "epochs=30", "-P", "promote=never", "--env-manager=local")
     child_of(desk, process)
     process.kill()
+    assert only(desk, "Default").info.status == "RUNNING"
     process.communicate(timeout=PATIENCE_SECONDS)
     until(lambda: count(desk.folder, "runs WHERE status != 'RUNNING'") > 0)
     run = only(desk, "Default")

@@ -151,12 +151,16 @@ def test_what_came_instead_of_a_servers_answer_is_said_in_few_words(monkeypatch:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
     with socket.create_server(("127.0.0.1", 0)) as server:
         found = {sent: asked(sent, take_all) for sent in CUT_OFF}
         assert found == {sent: f"no answer, {said}" for sent, said in CUT_OFF.items()}
         assert {asked(sent, reset) for sent in CUT_OFF} == {"no answer, [Errno 104] Connection reset by peer"}
+        Thread(target=answer, args=(b"HTTP/1.", take_all), daemon=True).start()
+        with pytest.raises(TrackingError, match=r"must answer within 20 s; found: no answer, HTTP/1\.\. Start it"):
+            store.require_answer(f"http://127.0.0.1:{server.getsockname()[1]}")
     with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
         assert ask() == "no answer, timed out"
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))  # and does not listen

@@ -246,8 +246,8 @@ def test_a_run_that_was_stopped_before_it_had_a_plan_says_so(swept: Desk) -> Non
 
 def test_a_sweep_at_work_is_not_gone_on_with(desk: Desk) -> None:
     endless = {"endless": {"epochs": 100_000, "patience": 100_000}}
-    desk.fork("entry_points.sweep", "--grid", grid(desk, endless), "--seeds", "1")
-    until(lambda: count(desk.folder, "tags WHERE key = 'stage' AND value = 'sweep'") > 0)
+    process = desk.fork("entry_points.sweep", "--grid", grid(desk, endless), "--seeds", "1")
+    until(lambda: count(desk.folder, "tags WHERE key = 'stage' AND value = 'sweep'") > 0, process)
     code, _, err = desk.type("entry_points.sweep", "--resume", parent(desk).info.run_id)
     assert code == 2
     assert "still at work" in err

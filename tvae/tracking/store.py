@@ -1,5 +1,6 @@
 """Where runs are kept: the tracking store, and the experiment that a command logs to."""
 
+import http.client
 import logging
 import os
 import re
@@ -13,7 +14,7 @@ from pathlib import Path
 from traceback import walk_tb
 
 import mlflow
-import requests.exceptions as http
+import requests
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.utils.file_utils import local_file_uri_to_path
@@ -58,9 +59,16 @@ _DESCRIPTION = "\n".join(
     ]
 )
 STORE_ERRORS = (MlflowException, SQLAlchemyError, OSError)
-# What requests raises of a server that sends no answer, or half of one.
-_UNANSWERED = (http.ConnectionError, http.Timeout, http.RetryError, http.ChunkedEncodingError)
 """What comes out of MLflow when a store does not do what it should."""
+
+# What is raised of a server that sends no answer, or half of one.
+_UNANSWERED = (
+    requests.ConnectionError,
+    requests.Timeout,
+    requests.exceptions.ChunkedEncodingError,
+    requests.exceptions.RetryError,
+    http.client.HTTPException,
+)
 
 LOCK_SECONDS = 5
 # A server may be slow; one that is down refuses at once.
@@ -291,7 +299,7 @@ def require_answer(uri: str) -> None:
             return
     except urllib.error.HTTPError:
         return  # a server that refuses is there: MLflow will say what it wants
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         raise TrackingError(
             f"The tracking server {without_credentials(uri)} must answer within {ANSWER_SECONDS} s; "
             f"found: {reason(error)}. Start it, or set MLFLOW_TRACKING_URI to another."
