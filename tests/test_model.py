@@ -36,61 +36,49 @@ def with_biases(weights: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...
     return {f"{name}.{kind}": shape[cut] for name, shape in weights.items() for kind, cut in kinds.items()}
 
 
-CONTROLLER = with_biases(
-    {
-        "controller.net.0": (32, 8),
-        "controller.net.1": (32,),
-        "controller.net.3": (32, 32),
-        "controller.net.5": (6, 32),
-    }
-)
-DEFAULT_LAYOUT = (
-    with_biases(
-        {
-            "encoder.hidden.0": (256, 9),
-            "encoder.hidden.2": (128, 256),
-            "encoder.hidden.4": (64, 128),
-            "encoder.mean": (16, 64),
-            "encoder.log_variance": (16, 64),
-            "decoder.layers.0": (32, 16),
-            "decoder.layers.2": (64, 32),
-            "decoder.layers.4": (27, 64),
-            "projection.direction_net.0": (128, 16),
-            "projection.direction_net.1": (128,),
-            "projection.direction_net.3": (128, 128),
-            "projection.direction_net.4": (128,),
-            "projection.direction_net.6": (16, 128),
-            "projection.radius_net.0": (64, 16),
-            "projection.radius_net.2": (64, 64),
-            "projection.radius_net.4": (1, 64),
-        }
-    )
-    | CONTROLLER
-)
-DEEP_LAYOUT = (
-    with_biases(
-        {
-            "encoder.hidden.0": (20, 5),
-            "encoder.mean": (6, 20),
-            "encoder.log_variance": (6, 20),
-            "decoder.layers.0": (12, 6),
-            "decoder.layers.2": (24, 12),
-            "decoder.layers.4": (15, 24),
-            "projection.direction_net.0": (80, 6),
-            "projection.direction_net.1": (80,),
-            "projection.direction_net.3": (80, 80),
-            "projection.direction_net.4": (80,),
-            "projection.direction_net.6": (80, 80),
-            "projection.direction_net.7": (80,),
-            "projection.direction_net.9": (6, 80),
-            "projection.radius_net.0": (40, 6),
-            "projection.radius_net.2": (40, 40),
-            "projection.radius_net.4": (40, 40),
-            "projection.radius_net.6": (1, 40),
-        }
-    )
-    | CONTROLLER
-)
+CONTROLLER = {
+    "controller.net.0": (32, 8),
+    "controller.net.1": (32,),
+    "controller.net.3": (32, 32),
+    "controller.net.5": (6, 32),
+}
+DEFAULT_LAYOUT = {
+    "encoder.hidden.0": (256, 9),
+    "encoder.hidden.2": (128, 256),
+    "encoder.hidden.4": (64, 128),
+    "encoder.mean": (16, 64),
+    "encoder.log_variance": (16, 64),
+    "decoder.layers.0": (32, 16),
+    "decoder.layers.2": (64, 32),
+    "decoder.layers.4": (27, 64),
+    "projection.direction_net.0": (128, 16),
+    "projection.direction_net.1": (128,),
+    "projection.direction_net.3": (128, 128),
+    "projection.direction_net.4": (128,),
+    "projection.direction_net.6": (16, 128),
+    "projection.radius_net.0": (64, 16),
+    "projection.radius_net.2": (64, 64),
+    "projection.radius_net.4": (1, 64),
+}
+DEEP_LAYOUT = {
+    "encoder.hidden.0": (20, 5),
+    "encoder.mean": (6, 20),
+    "encoder.log_variance": (6, 20),
+    "decoder.layers.0": (12, 6),
+    "decoder.layers.2": (24, 12),
+    "decoder.layers.4": (15, 24),
+    "projection.direction_net.0": (80, 6),
+    "projection.direction_net.1": (80,),
+    "projection.direction_net.3": (80, 80),
+    "projection.direction_net.4": (80,),
+    "projection.direction_net.6": (80, 80),
+    "projection.direction_net.7": (80,),
+    "projection.direction_net.9": (6, 80),
+    "projection.radius_net.0": (40, 6),
+    "projection.radius_net.2": (40, 40),
+    "projection.radius_net.4": (40, 40),
+    "projection.radius_net.6": (1, 40),
+}
 
 
 def generator(seed: int) -> torch.Generator:
@@ -143,15 +131,16 @@ def layout(model: TernaryVAE) -> dict[str, tuple[int, ...]]:
 
 @pytest.mark.parametrize(("architecture", "expected"), [(DEFAULT, DEFAULT_LAYOUT), (DEEP, DEEP_LAYOUT)])
 def test_layout_is_that_of_the_checkpoints(architecture: Architecture, expected: dict[str, tuple[int, ...]]) -> None:
-    assert layout(TernaryVAE(architecture)) == expected
+    assert layout(TernaryVAE(architecture)) == with_biases(expected | CONTROLLER)
 
 
 def test_layout_without_a_controller_leaves_only_the_controller_out() -> None:
-    assert layout(TernaryVAE(Architecture())) == {k: v for k, v in DEFAULT_LAYOUT.items() if k not in CONTROLLER}
+    assert layout(TernaryVAE(Architecture())) == with_biases(DEFAULT_LAYOUT)
 
 
 def test_layout_of_a_cohort_has_the_member_axis_first() -> None:
-    assert layout(TernaryVAE(DEFAULT, members=7)) == {name: (7, *shape) for name, shape in DEFAULT_LAYOUT.items()}
+    expected = with_biases(DEFAULT_LAYOUT | CONTROLLER)
+    assert layout(TernaryVAE(DEFAULT, members=7)) == {name: (7, *shape) for name, shape in expected.items()}
 
 
 def linear(x: Tensor, state: dict[str, Tensor], name: str) -> Tensor:
