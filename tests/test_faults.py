@@ -301,17 +301,7 @@ time.time, Run.log_epochs = jumping, logging
 
 @pytest.mark.parametrize("seconds", [-86400, 365 * 86400], ids=["a day back", "a year ahead"])
 def test_a_clock_that_jumps_in_a_training_changes_no_result(desk: Desk, seconds: int) -> None:
-    process = start(
-        desk,
-        JUMPS.format(seconds=seconds),
-        "entry_points.train",
-        "--n_trits",
-        "5",
-        "--epochs",
-        "8",
-        "--promote",
-        "never",
-    )
+    process = start(desk, JUMPS.format(seconds=seconds), *SHORT, "--epochs", "8")
     _, err = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 0, err
     begin_next_command(desk)
